@@ -1,0 +1,207 @@
+"""The records that travel between the parts of the harness, and the Engine protocol. Standard library only.
+
+rows -> samples -> requests -> one engine call -> responses -> per-sample scores -> metrics -> CSV. Every record is
+frozen: a step returns new values and never reaches back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+
+class InputError(Exception):
+    """Bad input or usage. The text is one line that names the thing (file, line) and the remedy; exit status 2."""
+
+
+class DataError(InputError):
+    """A benchmark file is missing or malformed."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint cannot be found, read or loaded."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What to load and how. Everything here comes from the command line.
+
+    path: a folder or a hub id. hub: "hf" or "modelscope". dtype: "auto" (the checkpoint's own) or a torch dtype name.
+    quantize: "none", "int8" or "nf4". attention: "auto", "eager", "sdpa" or "flash". max_seq_len: the context limit in
+    tokens, None for the model's own. dynamic_ntk, logn: "auto" (as the config says), "on" or "off". device: "auto" or
+    a torch device.
+    """
+
+    path: str
+    revision: str | None = None
+    hub: Literal["hf", "modelscope"] = "hf"
+    dtype: str = "auto"
+    quantize: str = "none"
+    device: str = "auto"
+    attention: str = "auto"
+    trust_remote_code: bool = False
+    max_seq_len: int | None = None
+    dynamic_ntk: Literal["auto", "on", "off"] = "auto"
+    logn: Literal["auto", "on", "off"] = "auto"
+
+
+@dataclass(frozen=True)
+class Choose:
+    """A multiple-choice question: which of `options` continues header + shots + question best?
+
+    overflow says what to do with a prompt longer than `limit` tokens (None: the model's context less the options):
+    "drop_shots" drops whole shots, the first one first; "keep_last" keeps the last `limit` tokens; "none" cuts nothing.
+    scoring: "context" scores the tokens that encode(prompt + option) adds to the part all options share, in float32;
+    "isolated" takes each option's own single token and the softmax in the model's precision, as the 2023 scripts did.
+    """
+
+    header: str
+    shots: tuple[str, ...]
+    question: str
+    options: tuple[str, ...]
+    overflow: Literal["drop_shots", "keep_last", "none"] = "drop_shots"
+    limit: int | None = None
+    scoring: Literal["context", "isolated"] = "context"
+
+    def prompt(self, first_shot: int = 0) -> str:
+        """The prompt text without its first `first_shot` shots."""
+        return self.header + "".join(self.shots[first_shot:]) + self.question
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The answer to Choose: one log-probability (natural log) an option, in the order of the options; how many shots
+    the prompt kept; the prompt's length in tokens; whether the prompt lost tokens beyond whole shots."""
+
+    logprobs: tuple[float, ...]
+    shots_used: int
+    prompt_tokens: int
+    truncated: bool = False
+
+
+Message: TypeAlias = Mapping[str, str]  # {"role": "user", "content": "..."}
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Text to be continued (a string) or a conversation to be answered (messages in the chat format)."""
+
+    prompt: str | tuple[Message, ...]
+    max_tokens: int
+    stop: tuple[str, ...] = ()
+    samples: int = 1
+    temperature: float = 0.0
+    key: str = ""  # with the run's seed and the sample number, names the random stream
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The replies to Generate, one a sample; the reasoning that a reasoning model put before each ("" otherwise); the
+    reason each ended: "stop", "eos" or "length"."""
+
+    texts: tuple[str, ...]
+    reasoning: tuple[str, ...]
+    end_reasons: tuple[str, ...]
+    prompt_tokens: int = 0
+
+
+Request: TypeAlias = Choose | Generate
+Response: TypeAlias = Chosen | Generated
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One item: id ("anatomy/0": set and row from 0), what is asked, the gold answer, the group (subject) it is in."""
+
+    id: str
+    request: Request
+    target: Any
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one response is worth: summable statistics (counts, 0/1 flags) and the answer that was read from it."""
+
+    stats: Mapping[str, float]
+    answer: Any
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A sample with its response and score, as it is stored."""
+
+    sample: Sample
+    response: Response
+    score: Score
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure: metric name, group ("all", "STEM", "anatomy"), value, 95% interval and number of items."""
+
+    metric: str
+    group: str
+    value: float
+    ci_low: float
+    ci_high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark in one protocol: its samples, how a response is scored and how scores become figures.
+
+    signature: the fields that define the number beyond name, version, recipe, mode and shots ("select": "logprob").
+    headline: the (metric, group) shown first. notes: sentences about the run that the table must carry.
+    """
+
+    name: str
+    version: int
+    recipe: str
+    mode: str
+    shots: int
+    samples: Sequence[Sample]
+    score: Callable[[Sample, Any], Score]
+    metrics: Callable[[Sequence[Scored]], list[Metric]]
+    signature: Mapping[str, str] = field(default_factory=dict)
+    headline: tuple[str, str] = ("acc", "all")
+    partial: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """What defines an engine's answers (model, revision, fingerprint, context limit, precision, context extension) and
+    where it runs (engine, device). tokens counts the tokens computed so far."""
+
+    model: str
+    revision: str
+    fingerprint: str
+    context_limit: int
+    precision: str
+    context: str
+    engine: str
+    device: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+OnResponse: TypeAlias = Callable[[int, Any], None]
+
+
+class Engine(Protocol):
+    """Answers requests. Lists in, same order out; `done(index, response)` is called as each becomes ready."""
+
+    def describe(self) -> EngineInfo: ...
+
+    def choose(self, requests: Sequence[Choose], done: OnResponse) -> list[Chosen]: ...
+
+    def generate(self, requests: Sequence[Generate], done: OnResponse) -> list[Generated]: ...
+
+    def usage(self) -> Mapping[str, float]: ...
+
+
+def total(scored: Iterable[Scored], name: str) -> float:
+    """The sum of one statistic over scored samples."""
+    return sum(item.score.stats[name] for item in scored)

@@ -6,7 +6,7 @@ frozen: a step returns new values and never reaches back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -112,12 +112,14 @@ Response: TypeAlias = Chosen | Generated
 
 @dataclass(frozen=True)
 class Sample:
-    """One item: id ("anatomy/0": set and row from 0), what is asked, the gold answer, the group (subject) it is in."""
+    """One item: id ("anatomy/0": set and row from 0), what is asked, the gold answer, the group (subject) it is in, and
+    the id its own file gives it, where somebody else will want that."""
 
     id: str
     request: Request
     target: Any
     group: str = ""
+    file_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ class Benchmark:
     """A benchmark in one protocol: its samples, how a response is scored and how scores become figures.
 
     signature: the fields that define the number beyond name, version, recipe, mode and shots ("select": "logprob").
-    headline: the (metric, group) shown first. notes: sentences about the run that the table must carry.
+    headline: the (metric, group) shown first. remarks: scored samples -> sentences that the table must carry.
     """
 
     name: str
@@ -168,13 +170,13 @@ class Benchmark:
     signature: Mapping[str, str] = field(default_factory=dict)
     headline: tuple[str, str] = ("acc", "all")
     partial: bool = False
-    notes: tuple[str, ...] = ()
+    remarks: Callable[[Sequence[Scored]], list[str]] = lambda scored: []
 
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What defines an engine's answers (model, revision, fingerprint, context limit, precision, context extension) and
-    where it runs (engine, device). tokens counts the tokens computed so far."""
+    """What defines an engine's answers (model, revision, fingerprint, context limit in tokens, precision, context
+    extension) and where it runs (engine, device, library versions)."""
 
     model: str
     revision: str
@@ -191,17 +193,15 @@ OnResponse: TypeAlias = Callable[[int, Any], None]
 
 
 class Engine(Protocol):
-    """Answers requests. Lists in, same order out; `done(index, response)` is called as each becomes ready."""
+    """Answers requests. Lists in, same order out; `done(index, response)` is called as each becomes ready.
+
+    notes: sentences about how it went. usage(): "tokens" computed, "prompt_tokens" asked, "peak_memory_gb".
+    """
+
+    notes: list[str]
 
     def describe(self) -> EngineInfo: ...
 
     def choose(self, requests: Sequence[Choose], done: OnResponse) -> list[Chosen]: ...
 
-    def generate(self, requests: Sequence[Generate], done: OnResponse) -> list[Generated]: ...
-
     def usage(self) -> Mapping[str, float]: ...
-
-
-def total(scored: Iterable[Scored], name: str) -> float:
-    """The sum of one statistic over scored samples."""
-    return sum(item.score.stats[name] for item in scored)

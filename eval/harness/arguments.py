@@ -1,0 +1,164 @@
+"""The command line all scripts share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from harness import demo
+from harness.data import Source
+from harness.schema import ModelSpec
+
+DEFAULT_CHECKPOINT = {"base": "Qwen/Qwen-7B", "chat": "Qwen/Qwen-7B-Chat"}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def whole_number(text: str) -> int:
+    """A positive whole number, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+def count(text: str) -> int:
+    """A whole number from 0, for argparse."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+    return int(text)
+
+
+def auto_or_number(text: str) -> int | None:
+    """ "auto" (None) or a positive whole number, for argparse."""
+    return None if text == "auto" else whole_number(text)
+
+
+def names(text: str) -> list[str]:
+    """A comma-separated list, for argparse."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def parser(description: str, shots: int, modes: Sequence[str] = ("base",)) -> Parser:
+    """The shared options. shots: the protocol's own number of shots. modes: "base", "chat" or both."""
+    top = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    add = top.add_argument_group("what is measured").add_argument
+    add(
+        "-c",
+        "--checkpoint-path",
+        metavar="MODEL",
+        help="a folder, a hub id, or demo for the embedded one (default: Qwen/Qwen-7B, with --chat Qwen/Qwen-7B-Chat)",
+    )
+    add("--revision", help="branch, tag or commit of a hub id")
+    add("-d", "--data", metavar="DIR", help="folder with the official files, or demo; without it the hub is asked")
+    add(
+        "--recipe",
+        choices=("default", "qwen2023"),
+        default="default",
+        help="the protocol done right, or item for item what the 2023 scripts computed",
+    )
+    if "chat" in modes:
+        add("--chat", action="store_true", help="the chat protocol, through the checkpoint's chat template")
+    add("--shots", type=count, default=shots, metavar="N", help=f"examples in the prompt (default {shots})")
+    add("--subjects", type=names, metavar="A,B", help="only these subjects")
+    add(
+        "--limit",
+        type=whole_number,
+        metavar="N",
+        help="the first N items of every subject (the rows are marked partial)",
+    )
+
+    add = top.add_argument_group("how it is computed").add_argument
+    add(
+        "--batch-size",
+        type=auto_or_number,
+        default=None,
+        metavar="auto|N",
+        help="items a forward pass; auto (the default) takes what fits and halves it when memory runs out",
+    )
+    add(
+        "--dtype", choices=("auto", "bfloat16", "float16", "float32"), default="auto", help="auto: the checkpoint's own"
+    )
+    add("--quantize", choices=("none", "int8", "nf4"), default="none", help="weights in 8 or 4 bits, by bitsandbytes")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add(
+        "--attn",
+        choices=("auto", "eager", "sdpa", "flash"),
+        default="auto",
+        help="the model's attention where prefixes are not shared",
+    )
+    add("--max-seq-len", type=whole_number, metavar="N", help="context limit in tokens (default: the model's own)")
+    add("--dynamic-ntk", choices=("auto", "on", "off"), default="auto", help="auto: as the checkpoint's config says")
+    add("--logn", choices=("auto", "on", "off"), default="auto", help="auto: as the checkpoint's config says")
+    add("--trust-remote-code", action="store_true", help="run the Python code that comes with the checkpoint")
+    add("--hub", choices=("hf", "modelscope"), default="hf", help="where hub ids are looked up")
+    add("--engine", choices=("hf",), default="hf", help="hf: transformers in this process")
+    add("--seed", type=count, default=1234, help="names the random streams (default 1234)")
+
+    add = top.add_argument_group("what is written").add_argument
+    add(
+        "-o",
+        "--output-dir",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="where the CSV and samples/ go (default: results)",
+    )
+    add("--overwrite", action="store_true", help="ask everything again, also what is stored")
+    add("--no-prompts", action="store_true", help="store the prompts' hashes instead of their texts")
+    add("--quiet", action="store_true", help="no progress on stderr")
+    return top
+
+
+def mode(args: argparse.Namespace) -> str:
+    """ "chat" or "base"."""
+    return "chat" if getattr(args, "chat", False) else "base"
+
+
+def source(args: argparse.Namespace, benchmark: str) -> Source:
+    """Where this run's data comes from; the demonstration brings its own unless -d names another."""
+    if args.data == demo.NAME or (args.data is None and args.checkpoint_path == demo.NAME):
+        return Source(demo.data(benchmark), args.hub)
+    return Source(Path(args.data) if args.data else None, args.hub)
+
+
+def subjects(args: argparse.Namespace, benchmark: str) -> list[str] | None:
+    """The subjects named on the command line; those the demonstration has, where it is asked; else None for all."""
+    if args.subjects is None and on_demo_data(args, benchmark):
+        return demo.subjects(benchmark)
+    return args.subjects
+
+
+def on_demo_data(args: argparse.Namespace, benchmark: str) -> bool:
+    """Whether the questions are the demonstration's."""
+    return source(args, benchmark).directory == demo.FOLDER / "data" / benchmark
+
+
+def model_spec(args: argparse.Namespace) -> ModelSpec:
+    """What to load and how. Raises CheckpointError when the demonstration's files were changed."""
+    path = args.checkpoint_path or DEFAULT_CHECKPOINT[mode(args)]
+    return ModelSpec(
+        path=str(demo.checkpoint()) if path == demo.NAME else path,
+        revision=args.revision,
+        hub=args.hub,
+        dtype=args.dtype,
+        quantize=args.quantize,
+        device=args.device,
+        attention=args.attn,
+        trust_remote_code=args.trust_remote_code,
+        max_seq_len=args.max_seq_len,
+        dynamic_ntk=args.dynamic_ntk,
+        logn=args.logn,
+    )
+
+
+def command() -> str:
+    """The command line as it was typed, for the manifest."""
+    return " ".join(["python", *sys.argv])

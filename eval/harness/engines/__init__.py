@@ -1,0 +1,1 @@
+"""Engines answer requests: hf runs a transformers model in this process."""

@@ -1,0 +1,239 @@
+"""From multiple-choice requests to rows of tokens, and from rows to groups that share a prefix. No model here.
+
+A row is one token sequence the model must read, with the positions at its end where its next-token distribution is
+needed. A question whose options are one token each is a single row; longer continuations make one row an option.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+
+from harness.schema import Choose, InputError
+
+
+class Encoder(Protocol):
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """ids: int32 [length], what the model reads. targets: one tuple a scored position, for the last len(targets)
+    positions: the token ids whose log-probabilities are wanted there. request: index of the request it belongs to.
+    options: the indices of the options it answers (targets of a multi-token continuation are summed)."""
+
+    ids: np.ndarray
+    targets: tuple[tuple[int, ...], ...]
+    request: int
+    options: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A request in tokens: its rows, and what Chosen reports of the prompt."""
+
+    rows: tuple[Row, ...]
+    shots_used: int
+    prompt_tokens: int
+    truncated: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Rows that begin with the same `prefix` tokens (at least one token of every row is left over)."""
+
+    prefix: int
+    rows: tuple[Row, ...]
+    key: Any = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens computed for this group when the prefix is computed once."""
+        return self.prefix + sum(len(row.ids) - self.prefix for row in self.rows)
+
+
+def encode_requests(
+    requests: Sequence[Choose], tokenizer: Encoder, context_limit: int, chunk: int = 256
+) -> list[Encoded]:
+    """Tokenizes requests, in chunks that bound the memory of Python integers. Raises InputError for an option that
+    has no token of its own."""
+    encoded: list[Encoded] = []
+    for start in range(0, len(requests), chunk):
+        part = requests[start : start + chunk]
+        drops = [0] * len(part)
+        done: list[Encoded | None] = [None] * len(part)
+        waiting = list(range(len(part)))
+        while waiting:  # each turn drops one more shot of the prompts that did not fit
+            for index, result in zip(
+                waiting, _encode(part, waiting, drops, tokenizer, start, context_limit), strict=True
+            ):
+                if result is None:
+                    drops[index] += 1
+                else:
+                    done[index] = result
+            waiting = [index for index in waiting if done[index] is None]
+        encoded += [result for result in done if result is not None]
+    return encoded
+
+
+def _encode(
+    part: Sequence[Choose], waiting: Sequence[int], drops: Sequence[int], tokenizer: Encoder, start: int, limit: int
+) -> Iterator[Encoded | None]:
+    """Yields the encoding of each waiting request, or None when it is too long and still has a shot to drop."""
+    texts: list[str] = []
+    for index in waiting:
+        prompt = part[index].prompt(drops[index])
+        if part[index].scoring == "context":
+            texts += [prompt + option for option in part[index].options]
+        texts.append(prompt)
+    ids = iter(tokenizer.encode_batch(texts))
+    isolated: dict[str, int] = {}
+    for index in waiting:
+        request = part[index]
+        if request.scoring == "context":
+            full = [np.array(next(ids), dtype=np.int32) for _ in request.options]
+            prompt = np.array(next(ids), dtype=np.int32)
+            shared, continuations = split_options(full)
+        else:
+            prompt = shared = np.array(next(ids), dtype=np.int32)
+            continuations = [(_single_token(option, tokenizer, isolated),) for option in request.options]
+        if not len(shared):
+            raise InputError(
+                f"the options {request.options} share no token of the prompt; this tokenizer needs a longer prompt"
+            )
+        allowed = limit if request.limit is None else request.limit
+        fed = len(shared) + max(len(tokens) for tokens in continuations) - 1
+        truncated = False
+        if request.overflow != "none" and fed > allowed:
+            if request.overflow == "drop_shots" and drops[index] < len(request.shots):
+                yield None
+                continue
+            shared = shared[max(0, len(shared) - max(1, allowed - (fed - len(shared)))) :]
+            truncated = True
+        rows = _rows(shared, continuations, start + index)
+        yield Encoded(rows, len(request.shots) - drops[index], len(prompt), truncated)
+
+
+def split_options(full: Sequence[np.ndarray]) -> tuple[np.ndarray, list[tuple[int, ...]]]:
+    """The tokens all encodings of prompt + option share, and each option's own continuation (at least one token).
+
+    full: int32 arrays. PROTOCOLS: "option tokens from context: encode(prompt + option) less the shared prefix".
+    """
+    shared = min(len(ids) for ids in full) - 1  # every option keeps a token of its own
+    for ids in full[1:]:
+        shared = common_prefix(full[0][:shared], ids)
+    return full[0][:shared], [tuple(int(token) for token in ids[shared:]) for ids in full]
+
+
+def _single_token(option: str, tokenizer: Encoder, known: dict[str, int]) -> int:
+    if option not in known:
+        ids = tokenizer.encode_batch([option])[0]
+        if len(ids) != 1:
+            raise InputError(
+                f"the option {option!r} is {len(ids)} tokens in this tokenizer; --recipe qwen2023 needs single tokens, "
+                "use --recipe default"
+            )
+        known[option] = ids[0]
+    return known[option]
+
+
+def _rows(shared: np.ndarray, continuations: Sequence[tuple[int, ...]], request: int) -> tuple[Row, ...]:
+    if all(len(tokens) == 1 for tokens in continuations):
+        targets = (tuple(tokens[0] for tokens in continuations),)
+        return (Row(shared, targets, request, tuple(range(len(continuations)))),)
+    return tuple(
+        Row(
+            np.concatenate([shared, np.array(tokens[:-1], dtype=np.int32)]),
+            tuple((token,) for token in tokens),
+            request,
+            (option,),
+        )
+        for option, tokens in enumerate(continuations)
+    )
+
+
+def common_prefix(a: np.ndarray, b: np.ndarray) -> int:
+    """How many leading tokens two id arrays share."""
+    length = min(len(a), len(b))
+    different = np.flatnonzero(a[:length] != b[:length])
+    return int(different[0]) if len(different) else length
+
+
+def group_rows(rows: Sequence[Row], key: Callable[[Row], Any] = lambda row: None) -> list[Group]:
+    """Splits rows into groups that share a prefix so that few tokens are computed; longest row first.
+
+    Rows of different `key` are never grouped (dynamic NTK rotates by the prompt's length, so that a prefix may be shared
+    only among rows of equal alpha). Rows are sorted by their tokens; neighbours' common prefixes then form a tree of
+    intervals, and at each node one group with the common prefix is weighed against the children's groups.
+    """
+    buckets: dict[Any, list[Row]] = {}
+    for row in rows:
+        buckets.setdefault(key(row), []).append(row)
+    groups: list[Group] = []
+    for value, bucket in buckets.items():
+        bucket.sort(key=lambda row: row.ids.astype(">i4").tobytes())
+        shared = [common_prefix(a.ids, b.ids) for a, b in pairwise(bucket)]
+        # a prefix leaves every row the positions it is scored at
+        own = [len(row.ids) - len(row.targets) for row in bucket]
+        alone: list[Row] = []
+        for prefix, start, stop in _intervals(shared, own):
+            if prefix:
+                groups.append(Group(prefix, tuple(longest_first(bucket[start:stop])), value))
+            else:
+                alone += bucket[start:stop]
+        if alone:  # rows that share nothing are still packed together
+            groups.append(Group(0, tuple(longest_first(alone)), value))
+    return sorted(groups, key=lambda group: -max(len(row.ids) for row in group.rows))
+
+
+def longest_first(rows: Sequence[Row]) -> list[Row]:
+    """Rows by decreasing length, so that memory trouble shows early and neighbours pad little."""
+    return sorted(rows, key=lambda row: -len(row.ids))
+
+
+def _intervals(shared: Sequence[int], own: Sequence[int]) -> list[tuple[int, int, int]]:
+    """(prefix, start, stop) of the groups that cover the sorted rows 0..len(own) at the least cost.
+
+    shared[i]: common prefix of rows i and i + 1; own[i]: the longest prefix row i may give away. The saving of a group
+    of n rows with prefix p is (n - 1) p. Works down from the whole range with a stack, then decides bottom up.
+    """
+    Node = tuple[int, int, int]
+    order: list[tuple[Node, list[Node]]] = []
+    stack: list[tuple[int, int]] = [(0, len(own))]
+    while stack:
+        start, stop = stack.pop()
+        prefix = min([*shared[start : stop - 1], *own[start:stop]])
+        cuts = [index + 1 for index in range(start, stop - 1) if shared[index] <= prefix]
+        # rows that are short themselves (their own end is the minimum) stand alone among the children
+        for index in range(start, stop):
+            if own[index] <= prefix and stop - start > 1:
+                cuts += [index, index + 1]
+        bounds = sorted({start, *cuts, stop})
+        children = list(pairwise(bounds)) if len(bounds) > 2 else []
+        order.append(((prefix, start, stop), [(0, a, b) for a, b in children]))
+        stack += children
+    best: dict[tuple[int, int], tuple[int, list[Node]]] = {}
+    for (prefix, start, stop), children in reversed(order):
+        together = (stop - start - 1) * prefix
+        apart = sum(best[a, b][0] for _, a, b in children)
+        if children and apart > together:
+            best[start, stop] = apart, [node for _, a, b in children for node in best[a, b][1]]
+        else:
+            best[start, stop] = together, [(prefix if stop - start > 1 else 0, start, stop)]
+    return best[0, len(own)][1]
+
+
+def take_pack(rows: Sequence[Row], start: int, prefix: int, max_rows: int, max_tokens: int) -> Sequence[Row]:
+    """The next rows from `start`: at most max_rows of them and about max_tokens own tokens, but at least one row."""
+    tokens = 0
+    stop = start
+    while stop < len(rows) and stop - start < max_rows:
+        tokens += len(rows[stop].ids) - prefix
+        if stop > start and tokens > max_tokens:
+            break
+        stop += 1
+    return rows[start:stop]

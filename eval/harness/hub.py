@@ -1,0 +1,158 @@
+"""Benchmark files from the Hugging Face hub or ModelScope: pinned, verified, cached, and refused in one clear line.
+
+The hub's own clients do the downloading and the caching. What is added here: a file is asked for once, briefly, before
+the client starts (which, with its retries, takes half a minute to give up on a hub that does not answer); what arrives
+is compared with its SHA-256; every failure says which files to get instead and where to put them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.schema import DataError
+
+PROBE_SECONDS = 5.0
+
+
+class NotOnHub(DataError):
+    """The hub answers, and has no such file or revision."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Files on the hub: a dataset at a commit, the dataset that mirrors it on ModelScope ("" for none), the SHA-256 of
+    the files where it is known, and `how` to get the official files by hand, which ends every error."""
+
+    repo: str
+    revision: str
+    modelscope: str
+    how: str
+    sha256: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Local paths by name, in the order they were asked for, and the origin: "cais/mmlu@<commit>"."""
+
+    paths: Mapping[str, Path]
+    origin: str
+
+
+def fetch(place: Place, names: Sequence[str], hub: str = "hf") -> Fetched:
+    """Download the named files of `place`, or find them in the client's cache, and verify them.
+
+    hub: "hf" or "modelscope". Raises NotOnHub for a file that is not there, DataError for everything else: no network,
+    offline and not cached, no access, damaged, client not installed.
+    """
+    get = _from_modelscope if hub == "modelscope" else _from_hugging_face
+    # The first file alone: a hub that does not answer is reported once, not by every thread after its own wait.
+    first = get(place, names[0])
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        others = pool.map(lambda name: get(place, name), names[1:])
+        found = [first, *others]
+    commit = found[0][1]
+    origin = f"modelscope:{place.modelscope}@{commit}" if hub == "modelscope" else f"{place.repo}@{commit}"
+    return Fetched({name: path for name, (path, _) in zip(names, found, strict=True)}, origin)
+
+
+def read_table(path: Path, name: str, how: str) -> list[dict[str, Any]]:
+    """The rows of a parquet file. Raises DataError, by the file's `name`, when it cannot be read."""
+    import datasets
+    import pyarrow
+
+    try:
+        # In memory: a copy in the cache of `datasets` would outlive the verified file it was made from.
+        table = datasets.Dataset.from_parquet(str(path), keep_in_memory=True)
+    except (datasets.exceptions.DatasetsError, pyarrow.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{name} is not a readable parquet file ({_brief(error)}): delete {path}, or {how}") from error
+    return table.to_list()
+
+
+class Archive:
+    """A zip archive whose members are read in memory; nothing is ever unpacked to the disk."""
+
+    def __init__(self, path: Path, name: str, how: str) -> None:
+        """Opens the archive. Raises DataError, by the archive's `name`, when it is not a zip file."""
+        self.name, self._path, self._how = name, path, how
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise DataError(f"{name} is not a readable zip file ({_brief(error)}): delete {path}, or {how}") from error
+
+    def read(self, member: str) -> bytes:
+        """The bytes of a member. Raises DataError when it is missing or damaged."""
+        try:
+            return self._zip.read(member)
+        except KeyError:
+            raise DataError(f"{self.name} has no {member}: delete {self._path}, or {self._how}") from None
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
+            damaged = f"{self.name}: {member} is damaged ({_brief(error)})"
+            raise DataError(f"{damaged}: delete {self._path}, or {self._how}") from error
+
+
+def _from_hugging_face(place: Place, name: str) -> tuple[Path, str]:
+    """A file's local path and the commit it is from."""
+    import huggingface_hub
+    from huggingface_hub import constants, errors
+
+    what = f"hub dataset {place.repo}"
+    wanted = {"repo_id": place.repo, "filename": name, "repo_type": "dataset", "revision": place.revision}
+    try:
+        return _verified(place, name, Path(huggingface_hub.hf_hub_download(**wanted, local_files_only=True)))
+    except errors.LocalEntryNotFoundError:
+        pass  # not cached: on to the network
+    if constants.HF_HUB_OFFLINE:
+        raise DataError(f"{what}: {name} is not in the cache and HF_HUB_OFFLINE is set; unset it, or {place.how}")
+    url = huggingface_hub.hf_hub_url(place.repo, name, repo_type="dataset", revision=place.revision)
+    try:
+        huggingface_hub.get_hf_file_metadata(url, timeout=PROBE_SECONDS)
+        path = huggingface_hub.hf_hub_download(**wanted)
+    except (errors.RemoteEntryNotFoundError, errors.RevisionNotFoundError):
+        raise NotOnHub(f"{what} has no {name} at revision {place.revision}; {place.how}") from None
+    except errors.GatedRepoError:
+        raise DataError(f"{what} is gated: ask for access, run `hf auth login`, or {place.how}") from None
+    except errors.RepositoryNotFoundError:
+        raise NotOnHub(f"{what} is not on {constants.ENDPOINT}, or not for you; {place.how}") from None
+    except errors.HfHubHTTPError as error:
+        status = f"{constants.ENDPOINT} answered {error.response.status_code} for {name}"
+        raise DataError(f"{what} cannot be downloaded ({status}); try again later, or {place.how}") from error
+    except Exception as error:
+        # The HTTP library below the client, and so the class of its errors, differs between the client's versions.
+        reason = f"{constants.ENDPOINT} does not answer: {_brief(error)}"
+        raise DataError(
+            f"{what} cannot be downloaded ({reason}); name a mirror by HF_ENDPOINT, or {place.how}"
+        ) from error
+    return _verified(place, name, Path(path))
+
+
+def _verified(place: Place, name: str, path: Path) -> tuple[Path, str]:
+    """The path and its commit. Raises DataError when the content is not what was pinned, or what the hub announced."""
+    # <cache>/snapshots/<commit>/<name> is a link to <cache>/blobs/<etag>; the etag of a large file is its SHA-256.
+    snapshots = path.parts.index("snapshots")
+    blob = path.resolve().name
+    expected = place.sha256.get(name) or (blob if re.fullmatch("[0-9a-f]{64}", blob) else None)
+    _check(expected, path, f"hub dataset {place.repo}: {name}", place.how)
+    return path, path.parts[snapshots + 1]
+
+
+def _check(expected: str | None, path: Path, what: str, how: str) -> None:
+    if expected is None:
+        return
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != expected:
+        sums = f"SHA-256 {found[:12]}..., expected {expected[:12]}..."
+        raise DataError(f"{what} is damaged ({sums}): delete {path.resolve()} and run again, or {how}")
+
+
+def _brief(error: Exception) -> str:
+    """An error in a few words on one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:120]}" if text else type(error).__name__

@@ -1,0 +1,98 @@
+"""Per-sample statistics -> figures, each with its 95% interval. Values of accuracies are in percent, as published.
+
+Intervals: a share of n items has the Wilson score interval (Wilson 1927; centre and width as in Brown, Cai and DasGupta
+2001, "Interval Estimation for a Binomial Proportion"); a mean over subjects has the normal interval of a stratified
+mean, with the subjects fixed and the items of each a sample.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from math import nan, sqrt
+
+from harness.schema import Metric, Scored
+
+Z95 = 1.959963984540054  # the 97.5% quantile of the normal distribution
+
+
+def wilson(successes: float, n: int, z: float = Z95) -> tuple[float, float]:
+    """The Wilson score interval of a share, as fractions in [0, 1].
+
+    successes: how many of the n trials succeeded, 0 to n. Returns (nan, nan) for n = 0.
+    """
+    if n == 0:
+        return nan, nan
+    p = successes / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    # at 0 and n one end is the share itself; rounding must not put it on the wrong side
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == n else min(1.0, centre + half)
+    return low, high
+
+
+def share(metric: str, group: str, flags: Sequence[float]) -> Metric:
+    """The share of flags (0 or 1 an item) in percent, with its Wilson interval."""
+    n = len(flags)
+    hits = sum(flags)
+    low, high = wilson(hits, n)
+    return Metric(metric, group, 100 * hits / n if n else nan, 100 * low, 100 * high, n)
+
+
+def stratified_mean(metric: str, group: str, strata: Iterable[Sequence[float]]) -> Metric:
+    """The unweighted mean of the strata's shares, in percent (a macro average over subjects).
+
+    The interval is mean +- z * sqrt(sum of the strata's variances) / strata; each stratum's variance is that of a share
+    with two successes and two failures added (Agresti and Coull 1998), so that a stratum answered all right or all wrong
+    does not count as known exactly. It is cut to [0, 100].
+    """
+    groups = [list(flags) for flags in strata if len(flags)]
+    if not groups:
+        return Metric(metric, group, nan, nan, nan, 0)
+    value = sum(sum(flags) / len(flags) for flags in groups) / len(groups)
+    variance = 0.0
+    for flags in groups:
+        n = len(flags) + 4
+        p = (sum(flags) + 2) / n
+        variance += p * (1 - p) / n
+    half = Z95 * sqrt(variance) / len(groups)
+    low, high = max(0.0, value - half), min(1.0, value + half)
+    return Metric(metric, group, 100 * value, 100 * low, 100 * high, sum(map(len, groups)))
+
+
+def by_group(scored: Iterable[Scored], stat: str) -> dict[str, list[float]]:
+    """One statistic of every item, by the group (subject) the item is in, groups in order of first appearance."""
+    groups: dict[str, list[float]] = defaultdict(list)
+    for item in scored:
+        groups[item.sample.group].append(item.score.stats[stat])
+    return dict(groups)
+
+
+def accuracy_table(
+    scored: Sequence[Scored], categories: Mapping[str, Sequence[str]], headline: str, stat: str = "correct"
+) -> list[Metric]:
+    """Accuracy over all items, by category and by subject.
+
+    categories: category -> its subjects (they may overlap). headline: "micro" (over questions) or "macro" (mean of the
+    subjects); it says which of the two the metric "acc" is, for "all" and for the categories. Both are always given by
+    name, "acc_micro" and "acc_macro". Subjects that were not asked are left out.
+    """
+    subjects = by_group(scored, stat)
+    groups: dict[str, list[list[float]]] = {"all": list(subjects.values())}
+    for category, names in categories.items():
+        groups[category] = [subjects[name] for name in names if name in subjects]
+    metrics = []
+    for group, strata in groups.items():
+        if not strata:
+            continue
+        micro = share("acc_micro", group, [flag for flags in strata for flag in flags])
+        macro = stratified_mean("acc_macro", group, strata)
+        chosen = {"micro": micro, "macro": macro}[headline]
+        metrics += [Metric("acc", *_figures(chosen)), micro, macro]
+    metrics += [share("acc", subject, flags) for subject, flags in subjects.items()]
+    return metrics
+
+
+def _figures(metric: Metric) -> tuple[str, float, float, float, int]:
+    return metric.group, metric.value, metric.ci_low, metric.ci_high, metric.n

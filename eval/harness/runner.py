@@ -1,0 +1,181 @@
+"""The pipeline behind every script: benchmark -> one engine call -> scores -> metrics -> CSV and a table.
+
+The only place that prints: progress on stderr, the final table on stdout. Exit status 0 when done, 2 for bad input (one
+line that names the thing and the remedy), 130 when interrupted; what was answered by then is stored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NoReturn
+
+from harness import __version__, arguments, demo, store, tables
+from harness.schema import Benchmark, Choose, Engine, EngineInfo, InputError, Sample, Scored
+
+Build = Callable[[argparse.Namespace], Benchmark]
+OnFinish = Callable[[argparse.Namespace, str, Sequence[Scored]], list[str]]
+
+
+def main(parser: arguments.Parser, build: Build, finish: OnFinish | None = None) -> NoReturn:
+    """Runs a script: parses its arguments, builds the benchmark, answers it and exits with the status.
+
+    build: arguments -> Benchmark (raises InputError for bad data). finish: called at the end with the run's id and all
+    scored samples, returns lines for the table (C-Eval's submission file, say).
+    """
+    args = parser.parse_args()
+    try:
+        sys.exit(run(args, build, finish))
+    except InputError as error:
+        fail(parser.prog, str(error))
+    except KeyboardInterrupt:
+        print(f"\n{parser.prog}: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+def fail(program: str, message: str) -> NoReturn:
+    """One line on stderr and exit status 2."""
+    print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def run(args: argparse.Namespace, build: Build, finish: OnFinish | None = None, engine: Engine | None = None) -> int:
+    """One benchmark from arguments to table. engine: one that is loaded already, None to open the one args name.
+
+    Raises InputError for bad input; what was answered before is stored by then. Returns the exit status, 0.
+    """
+    benchmark = limited(marked(build(args), args), args.limit)
+    engine = engine or open_engine(args)
+    info = engine.describe()
+    if args.checkpoint_path == demo.NAME:
+        info = dataclasses.replace(info, model=demo.NAME, revision="demo")
+    run_id = store.run_id(benchmark, info)
+    started = time.monotonic()
+    scored = answer(benchmark, engine, args, run_id)
+    execution = {
+        "run_id": run_id,
+        "timestamp": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "seconds": f"{time.monotonic() - started:.1f}",
+        "tokens": int(engine.usage()["tokens"]),
+        "peak_memory_gb": f"{engine.usage()['peak_memory_gb']:.3f}",
+        "harness_version": __version__,
+        "git_commit": git_commit(),
+    }
+    metrics = benchmark.metrics(scored)
+    rows = store.result_rows(benchmark, info, metrics, execution)
+    notes = [*benchmark.remarks(scored), *engine.notes]
+    if metrics:
+        csv = args.output_dir / f"{benchmark.name}.csv"
+        written = store.append_results(csv, rows)
+        notes.append(f"{'added to' if written else 'already in'} {csv}")
+    manifest = {**execution, **dataclasses.asdict(info), "command": arguments.command(), "notes": notes}
+    store.write_manifest(args.output_dir, run_id, {**manifest, "signature": store.signature(benchmark, info)})
+    notes.append(f"samples in {args.output_dir / 'samples' / (run_id + '.jsonl')}")
+    if finish:
+        notes += finish(args, run_id, scored)
+    print(tables.terminal(benchmark, metrics, title(benchmark, info), store.signature(benchmark, info), notes))
+    return 0
+
+
+def title(benchmark: Benchmark, info: EngineInfo) -> str:
+    """`MMLU  Qwen/Qwen-7B  base, 5-shot, recipe default, bf16`."""
+    protocol = f"{benchmark.mode}, {benchmark.shots}-shot, recipe {benchmark.recipe}, {info.precision}"
+    return f"{benchmark.name}  {info.model}  {protocol}" + ("  (partial)" if benchmark.partial else "")
+
+
+def marked(benchmark: Benchmark, args: argparse.Namespace) -> Benchmark:
+    """The benchmark with its data named as the demonstration's in the signature, where it is."""
+    if not arguments.on_demo_data(args, benchmark.name):
+        return benchmark
+    named = {**benchmark.signature, "data": f"demo-{benchmark.signature['data']}"}
+    return dataclasses.replace(benchmark, signature=named)
+
+
+def limited(benchmark: Benchmark, limit: int | None) -> Benchmark:
+    """The benchmark with the first `limit` samples of every group, marked partial when that leaves any out."""
+    if limit is None:
+        return benchmark
+    taken: dict[str, int] = defaultdict(int)
+    samples: list[Sample] = []
+    for sample in benchmark.samples:
+        taken[sample.group] += 1
+        if taken[sample.group] <= limit:
+            samples.append(sample)
+    partial = benchmark.partial or len(samples) < len(benchmark.samples)
+    return dataclasses.replace(benchmark, samples=samples, partial=partial)
+
+
+def open_engine(args: argparse.Namespace) -> Engine:
+    """The engine that the arguments name; weights are loaded when they are first needed. Raises CheckpointError."""
+    spec = arguments.model_spec(args)
+    from harness.engines.hf import HFEngine  # imports torch: seconds that --help and bad data need not wait for
+
+    return HFEngine(spec, args.batch_size)
+
+
+def answer(benchmark: Benchmark, engine: Engine, args: argparse.Namespace, run_id: str) -> list[Scored]:
+    """Every sample with its response and score, in the benchmark's order: stored ones as they are, the rest asked and
+    stored as they come."""
+    samples = store.SampleFile(args.output_dir, run_id, args.overwrite)
+    try:
+        stored = samples.read()
+        scored: dict[int, Scored] = {}
+        todo: list[int] = []
+        for index, sample in enumerate(benchmark.samples):
+            if sample.id in stored:
+                response = store.stored_response(stored[sample.id])
+                scored[index] = Scored(sample, response, benchmark.score(sample, response))
+            else:
+                todo.append(index)
+        if stored and not args.quiet:
+            print(f"{len(stored)} of {len(benchmark.samples)} items were answered before", file=sys.stderr)
+        with progress(len(todo), benchmark.name, args.quiet or not todo) as bar:
+
+            def done(position: int, response: Any) -> None:
+                sample = benchmark.samples[todo[position]]
+                item = Scored(sample, response, benchmark.score(sample, response))
+                scored[todo[position]] = item
+                samples.append(store.sample_row(item, keep_prompt=not args.no_prompts))
+                bar.update()
+
+            ask(engine, [benchmark.samples[index] for index in todo], done)
+        return [scored[index] for index in range(len(benchmark.samples))]
+    finally:
+        samples.close()
+
+
+def ask(engine: Engine, samples: Sequence[Sample], done: Callable[[int, Any], None]) -> None:
+    """Sends the samples' requests to the engine, each kind in one call."""
+    requests = [sample.request for sample in samples]
+    choices = [index for index, request in enumerate(requests) if isinstance(request, Choose)]
+    if choices:
+        engine.choose([requests[index] for index in choices], lambda place, answer: done(choices[place], answer))
+
+
+def progress(total: int, name: str, off: bool) -> Any:
+    """A bar on stderr with counts, rate and time left."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=name, unit="item", disable=off, file=sys.stderr, mininterval=0.5, smoothing=0.1)
+
+
+def git_commit() -> str:
+    """The harness's own commit, with + when the checkout has changes; empty outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        commit = git("rev-parse", "--short=12", "HEAD")
+        return commit + ("+" if commit and git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.TimeoutExpired):
+        return ""

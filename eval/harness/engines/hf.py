@@ -24,7 +24,7 @@ from harness.engines import cascade, plan
 from harness.engines.cascade import Cascade, Unsupported
 from harness.engines.plan import Encoded, Group, Row
 from harness.models.checkpoint import Checkpoint, open_checkpoint
-from harness.models.context import logn_factor, ntk_alpha
+from harness.models.context import installed, logn_factor
 from harness.schema import Choose, Chosen, EngineInfo, ModelSpec, OnResponse
 
 # Own tokens of one packed forward pass when the batch size is automatic. On a CPU larger packs gain nothing and cost
@@ -107,15 +107,10 @@ class HFEngine:
 
     def _score_rows(self, rows: Sequence[Row], precise: Sequence[bool]) -> Iterator[RowScores]:
         """Yields every row with its log-probabilities. precise: by request, float32 or the model's own precision."""
-        context = self.checkpoint.context
-
-        def alpha(row: Row) -> float:
-            return ntk_alpha(len(row.ids), context.trained_length) if context.dynamic_ntk else 1.0
-
         if not self.share:
             yield from self._score_plain(plan.longest_first(rows), precise)
             return
-        groups = deque(plan.group_rows(rows, alpha))
+        groups = deque(plan.group_rows(rows, lambda row: self.checkpoint.context.alpha(len(row.ids))))
         try:
             with self._cascade():
                 while groups:
@@ -157,7 +152,8 @@ class HFEngine:
         if context.logn:
             factor = logn_factor(positions, context.trained_length, model.dtype)
             state.scale_query = lambda query: query * factor.to(query.device)[None, None, :, None]
-        with context.alpha(alpha) if context.dynamic_ntk else nullcontext():
+        extension = installed(model)
+        with extension.alpha(alpha) if extension else nullcontext():
             logits = self._logits(
                 torch.tensor(keep, device=device),
                 input_ids=ids[None],

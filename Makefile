@@ -1,0 +1,57 @@
+# make setup   virtual environment with pinned dependencies      make demo   the main job on the embedded model and data
+# make test    the test suite                                    make lint   ruff and mypy
+# make test-slow  minutes: all of real MMLU                      make bench  speed against baselines, ratios in one run
+# make demo-model  trains the demonstration model again          make tables regenerates README.md's tables
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+# Arguments for pip when it installs torch, e.g. an --index-url with another build than your platform's default.
+TORCH_PIP_ARGS ?=
+
+.PHONY: setup demo test test-slow lint format bench tables demo-model clean
+
+setup: $(READY)
+
+# torch first and by itself: whatever comes after finds it installed and brings no other build
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH_PIP_ARGS) torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/python eval/mmlu.py -c demo --overwrite
+	$(BIN)/python eval/ceval.py -c demo --overwrite
+	$(BIN)/python eval/cmmlu.py -c demo --overwrite
+	$(BIN)/python eval/report.py
+
+# each worker of the suite computes with one thread: two workers on two cores
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow'
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow --timeout 7200
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)
+	$(BIN)/python tools/bench.py
+
+tables: $(READY)
+	$(BIN)/python eval/report.py
+
+demo-model: $(READY)
+	$(BIN)/python demo/make_data.py
+	$(BIN)/python demo/train.py
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,14 +1,16 @@
 """Benchmark files from the Hugging Face hub or ModelScope: pinned, verified, cached, and refused in one clear line.
 
 The hub's own clients do the downloading and the caching. What is added here: a file is asked for once, briefly, before
-the client starts (which, with its retries, takes half a minute to give up on a hub that does not answer); what arrives
-is compared with its SHA-256; every failure says which files to get instead and where to put them.
+the client starts (which, with its retries, takes half a minute to give up on a hub that does not answer); what arrived
+is compared with the SHA-256 that the hub announced; every failure says which files to get instead and where to put them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import urllib.error
+import urllib.request
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -28,8 +30,8 @@ class NotOnHub(DataError):
 
 @dataclass(frozen=True)
 class Place:
-    """Files on the hub: a dataset at a commit, the dataset that mirrors it on ModelScope ("" for none), the SHA-256 of
-    the files where it is known, and `how` to get the official files by hand, which ends every error."""
+    """Files on the hub: a dataset at a commit, the dataset that mirrors it on ModelScope ("" for none), `how` to get the
+    official files by hand, which ends every error, and the SHA-256 of the files where it is known."""
 
     repo: str
     revision: str
@@ -40,7 +42,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Fetched:
-    """Local paths by name, in the order they were asked for, and the origin: "cais/mmlu@<commit>"."""
+    """Local paths by name, in the order they were asked for, and the origin: "cais/mmlu@<commit>".
+
+    A file that is not the one whose SHA-256 we know adds "+<sum>" to the origin, and is no error: a mirror may hold
+    the same rows in other bytes. Whether the rows are the same is for the content hash to say.
+    """
 
     paths: Mapping[str, Path]
     origin: str
@@ -56,24 +62,27 @@ def fetch(place: Place, names: Sequence[str], hub: str = "hf") -> Fetched:
     # The first file alone: a hub that does not answer is reported once, not by every thread after its own wait.
     first = get(place, names[0])
     with ThreadPoolExecutor(max_workers=8) as pool:
-        others = pool.map(lambda name: get(place, name), names[1:])
-        found = [first, *others]
-    commit = found[0][1]
+        found = dict(zip(names, [first, *pool.map(lambda name: get(place, name), names[1:])], strict=True))
+    commit = first[1]
     origin = f"modelscope:{place.modelscope}@{commit}" if hub == "modelscope" else f"{place.repo}@{commit}"
-    return Fetched({name: path for name, (path, _) in zip(names, found, strict=True)}, origin)
+    for name, expected in place.sha256.items():
+        if name in found and (actual := _sha256(found[name][0])) != expected:
+            origin += f"+{actual[:8]}"
+    return Fetched({name: path for name, (path, _) in found.items()}, origin)
 
 
 def read_table(path: Path, name: str, how: str) -> list[dict[str, Any]]:
     """The rows of a parquet file. Raises DataError, by the file's `name`, when it cannot be read."""
     import datasets
     import pyarrow
+    from pyarrow import parquet
 
     try:
-        # In memory: a copy in the cache of `datasets` would outlive the verified file it was made from.
-        table = datasets.Dataset.from_parquet(str(path), keep_in_memory=True)
-    except (datasets.exceptions.DatasetsError, pyarrow.ArrowException, OSError, ValueError) as error:
+        parquet.read_metadata(path)  # first and quietly, for datasets logs what it cannot read before it raises
+        # Streamed: the file is in the hub's cache already and needs no second copy in that of datasets.
+        return list(datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=True))
+    except (pyarrow.ArrowException, datasets.exceptions.DatasetsError, OSError, ValueError) as error:
         raise DataError(f"{name} is not a readable parquet file ({_brief(error)}): delete {path}, or {how}") from error
-    return table.to_list()
 
 
 class Archive:
@@ -122,8 +131,10 @@ def _from_hugging_face(place: Place, name: str) -> tuple[Path, str]:
     except errors.RepositoryNotFoundError:
         raise NotOnHub(f"{what} is not on {constants.ENDPOINT}, or not for you; {place.how}") from None
     except errors.HfHubHTTPError as error:
-        status = f"{constants.ENDPOINT} answered {error.response.status_code} for {name}"
-        raise DataError(f"{what} cannot be downloaded ({status}); try again later, or {place.how}") from error
+        status = error.response.status_code
+        kind = NotOnHub if status == 404 else DataError
+        reason = f"{constants.ENDPOINT} answered {status} for {name}"
+        raise kind(f"{what} cannot be downloaded ({reason}); try again later, or {place.how}") from error
     except Exception as error:
         # The HTTP library below the client, and so the class of its errors, differs between the client's versions.
         reason = f"{constants.ENDPOINT} does not answer: {_brief(error)}"
@@ -133,23 +144,54 @@ def _from_hugging_face(place: Place, name: str) -> tuple[Path, str]:
     return _verified(place, name, Path(path))
 
 
+def _from_modelscope(place: Place, name: str) -> tuple[Path, str]:
+    """A file's local path and its revision, which is a branch: ModelScope's mirrors have commits of their own."""
+    try:
+        from modelscope.hub.file_download import dataset_file_download
+        from modelscope.hub.utils.utils import get_endpoint
+    except ImportError:
+        install = "pip install -e '.[modelscope]'"
+        raise DataError(f"--hub modelscope needs the extra: {install}, use --hub hf, or {place.how}") from None
+    if not place.modelscope:
+        raise DataError(f"{place.repo} has no mirror on ModelScope that we know; use --hub hf, or {place.how}")
+    what = f"ModelScope dataset {place.modelscope}"
+    wanted = {"dataset_id": place.modelscope, "file_path": name, "revision": "master"}
+    try:
+        path = dataset_file_download(**wanted, local_files_only=True)
+    except Exception:  # not cached; the class of the error, too, differs between the client's versions
+        path = None
+    try:
+        if path is None:
+            _probe(get_endpoint())
+            path = dataset_file_download(**wanted)
+    except Exception as error:
+        reason = f"{name}: {_brief(error)}"
+        raise DataError(f"{what} cannot be downloaded ({reason}); use --hub hf, or {place.how}") from error
+    return Path(path), wanted["revision"]  # the client has compared the content with the announced sum
+
+
+def _probe(endpoint: str) -> None:
+    """Raises OSError when nothing answers at `endpoint`; any HTTP status is an answer. Proxies are as the system's."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=PROBE_SECONDS):
+            pass
+    except urllib.error.HTTPError:
+        pass
+
+
 def _verified(place: Place, name: str, path: Path) -> tuple[Path, str]:
-    """The path and its commit. Raises DataError when the content is not what was pinned, or what the hub announced."""
+    """The path and its commit. Raises DataError when the content is not what the hub announced."""
     # <cache>/snapshots/<commit>/<name> is a link to <cache>/blobs/<etag>; the etag of a large file is its SHA-256.
-    snapshots = path.parts.index("snapshots")
-    blob = path.resolve().name
-    expected = place.sha256.get(name) or (blob if re.fullmatch("[0-9a-f]{64}", blob) else None)
-    _check(expected, path, f"hub dataset {place.repo}: {name}", place.how)
-    return path, path.parts[snapshots + 1]
+    blob = path.resolve()
+    if re.fullmatch("[0-9a-f]{64}", blob.name) and (found := _sha256(path)) != blob.name:
+        sums = f"SHA-256 {found[:12]}..., expected {blob.name[:12]}..."
+        what = f"hub dataset {place.repo}: {name} is damaged ({sums})"
+        raise DataError(f"{what}: delete {blob} and run again, or {place.how}")
+    return path, path.parents[len(Path(name).parts) - 1].name
 
 
-def _check(expected: str | None, path: Path, what: str, how: str) -> None:
-    if expected is None:
-        return
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != expected:
-        sums = f"SHA-256 {found[:12]}..., expected {expected[:12]}..."
-        raise DataError(f"{what} is damaged ({sums}): delete {path.resolve()} and run again, or {how}")
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _brief(error: Exception) -> str:

@@ -6,10 +6,12 @@ types (pandas) touches them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from harness import hub
 from harness.data.catalogue import choose_subjects
 from harness.data.files import Blob, Source, csv_rows, read_file
 from harness.schema import DataError
@@ -84,6 +86,35 @@ CMMLU = Layout(
     "dev/<subject>.csv and test/<subject>.csv, with -d DIR",
 )
 
+# Commits and sums as two or more public projects record them each; none was downloaded where this was written. A
+# commit that is gone gives one line that says so, another file than the known one shows in the origin.
+MMLU_HUB = hub.Place(
+    "cais/mmlu",
+    "c30699e8356da336a370243923dbaf21066bb9fe",
+    "cais/mmlu",
+    MMLU.how,
+    {
+        "all/dev-00000-of-00001.parquet": "2b19bde1ed8ca6b482fb283abc90e8e0d9d228947029c0b91795d64b28b3bc3f",
+        "all/test-00000-of-00001.parquet": "74a41822ce7d3def56e1682f958469c04642a5336a5ce912fa375fdb90fb25d7",
+    },
+)
+# The last commit before the conversion to parquet: its archive holds the official files, test without answers.
+CEVAL_HUB = hub.Place(
+    "ceval/ceval-exam",
+    "3923b519fd180e689d0961bf3a032ece929742f3",
+    "opencompass/ceval-exam",
+    CEVAL.how,
+    {"ceval-exam.zip": "68786deeea68ff089c56563ee48fab8160da857b77b913437bb504d681fd8e20"},
+)
+CEVAL_TABLES_HUB = hub.Place("ceval/ceval-exam", "617524a00b307ff6f9933702f724131fe12ca7ce", "", CEVAL.how)
+CMMLU_HUB = hub.Place(
+    "haonan-li/cmmlu",
+    "efcc940752ea4a1ea94d2727f11f83858d64fc8e",
+    "modelscope/cmmlu",
+    CMMLU.how,
+    {"cmmlu_v1_0_1.zip": "22ecf70b28bef447ee7d8aa5fe144f56996762f901a8537b03b7693773c672a6"},
+)
+
 
 def mmlu(source: Source, subjects: Sequence[str]) -> dict[str, ChoiceSet]:
     """MMLU's dev and test rows of `subjects`, in the official order. Raises DataError for anything missing or
@@ -109,52 +140,145 @@ def parse(layout: Layout, split: str, subject: str, blob: Blob) -> tuple[ChoiceR
     """The rows of one CSV file. Raises DataError with file and line for a wrong header, column count, empty question
     or option, answer outside A-D, repeated id, broken quotation or encoding, and for a file without rows."""
     remedy = f"get the file again: {layout.how}"
-    lines = csv_rows(blob, remedy)
-    columns = _header(layout, split, blob, next(lines, (1, []))[1]) if layout.headed else layout.headers[0]
+
+    def records() -> Iterator[tuple[str, Mapping[str, str]]]:
+        lines = csv_rows(blob, remedy)
+        columns = _header(layout, split, blob, next(lines)[1]) if layout.headed else layout.headers[0]
+        for line, cells in lines:
+            where = f"{blob.name}:{line}"
+            if len(cells) != len(columns):
+                expected = f"{len(columns)} ({_names(columns)})"
+                raise DataError(f"{where}: {len(cells)} columns, expected {expected}; {remedy}")
+            yield where, dict(zip(columns, cells, strict=True))
+
+    return make_rows(layout, split, subject, blob.name, records(), remedy)
+
+
+def make_rows(
+    layout: Layout, split: str, subject: str, name: str, records: Iterable[tuple[str, Mapping[str, str]]], remedy: str
+) -> tuple[ChoiceRow, ...]:
+    """A subject's rows from records, each its place ("file:line") and its cells by column name.
+
+    Raises DataError with the place for an empty question or option, an answer outside A-D (only C-Eval's test may have
+    none) and an id that is there twice, and with the file's `name` when there are no rows.
+    """
     rows: list[ChoiceRow] = []
     ids: set[str] = set()
-    for line, cells in lines:
-        where = f"{blob.name}:{line}"
-        if len(cells) != len(columns):
-            raise DataError(f"{where}: {len(cells)} columns, expected {len(columns)} ({_names(columns)}); {remedy}")
-        row = make_row(layout, split, subject, len(rows), dict(zip(columns, cells, strict=True)), where, remedy)
-        if row.id in ids:
-            raise DataError(f"{where}: id {row.id!r} is there twice; {remedy}")
-        ids.add(row.id)
-        rows.append(row)
+    for where, record in records:
+        cells = {column.lower(): cell for column, cell in record.items()}
+        for column in ("question", "a", "b", "c", "d"):
+            if not cells[column].strip():
+                what = column if column == "question" else f"option {column.upper()}"
+                raise DataError(f"{where}: the {what} is empty; {remedy}")
+        answer = cells.get("answer", "")
+        if answer not in LETTERS and not (layout is CEVAL and split == "test" and answer == ""):
+            raise DataError(f"{where}: answer {answer!r}, expected A, B, C or D; {remedy}")
+        row_id = cells.get("id", cells.get("", str(len(rows))))
+        if row_id in ids:
+            raise DataError(f"{where}: id {row_id!r} is there twice; {remedy}")
+        ids.add(row_id)
+        options = (cells["a"], cells["b"], cells["c"], cells["d"])
+        rows.append(ChoiceRow(subject, len(rows), cells["question"], options, answer, row_id))
     if not rows:
-        raise DataError(f"{blob.name} has no rows; {remedy}")
+        raise DataError(f"{name} has no rows of {subject}; {remedy}")
     return tuple(rows)
-
-
-def make_row(
-    layout: Layout, split: str, subject: str, index: int, cells: Mapping[str, str], where: str, remedy: str
-) -> ChoiceRow:
-    """A row from its cells by column name. Raises DataError, starting with `where`, for an empty question or option
-    and for an answer outside A-D (only C-Eval's test may have none)."""
-    named = {name.lower(): cell for name, cell in cells.items()}
-    for name in ("question", "a", "b", "c", "d"):
-        if not named[name].strip():
-            what = "question" if name == "question" else f"option {name.upper()}"
-            raise DataError(f"{where}: the {what} is empty; {remedy}")
-    answer = named.get("answer", "")
-    if answer not in LETTERS and not (layout is CEVAL and split == "test" and answer == ""):
-        raise DataError(f"{where}: answer {answer!r}, expected A, B, C or D; {remedy}")
-    options = (named["a"], named["b"], named["c"], named["d"])
-    row_id = named.get("id", named.get("", str(index)))
-    return ChoiceRow(subject, index, named["question"], options, answer, row_id)
 
 
 def _load(layout: Layout, source: Source, subjects: Sequence[str], split: str) -> dict[str, ChoiceSet]:
     chosen = choose_subjects(layout.benchmark, subjects)
     if source.directory is None:
-        raise DataError(f"no folder was given; {layout.how}")
+        return _HOSTED[layout.benchmark](source.hub, chosen, split)
     root = _root(layout, source.directory, chosen[0])
 
     def rows(part: str, subject: str) -> tuple[ChoiceRow, ...]:
         return parse(layout, part, subject, read_file(root / layout.path(part, subject), layout.how))
 
     return {subject: ChoiceSet(rows("dev", subject), rows(split, subject)) for subject in chosen}
+
+
+def _hosted_mmlu(where: str, subjects: Sequence[str], split: str) -> dict[str, ChoiceSet]:
+    """From the "all" configuration, which has every subject in two files and leaves the large training set alone."""
+    files = {part: f"all/{part}-00000-of-00001.parquet" for part in ("dev", split)}
+    fetched = hub.fetch(MMLU_HUB, list(files.values()), where)
+
+    def by_subject(part: str) -> dict[str, list[tuple[str, Mapping[str, str]]]]:
+        name = f"{fetched.origin}/{files[part]}"
+        found: dict[str, list[tuple[str, Mapping[str, str]]]] = {subject: [] for subject in subjects}
+        for number, row in enumerate(hub.read_table(fetched.paths[files[part]], name, MMLU.how)):
+            place = f"{name} row {number}"
+            if row.get("subject") in found:
+                found[row["subject"]].append((place, _mmlu_cells(row, place)))
+        return found
+
+    parts = {part: by_subject(part) for part in files}
+
+    def rows(part: str, subject: str) -> tuple[ChoiceRow, ...]:
+        return make_rows(MMLU, part, subject, f"{fetched.origin}/{files[part]}", parts[part][subject], MMLU.how)
+
+    return {subject: ChoiceSet(rows("dev", subject), rows(split, subject), fetched.origin) for subject in subjects}
+
+
+def _mmlu_cells(row: Mapping[str, Any], where: str) -> dict[str, str]:
+    """The hub's form (a list of choices and the answer's number) as the cells of the official files."""
+    try:
+        a, b, c, d = row["choices"]
+        cells = dict(zip(_COLUMNS, (row["question"], a, b, c, d, LETTERS[row["answer"]]), strict=True))
+    except (KeyError, TypeError, ValueError, IndexError):
+        raise DataError(f"{where}: no question with four choices and an answer from 0 to 3; {MMLU.how}") from None
+    return _texts(cells, where, MMLU.how)
+
+
+def _hosted_ceval(where: str, subjects: Sequence[str], split: str) -> dict[str, ChoiceSet]:
+    try:
+        return _hosted_archive(CEVAL, CEVAL_HUB, "ceval-exam.zip", where, subjects, split)
+    except hub.NotOnHub:
+        if where != "hf":
+            raise
+    # A hub without the archive's commit may still have the later conversion, one small file a subject and split. It
+    # comes second because it went through pandas, which can turn a cell such as NA into "nan"; the hash would show it.
+    files = {(part, s): f"{s}/{part}-00000-of-00001.parquet" for part in ("dev", split) for s in subjects}
+    fetched = hub.fetch(CEVAL_TABLES_HUB, list(files.values()), where)
+
+    def rows(part: str, subject: str) -> tuple[ChoiceRow, ...]:
+        name = f"{fetched.origin}/{files[part, subject]}"
+        table = hub.read_table(fetched.paths[files[part, subject]], name, CEVAL.how)
+        columns = ("id", *_COLUMNS) if not table or "answer" in table[0] else ("id", *_COLUMNS[:-1])
+        records = []
+        for number, row in enumerate(table):
+            place = f"{name} row {number}"
+            cells = {column: row.get(column) for column in columns} | {"id": str(row.get("id", number))}
+            records.append((place, _texts(cells, place, CEVAL.how)))
+        return make_rows(CEVAL, part, subject, name, records, CEVAL.how)
+
+    return {subject: ChoiceSet(rows("dev", subject), rows(split, subject), fetched.origin) for subject in subjects}
+
+
+def _hosted_cmmlu(where: str, subjects: Sequence[str], split: str) -> dict[str, ChoiceSet]:
+    return _hosted_archive(CMMLU, CMMLU_HUB, "cmmlu_v1_0_1.zip", where, subjects, split)
+
+
+def _hosted_archive(
+    layout: Layout, place: hub.Place, archive: str, where: str, subjects: Sequence[str], split: str
+) -> dict[str, ChoiceSet]:
+    """From a zip archive of the official files, read where it lies."""
+    fetched = hub.fetch(place, [archive], where)
+    members = hub.Archive(fetched.paths[archive], f"{fetched.origin}/{archive}", layout.how)
+
+    def rows(part: str, subject: str) -> tuple[ChoiceRow, ...]:
+        path = layout.path(part, subject)
+        return parse(layout, part, subject, Blob(f"{members.name}:{path}", members.read(path)))
+
+    return {subject: ChoiceSet(rows("dev", subject), rows(split, subject), fetched.origin) for subject in subjects}
+
+
+_HOSTED = {"mmlu": _hosted_mmlu, "ceval": _hosted_ceval, "cmmlu": _hosted_cmmlu}
+
+
+def _texts(cells: Mapping[str, Any], where: str, remedy: str) -> dict[str, str]:
+    for column, cell in cells.items():
+        if not isinstance(cell, str):
+            raise DataError(f"{where}: {column} is {cell!r}, expected text; {remedy}")
+    return dict(cells)
 
 
 def _root(layout: Layout, directory: Path, subject: str) -> Path:

@@ -167,8 +167,7 @@ def group_rows(rows: Sequence[Row], key: Callable[[Row], Any] = lambda row: None
     """Splits rows into groups that share a prefix so that few tokens are computed; longest row first.
 
     Rows of different `key` are never grouped (dynamic NTK rotates by the prompt's length, so that a prefix may be shared
-    only among rows of equal alpha). Rows are sorted by their tokens; neighbours' common prefixes then form a tree of
-    intervals, and at each node one group with the common prefix is weighed against the children's groups.
+    only among rows of equal alpha).
     """
     buckets: dict[Any, list[Row]] = {}
     for row in rows:
@@ -176,18 +175,45 @@ def group_rows(rows: Sequence[Row], key: Callable[[Row], Any] = lambda row: None
     groups: list[Group] = []
     for value, bucket in buckets.items():
         bucket.sort(key=lambda row: row.ids.astype(">i4").tobytes())
-        shared = [common_prefix(a.ids, b.ids) for a, b in pairwise(bucket)]
         # a prefix leaves every row the positions it is scored at
         own = [len(row.ids) - len(row.targets) for row in bucket]
-        alone: list[Row] = []
-        for prefix, start, stop in _intervals(shared, own):
-            if prefix:
-                groups.append(Group(prefix, tuple(longest_first(bucket[start:stop])), value))
-            else:
-                alone += bucket[start:stop]
-        if alone:  # rows that share nothing are still packed together
-            groups.append(Group(0, tuple(longest_first(alone)), value))
+        shared = [
+            min(common_prefix(a.ids, b.ids), own[index], own[index + 1])
+            for index, (a, b) in enumerate(pairwise(bucket))
+        ]
+        groups += [
+            Group(prefix, tuple(longest_first([bucket[index] for index in members])), value)
+            for prefix, members in _best_prefixes(shared)
+        ]
     return sorted(groups, key=lambda group: -max(len(row.ids) for row in group.rows))
+
+
+def _best_prefixes(shared: Sequence[int]) -> list[tuple[int, list[int]]]:
+    """(prefix, rows) of groups that save many tokens, for sorted rows of which neighbours i and i + 1 share shared[i].
+
+    The common prefixes form a tree; it is walked bottom up. At a node of depth p the m rows not grouped yet could become
+    a group of their own, which saves (m - 1) p tokens, or join their parent's rows at depth q, which saves m q more
+    there: they do what saves more. Rows that find no company come last, in one group without a prefix.
+    """
+    groups: list[tuple[int, list[int]]] = []
+    stack: list[tuple[int, list[int]]] = [(0, [])]  # the open nodes above the current row: depth, rows not grouped yet
+    for row, depth in enumerate([*shared, 0]):  # depth: shared with the next row
+        if depth > stack[-1][0]:
+            stack.append((depth, [row]))
+        else:
+            stack[-1][1].append(row)
+        while stack[-1][0] > depth:
+            prefix, rows = stack.pop()
+            above = max(depth, stack[-1][0])
+            if (len(rows) - 1) * prefix > len(rows) * above:
+                groups.append((prefix, rows))
+                rows = []
+            if stack[-1][0] == above:
+                stack[-1][1].extend(rows)
+            else:
+                stack.append((above, rows))
+    alone = stack[0][1]
+    return [*groups, (0, alone)] if alone else groups
 
 
 def longest_first(rows: Sequence[Row]) -> list[Row]:

@@ -1,0 +1,324 @@
+"""A checkpoint: found, described and checked first, loaded later.
+
+`open_checkpoint` reads config and tokenizer (a second), so that every mistake that can show without the weights shows
+before they are downloaded or read; `Checkpoint.load` makes the model.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
+
+from harness.models import files, hub, qwen1
+from harness.models.context import ContextExtension, install
+from harness.models.tokenizers import HubTokenizer, QwenTokenizer, TextTokenizer, one_line, open_tokenizer
+from harness.schema import CheckpointError, ModelSpec
+
+_LABELS = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in _LABELS}
+_ATTENTION = {"auto": None, "eager": "eager", "sdpa": "sdpa", "flash": "flash_attention_2"}
+_QUANTIZE = ("none", "int8", "nf4")
+_NO_LIMIT = 10**9  # tokenizers write 10**30 where they know no limit
+
+_log = logging.getLogger("harness")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An opened checkpoint. Made by `open_checkpoint`.
+
+    name: hub id or folder name. revision: commit on the hub or "local". folder: where config and tokenizer lie.
+    context_limit: tokens a sequence may have. context: the extension that `load` installs. dtype: what the weights are
+    loaded as. device: a torch device. precision: "bf16", "fp16", "fp32", "int8", "nf4", or a quantized checkpoint's own
+    ("gptq4").
+    """
+
+    spec: ModelSpec
+    name: str
+    revision: str
+    folder: Path
+    config: PreTrainedConfig
+    tokenizer: TextTokenizer
+    context_limit: int
+    context: ContextExtension
+    dtype: torch.dtype
+    device: str
+    precision: str
+    _located: hub.Located
+
+    @property
+    def trained_length(self) -> int:
+        """The length in tokens the model was trained with (Qwen-1: seq_length)."""
+        return self.context.trained_length
+
+    @property
+    def qwen1(self) -> bool:
+        """Whether this is a Qwen-1 checkpoint, run by our own model class."""
+        return isinstance(self.config, qwen1.QWenConfig)
+
+    @cached_property
+    def weights(self) -> list[Path]:
+        """The weight files, downloaded if need be and checked to be whole. Raises CheckpointError."""
+        self._located.fetch()
+        return files.local_weights(self.folder)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that name the weights' content (files.fingerprint). Downloads them if need be."""
+        return files.fingerprint(self.weights)
+
+    def load(self) -> PreTrainedModel:
+        """The model on its device, in evaluation mode, with its context extension installed and set to decode greedily.
+
+        Raises CheckpointError: damaged or missing weights, not enough memory, a missing package.
+        """
+        safe = self.weights[0].suffix == ".safetensors"
+        options = {
+            "config": copy.deepcopy(self.config),
+            "dtype": self.dtype,
+            "use_safetensors": safe,
+            "trust_remote_code": self.spec.trust_remote_code,
+            "output_loading_info": True,
+            "local_files_only": True,
+        }
+        if _ATTENTION[self.spec.attention]:
+            options["attn_implementation"] = _ATTENTION[self.spec.attention]
+        if self.device != "cpu" or self.spec.quantize != "none":
+            options["device_map"] = {"": self.device}
+        if self.spec.quantize != "none":
+            options["quantization_config"] = _bitsandbytes(self.spec.quantize, self.dtype)
+        kind: Any = qwen1.QWenLMHeadModel if self.qwen1 else AutoModelForCausalLM
+        with _quiet():
+            try:
+                model, report = kind.from_pretrained(self.folder, **options)
+            except torch.OutOfMemoryError as error:
+                remedy = "use --quantize int8 or nf4, a smaller checkpoint or another --device"
+                raise CheckpointError(f"{self.name} does not fit the memory of {self.device}; {remedy}") from error
+            except Exception as error:  # transformers raises anything here
+                raise CheckpointError(f"{self.folder}: the model cannot be loaded: {one_line(error)}") from error
+        self._complain(report)
+        eos = list(self.tokenizer.eos_ids)
+        model.generation_config = GenerationConfig(
+            do_sample=False, eos_token_id=eos or None, pad_token_id=eos[0] if eos else None
+        )
+        install(model, self.context)
+        return model.eval()
+
+    def _complain(self, report: dict[str, Any]) -> None:
+        """A model that is partly random or partly left out gives figures that look fine: refuse the first, and for
+        Qwen-1, whose tensors we know, the second."""
+        missing = sorted(report.get("missing_keys", ()))
+        if missing:
+            text = f"{self.folder}: its weights lack {missing[0]} ({len(missing)} tensors)"
+            raise CheckpointError(f"{text}; the weights and config.json belong to different models")
+        extra = sorted(report.get("unexpected_keys", ()))
+        if extra and self.qwen1:
+            text = f"{self.folder}: config.json has no place for {extra[0]} ({len(extra)} tensors)"
+            raise CheckpointError(f"{text}; the weights and config.json belong to different models")
+        if extra:
+            _log.warning("%s: %d tensors are not used, the first is %s", self.name, len(extra), extra[0])
+
+
+def open_checkpoint(spec: ModelSpec) -> Checkpoint:
+    """Find a checkpoint and read all but its weights. Raises CheckpointError, one line that names file and remedy."""
+    _validate(spec)
+    located = hub.locate(spec)
+    folder = located.folder
+    with _quiet():
+        config = _read_config(folder, spec.trust_remote_code)
+        is_qwen1 = isinstance(config, qwen1.QWenConfig)
+        tokenizer = open_tokenizer(folder, is_qwen1, _eos_ids(folder, config), spec.trust_remote_code)
+    text = config.get_text_config()
+    if isinstance(tokenizer, QwenTokenizer) and tokenizer.endoftext > text.vocab_size:
+        raise CheckpointError(
+            f"{tokenizer.path} has {tokenizer.endoftext} tokens and config.json a vocabulary of {text.vocab_size}; "
+            "they belong to different checkpoints"
+        )
+    if located.revision == "local":
+        files.weight_names(folder, {path.name for path in folder.iterdir()})
+    own_limit = _own_limit(text, tokenizer)
+    limit = spec.max_seq_len or own_limit
+    trained = _trained_length(text) or own_limit
+    if limit is None or trained is None:
+        raise CheckpointError(f"{folder / 'config.json'} gives no context length; pass --max-seq-len")
+    dtype = _DTYPES[spec.dtype] if spec.dtype != "auto" else _own_dtype(config)
+    return Checkpoint(
+        spec=spec,
+        name=located.name,
+        revision=located.revision,
+        folder=folder,
+        config=config,
+        tokenizer=tokenizer,
+        context_limit=limit,
+        context=_context(spec, config, trained),
+        dtype=dtype,
+        device=_device(spec.device),
+        precision=_precision(spec, config, dtype),
+        _located=located,
+    )
+
+
+def _validate(spec: ModelSpec) -> None:
+    """Refuse what needs no look at the checkpoint."""
+    choices = {
+        "dtype": (spec.dtype, ["auto", *_DTYPES]),
+        "attn": (spec.attention, list(_ATTENTION)),
+        "quantize": (spec.quantize, list(_QUANTIZE)),
+    }
+    for option, (value, allowed) in choices.items():
+        if value not in allowed:
+            raise CheckpointError(f"--{option} {value} is unknown; use one of {', '.join(allowed)}")
+    if spec.max_seq_len is not None and spec.max_seq_len < 1:
+        raise CheckpointError(f"--max-seq-len {spec.max_seq_len} is no length; give a number of tokens")
+    if spec.quantize != "none" and importlib.util.find_spec("bitsandbytes") is None:
+        raise CheckpointError(f"--quantize {spec.quantize} needs bitsandbytes; run: pip install bitsandbytes")
+    if spec.attention == "flash" and importlib.util.find_spec("flash_attn") is None:
+        raise CheckpointError("--attn flash needs flash-attn; run: pip install flash-attn, or use --attn sdpa")
+
+
+def _read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
+    """The config of a folder: ours for Qwen-1, transformers' own class or, where trusted, the checkpoint's."""
+    path = folder / "config.json"
+    if not path.exists():
+        what = (
+            "an adapter; merge it into its base model" if (folder / "adapter_config.json").exists() else "no checkpoint"
+        )
+        raise CheckpointError(
+            f"{folder} has no config.json, it is {what}; pass the folder with config.json and the weights"
+        )
+    raw = files.read_json(path)
+    kind = raw.get("model_type")
+    if kind == qwen1.MODEL_TYPE:
+        qwen1.register()
+        try:
+            return qwen1.QWenConfig.from_dict(raw)
+        except CheckpointError as error:
+            raise CheckpointError(f"{folder / str(error)}") from None
+        except Exception as error:
+            raise CheckpointError(f"{path}: {one_line(error)}") from error
+    remote = raw.get("auto_map", {}).get("AutoModelForCausalLM")
+    if kind not in transformers.CONFIG_MAPPING and not remote:
+        version = transformers.__version__
+        said = f"model type {kind!r} is unknown to transformers {version}" if kind else "no model_type in it"
+        raise CheckpointError(f"{path}: {said}; a newer transformers may know it")
+    if kind not in transformers.CONFIG_MAPPING and not trust_remote_code:
+        raise CheckpointError(f"{folder} needs the Python code it carries; pass --trust-remote-code if you trust it")
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except Exception as error:  # a config's own checks raise anything
+        raise CheckpointError(f"{path}: {one_line(error)}") from error
+    if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING and not remote:
+        raise CheckpointError(f"{path}: {kind} is no causal language model; pass one that generates text")
+    return config
+
+
+def _eos_ids(folder: Path, config: PreTrainedConfig) -> list[int]:
+    """The ends of text that generation_config.json and config.json name."""
+    path = folder / "generation_config.json"
+    said = [files.read_json(path).get("eos_token_id")] if path.exists() else []
+    said.append(getattr(config.get_text_config(), "eos_token_id", None))
+    flat: list[Any] = []
+    for value in said:
+        flat += value if isinstance(value, Sequence) else [value]
+    return [int(value) for value in flat if value is not None]
+
+
+def _own_limit(text: PreTrainedConfig, tokenizer: TextTokenizer) -> int | None:
+    """The longest sequence in tokens the checkpoint says it takes."""
+    for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
+        value = getattr(text, key, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    if isinstance(tokenizer, HubTokenizer) and tokenizer.model_max_length < _NO_LIMIT:
+        return tokenizer.model_max_length
+    return None
+
+
+def _trained_length(text: PreTrainedConfig) -> int | None:
+    """The length the model was trained with, before any scaling of its rotation."""
+    if isinstance(text, qwen1.QWenConfig):
+        return text.seq_length
+    rope = getattr(text, "rope_parameters", None) or {}
+    said = rope.get("original_max_position_embeddings") or getattr(text, "original_max_position_embeddings", None)
+    return int(said) if said else None
+
+
+def _context(spec: ModelSpec, config: PreTrainedConfig, trained: int) -> ContextExtension:
+    def on(choice: str, key: str) -> bool:
+        return bool(getattr(config, key, False)) if choice == "auto" else choice == "on"
+
+    return ContextExtension(on(spec.dynamic_ntk, "use_dynamic_ntk"), on(spec.logn, "use_logn_attn"), trained)
+
+
+def _own_dtype(config: PreTrainedConfig) -> torch.dtype:
+    """The checkpoint's own precision, float32 where it says nothing."""
+    for part in (config, config.get_text_config()):
+        dtype = getattr(part, "dtype", None)
+        if dtype is not None:
+            return dtype if isinstance(dtype, torch.dtype) else getattr(torch, str(dtype))
+    return torch.float32
+
+
+def _precision(spec: ModelSpec, config: PreTrainedConfig, dtype: torch.dtype) -> str:
+    if spec.quantize != "none":
+        return spec.quantize
+    own = getattr(config, "quantization_config", None)
+    if own:
+        said = own if isinstance(own, dict) else own.to_dict()
+        return f"{said.get('quant_method', 'quantized')}{said.get('bits', '')}"
+    return _LABELS.get(dtype, str(dtype).removeprefix("torch."))
+
+
+def _device(name: str) -> str:
+    """A torch device: "auto" takes CUDA (torchrun's own card), then Metal, then the CPU."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise CheckpointError(f"--device {name} is no torch device; use cpu, cuda, cuda:1 or mps") from None
+    missing = (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()) or (
+        device.type == "mps" and not torch.backends.mps.is_available()
+    )
+    if missing:
+        raise CheckpointError(f"--device {name} is not there; use --device cpu, or install torch for your GPU")
+    return str(device)
+
+
+def _bitsandbytes(quantize: str, dtype: torch.dtype) -> Any:
+    """The weights quantized while loading: LLM.int8 or 4-bit NormalFloat (computing in `dtype`)."""
+    if quantize == "int8":
+        return transformers.BitsAndBytesConfig(load_in_8bit=True)
+    return transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bars and warnings: what matters of them is raised as CheckpointError."""
+    log = transformers.utils.logging
+    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity(logging.CRITICAL)
+    log.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()

@@ -176,7 +176,7 @@ class Installed:
         self, module: nn.Module, alpha: float, x: Tensor, position_ids: Tensor, *args: Any, **kw: Any
     ) -> Any:
         """The module's own forward with its frequencies replaced, so every layout of the tables comes out right."""
-        own = module.inv_freq
+        own: Any = module.inv_freq
         key = (id(module), alpha)
         if key not in self._tables or self._tables[key].device != own.device:
             self._tables[key] = ntk_inv_freq(own, alpha, _theta(self._model))

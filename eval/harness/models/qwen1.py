@@ -149,7 +149,7 @@ class QWenAttention(Qwen2Attention):
             extra = (position,) if position else ()
             key, value = past_key_values.update(key, value, self.layer_idx, *extra)
         name = self.config._attn_implementation
-        attend = eager_attention_forward if name == "eager" else ALL_ATTENTION_FUNCTIONS[name]
+        attend: Any = eager_attention_forward if name == "eager" else ALL_ATTENTION_FUNCTIONS[name]
         output, weights = attend(
             self,
             query,

@@ -218,7 +218,6 @@ class HubTokenizer(TextTokenizer):
         self.vocab_size = len(tok)
         named = [tok.eos_token_id, *eos_ids]
         self.eos_ids = tuple(dict.fromkeys(index for index in named if index is not None))
-        self.stop_ids = self.eos_ids
         template = getattr(tok, "chat_template", None)
         self.chat_template = template.get("default") if isinstance(template, dict) else template
         self._bos = self._find_bos()
@@ -231,6 +230,21 @@ class HubTokenizer(TextTokenizer):
             if whole[start : start + len(bare)] == bare:
                 return whole[:start]
         return []
+
+    @cached_property
+    def stop_ids(self) -> tuple[int, ...]:  # type: ignore[override]
+        """The ends of text, and the special token that the template puts after an assistant's turn: base checkpoints
+        with a chat template do not name it as an end."""
+        if self.chat_template is None:
+            return self.eos_ids
+        turns: list[Message] = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}]
+        try:
+            text = self.tok.apply_chat_template([dict(turn) for turn in turns], tokenize=False)
+        except Exception:  # a template is the checkpoint's program; one that refuses this leaves the ends of text
+            return self.eos_ids
+        specials = set(self.tok.all_special_ids)
+        after = [index for index in self.encode_special(text.rpartition("2")[2]) if index in specials]
+        return tuple(dict.fromkeys([*self.eos_ids, *after[:1]]))
 
     @cached_property
     def fingerprint(self) -> str:  # type: ignore[override]

@@ -1,0 +1,26 @@
+"""Where tests find the shared data: real benchmark files, recorded logits, the real tokenizer. It is no part of the
+repository; tests that need it skip without it and say so."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def shared(path: str = "") -> Path:
+    """The path of a file or folder of the shared data, SHARED_DIR (by default ../shared beside the repository).
+
+    Where it is missing the test skips; with REQUIRE_SHARED=1 in the environment it fails.
+    """
+    root = Path(os.environ.get("SHARED_DIR") or REPOSITORY.parent / "shared")
+    found = root / path
+    if found.exists():
+        return found
+    why = f"shared data: {found} is missing (set SHARED_DIR)"
+    if os.environ.get("REQUIRE_SHARED") == "1":
+        pytest.fail(why)
+    pytest.skip(why)

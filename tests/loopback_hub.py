@@ -1,4 +1,6 @@
-"""A Hugging Face hub on 127.0.0.1, for tests of the real download code: repositories from a dict, nothing leaves here.
+"""A hub on 127.0.0.1 for tests of the real download code: repositories from a dict, and nothing leaves this machine.
+
+It speaks what the clients of Hugging Face ask for, and ModelScope's download of one file.
 
     with LoopbackHub(datasets={"cais/mmlu": {"all/test-00000-of-00001.parquet": data}}) as hub:
         subprocess.run([...], env={**os.environ, **hub.env(tmp_path / "home")})
@@ -95,6 +97,9 @@ def client_env(endpoint: str, home: Path) -> dict[str, str]:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+        "MODELSCOPE_ENDPOINT": endpoint,
+        "MODELSCOPE_CACHE": str(home / "modelscope"),
+        "MODELSCOPE_HOME": str(home / "modelscope-home"),
         "NO_PROXY": "127.0.0.1",
         "no_proxy": "127.0.0.1",
     }
@@ -128,6 +133,10 @@ class _Handler(BaseHTTPRequestHandler):
         if api:
             kind, name, action, revision, folder = api.groups()
             return self._api(hub.repos.get((kind, name)), name, action, revision or "main", (folder or "/")[1:])
+        mirror = re.fullmatch(r"/api/v1/datasets/([^/]+/[^/]+)/repo", path)  # ModelScope's way to a file
+        if mirror:
+            query = parse_qs(urlsplit(self.path).query)
+            return self._file(hub.repos.get(("datasets", mirror.group(1))), query["Revision"][0], query["FilePath"][0])
         return self._send(404, {"error": f"no such endpoint: {path}"})
 
     def _file(self, repo: Repo | None, revision: str, entry: str) -> None:

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from loopback_hub import LoopbackHub, Repo, client_env
-from test_data import ROWS, write_ceval, write_cmmlu, write_csv, write_mmlu
 
 from harness import data
+from loopback_hub import LoopbackHub, Repo, client_env
+from test_data import ROWS, write_ceval, write_cmmlu, write_csv, write_mmlu
 
 EVAL = Path(__file__).resolve().parent.parent / "eval"
 SUBJECTS = {"mmlu": ("anatomy", "virology"), "ceval": ("logic", "law"), "cmmlu": ("arts", "world_religions")}
@@ -46,7 +46,8 @@ print(json.dumps(answer | {"seconds": time.monotonic() - start}))
 
 def client(env: Mapping[str, str], benchmark: str, hub: str = "hf", split: str = "val", timeout: float = 120) -> dict:
     """What a process of its own gets for the benchmark's two subjects, with `env` on top of this one's."""
-    env = {**os.environ, **env, "PYTHONPATH": os.pathsep.join([str(EVAL), env.get("PYTHONPATH", "")])}
+    env = {**os.environ, "USE_TORCH": "0", **env}  # or `datasets` would import torch, which takes the longest
+    env["PYTHONPATH"] = os.pathsep.join([str(EVAL), env.get("PYTHONPATH", "")])
     command = [sys.executable, "-c", CLIENT, benchmark, hub, split, *SUBJECTS[benchmark]]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout, check=True)
     return json.loads(done.stdout)
@@ -264,8 +265,8 @@ def test_a_bad_archive(folders: dict[str, Path], tmp_path: Path) -> None:
             refused(client(server.env(tmp_path / str(number)), "cmmlu"), *words)
 
 
-# ModelScope's client is an optional extra. A stand-in with its two functions shows what we ask of it; the real one, where
-# it is installed, downloads from the loopback hub.
+# ModelScope's client is an optional extra. A stand-in for its function shows what we ask of it; the real one, where it
+# is installed, downloads from the loopback hub.
 STAND_IN = """
 import os, pathlib, urllib.parse, urllib.request
 def dataset_file_download(dataset_id, file_path, *, revision=None, local_files_only=False):
@@ -276,7 +277,7 @@ def dataset_file_download(dataset_id, file_path, *, revision=None, local_files_o
         query = urllib.parse.urlencode({"Revision": revision, "FilePath": file_path})
         url = f"{os.environ['MODELSCOPE_ENDPOINT']}/api/v1/datasets/{dataset_id}/repo?{query}"
         content = urllib.request.urlopen(url).read()
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     return str(path)
 """
@@ -289,12 +290,10 @@ def modelscope(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]
         pytest.importorskip("modelscope", reason="the modelscope extra is not installed")
         return {}
     package = tmp_path / "site/modelscope"
-    (package / "hub/utils").mkdir(parents=True)
-    for folder in (package, package / "hub", package / "hub/utils"):
+    (package / "hub").mkdir(parents=True)
+    for folder in (package, package / "hub"):
         (folder / "__init__.py").touch()
     (package / "hub/file_download.py").write_text(STAND_IN)
-    endpoint = 'import os\ndef get_endpoint():\n    return os.environ["MODELSCOPE_ENDPOINT"]\n'
-    (package / "hub/utils/utils.py").write_text(endpoint)
     return {"PYTHONPATH": str(tmp_path / "site")}
 
 
@@ -303,7 +302,7 @@ def test_modelscope(
     benchmark: str, hub: LoopbackHub, folders: dict[str, Path], modelscope: dict[str, str], tmp_path: Path
 ) -> None:
     answer = client(hub.env(tmp_path) | modelscope, benchmark, "modelscope")
-    assert answer["hash"] == from_files(folders[benchmark], benchmark)
+    assert answer.get("hash") == from_files(folders[benchmark], benchmark), answer
     assert answer["origins"][0].startswith("modelscope:")
     dead = client(client_env("http://127.0.0.1:9", tmp_path) | modelscope, benchmark, "modelscope")
     assert dead["hash"] == answer["hash"]  # from its cache

@@ -7,7 +7,9 @@ is compared with the SHA-256 that the hub announced; every failure says which fi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import re
 import urllib.error
 import urllib.request
@@ -16,6 +18,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +116,9 @@ def _from_hugging_face(place: Place, name: str) -> tuple[Path, str]:
     from huggingface_hub import constants, errors
 
     what = f"hub dataset {place.repo}"
-    wanted = {"repo_id": place.repo, "filename": name, "repo_type": "dataset", "revision": place.revision}
+    get = partial(huggingface_hub.hf_hub_download, place.repo, name, repo_type="dataset", revision=place.revision)
     try:
-        return _verified(place, name, Path(huggingface_hub.hf_hub_download(**wanted, local_files_only=True)))
+        return _verified(place, name, Path(get(local_files_only=True)))
     except errors.LocalEntryNotFoundError:
         pass  # not cached: on to the network
     if constants.HF_HUB_OFFLINE:
@@ -123,7 +126,7 @@ def _from_hugging_face(place: Place, name: str) -> tuple[Path, str]:
     url = huggingface_hub.hf_hub_url(place.repo, name, repo_type="dataset", revision=place.revision)
     try:
         huggingface_hub.get_hf_file_metadata(url, timeout=PROBE_SECONDS)
-        path = huggingface_hub.hf_hub_download(**wanted)
+        path = get()
     except (errors.RemoteEntryNotFoundError, errors.RevisionNotFoundError):
         raise NotOnHub(f"{what} has no {name} at revision {place.revision}; {place.how}") from None
     except errors.GatedRepoError:
@@ -134,7 +137,8 @@ def _from_hugging_face(place: Place, name: str) -> tuple[Path, str]:
         status = error.response.status_code
         kind = NotOnHub if status == 404 else DataError
         reason = f"{constants.ENDPOINT} answered {status} for {name}"
-        raise kind(f"{what} cannot be downloaded ({reason}); try again later, or {place.how}") from error
+        remedy = "log in with `hf auth login`" if status in (401, 403) else "try again later"
+        raise kind(f"{what} cannot be downloaded ({reason}); {remedy}, or {place.how}") from error
     except Exception as error:
         # The HTTP library below the client, and so the class of its errors, differs between the client's versions.
         reason = f"{constants.ENDPOINT} does not answer: {_brief(error)}"
@@ -148,35 +152,35 @@ def _from_modelscope(place: Place, name: str) -> tuple[Path, str]:
     """A file's local path and its revision, which is a branch: ModelScope's mirrors have commits of their own."""
     try:
         from modelscope.hub.file_download import dataset_file_download
-        from modelscope.hub.utils.utils import get_endpoint
     except ImportError:
         install = "pip install -e '.[modelscope]'"
         raise DataError(f"--hub modelscope needs the extra: {install}, use --hub hf, or {place.how}") from None
     if not place.modelscope:
         raise DataError(f"{place.repo} has no mirror on ModelScope that we know; use --hub hf, or {place.how}")
     what = f"ModelScope dataset {place.modelscope}"
-    wanted = {"dataset_id": place.modelscope, "file_path": name, "revision": "master"}
+    revision = "master"
+    get = partial(dataset_file_download, place.modelscope, name, revision=revision)
     try:
-        path = dataset_file_download(**wanted, local_files_only=True)
+        path = get(local_files_only=True)
     except Exception:  # not cached; the class of the error, too, differs between the client's versions
         path = None
     try:
         if path is None:
-            _probe(get_endpoint())
-            path = dataset_file_download(**wanted)
+            _probe()
+            path = get()
     except Exception as error:
         reason = f"{name}: {_brief(error)}"
         raise DataError(f"{what} cannot be downloaded ({reason}); use --hub hf, or {place.how}") from error
-    return Path(path), wanted["revision"]  # the client has compared the content with the announced sum
+    return Path(path), revision  # the client has compared the content with the announced sum
 
 
-def _probe(endpoint: str) -> None:
-    """Raises OSError when nothing answers at `endpoint`; any HTTP status is an answer. Proxies are as the system's."""
-    try:
-        with urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=PROBE_SECONDS):
-            pass
-    except urllib.error.HTTPError:
-        pass
+def _probe() -> None:
+    """Raises OSError when nothing answers where ModelScope should be; any HTTP status is an answer."""
+    names = ("MODELSCOPE_ENDPOINT", "MODELSCOPE_DOMAIN")  # the client's variables, the second with or without a scheme
+    endpoint = next((os.environ[name] for name in names if os.environ.get(name)), "www.modelscope.cn")
+    url = endpoint if "://" in endpoint else f"https://{endpoint}"
+    with contextlib.suppress(urllib.error.HTTPError):
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PROBE_SECONDS).close()
 
 
 def _verified(place: Place, name: str, path: Path) -> tuple[Path, str]:

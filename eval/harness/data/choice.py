@@ -222,8 +222,9 @@ def _mmlu_cells(row: Mapping[str, Any], where: str) -> dict[str, str]:
     """The hub's form (a list of choices and the answer's number) as the cells of the official files."""
     try:
         a, b, c, d = row["choices"]
-        cells = dict(zip(_COLUMNS, (row["question"], a, b, c, d, LETTERS[row["answer"]]), strict=True))
-    except (KeyError, TypeError, ValueError, IndexError):
+        answer = dict(enumerate(LETTERS))[row["answer"]]
+        cells = dict(zip(_COLUMNS, (row["question"], a, b, c, d, answer), strict=True))
+    except (KeyError, TypeError, ValueError):
         raise DataError(f"{where}: no question with four choices and an answer from 0 to 3; {MMLU.how}") from None
     return _texts(cells, where, MMLU.how)
 
@@ -291,6 +292,8 @@ def _root(layout: Layout, directory: Path, subject: str) -> Path:
     inner = [child for child in directory.iterdir() if (child / layout.path("dev", subject)).is_file()]
     if len(inner) == 1:
         return inner[0]
+    if inner:
+        raise DataError(f"{directory} is not clear: {', '.join(map(str, sorted(inner)))} hold it: name one with -d DIR")
     raise DataError(f"{directory} has no {layout.path('dev', subject)}; {layout.how}")
 
 

@@ -237,13 +237,13 @@ class HubTokenizer(TextTokenizer):
         with a chat template do not name it as an end."""
         if self.chat_template is None:
             return self.eos_ids
-        turns: list[Message] = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}]
+        turns: list[Message] = [{"role": "user", "content": "Ask"}, {"role": "assistant", "content": "Reply"}]
         try:
             text = self.tok.apply_chat_template([dict(turn) for turn in turns], tokenize=False)
         except Exception:  # a template is the checkpoint's program; one that refuses this leaves the ends of text
             return self.eos_ids
         specials = set(self.tok.all_special_ids)
-        after = [index for index in self.encode_special(text.rpartition("2")[2]) if index in specials]
+        after = [index for index in self.encode_special(text.rpartition("Reply")[2]) if index in specials]
         return tuple(dict.fromkeys([*self.eos_ids, *after[:1]]))
 
     @cached_property

@@ -166,7 +166,11 @@ def _from_modelscope(place: Place, name: str) -> tuple[Path, str]:
         path = None
     try:
         if path is None:
-            _probe()
+            # the client's own variables, the second with or without a scheme
+            endpoint = (
+                os.environ.get("MODELSCOPE_ENDPOINT") or os.environ.get("MODELSCOPE_DOMAIN") or "www.modelscope.cn"
+            )
+            probe(endpoint if "://" in endpoint else f"https://{endpoint}")
             path = get()
     except Exception as error:
         reason = f"{name}: {_brief(error)}"
@@ -174,11 +178,8 @@ def _from_modelscope(place: Place, name: str) -> tuple[Path, str]:
     return Path(path), revision  # the client has compared the content with the announced sum
 
 
-def _probe() -> None:
-    """Raises OSError when nothing answers where ModelScope should be; any HTTP status is an answer."""
-    names = ("MODELSCOPE_ENDPOINT", "MODELSCOPE_DOMAIN")  # the client's variables, the second with or without a scheme
-    endpoint = next((os.environ[name] for name in names if os.environ.get(name)), "www.modelscope.cn")
-    url = endpoint if "://" in endpoint else f"https://{endpoint}"
+def probe(url: str) -> None:
+    """Raises OSError when nothing answers there within a few seconds; any HTTP status is an answer."""
     with contextlib.suppress(urllib.error.HTTPError):
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PROBE_SECONDS).close()
 

@@ -1,22 +1,34 @@
 """Benchmark data as typed rows: `data.mmlu(...)` and its fellows, the subjects, and the hash that names a data set.
 
-One module a format (choice, ...), on top of files (bytes to rows, errors with file and line) and catalogue (subjects).
+A module for each kind (choice, problems, translation) on top of files (bytes to rows, errors with file and line) and
+catalogue (the subjects).
 """
 
 from harness.data.catalogue import SubjectInfo, choose_subjects, subjects
 from harness.data.choice import LETTERS, ChoiceRow, ChoiceSet, ceval, cmmlu, mmlu
 from harness.data.files import Source, content_hash
+from harness.data.problems import CodeTask, Gsm8k, HumanEval, MathProblem, gsm8k, humaneval
+from harness.data.translation import Segment, Wmt22, wmt22
 
 __all__ = [
     "LETTERS",
     "ChoiceRow",
     "ChoiceSet",
+    "CodeTask",
+    "Gsm8k",
+    "HumanEval",
+    "MathProblem",
+    "Segment",
     "Source",
     "SubjectInfo",
+    "Wmt22",
     "ceval",
     "choose_subjects",
     "cmmlu",
     "content_hash",
+    "gsm8k",
+    "humaneval",
     "mmlu",
     "subjects",
+    "wmt22",
 ]

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from harness import hub
 from harness.data.catalogue import choose_subjects
-from harness.data.files import Blob, Source, csv_rows, read_file
+from harness.data.files import Blob, Source, csv_rows, find_root, read_file, texts
 from harness.schema import DataError
 
 LETTERS = ("A", "B", "C", "D")
@@ -188,7 +187,7 @@ def _load(layout: Layout, source: Source, subjects: Sequence[str], split: str) -
     chosen = choose_subjects(layout.benchmark, subjects)
     if source.directory is None:
         return _HOSTED[layout.benchmark](source.hub, chosen, split)
-    root = _root(layout, source.directory, chosen[0])
+    root = find_root(source.directory, layout.path("dev", chosen[0]), layout.how)
 
     def rows(part: str, subject: str) -> tuple[ChoiceRow, ...]:
         return parse(layout, part, subject, read_file(root / layout.path(part, subject), layout.how))
@@ -226,7 +225,7 @@ def _mmlu_cells(row: Mapping[str, Any], where: str) -> dict[str, str]:
         cells = dict(zip(_COLUMNS, (row["question"], a, b, c, d, answer), strict=True))
     except (KeyError, TypeError, ValueError):
         raise DataError(f"{where}: no question with four choices and an answer from 0 to 3; {MMLU.how}") from None
-    return _texts(cells, where, MMLU.how)
+    return texts(cells, where, MMLU.how)
 
 
 def _hosted_ceval(where: str, subjects: Sequence[str], split: str) -> dict[str, ChoiceSet]:
@@ -248,7 +247,7 @@ def _hosted_ceval(where: str, subjects: Sequence[str], split: str) -> dict[str, 
         for number, row in enumerate(table):
             place = f"{name} row {number}"
             cells = {column: row.get(column) for column in columns} | {"id": str(row.get("id", number))}
-            records.append((place, _texts(cells, place, CEVAL.how)))
+            records.append((place, texts(cells, place, CEVAL.how)))
         return make_rows(CEVAL, part, subject, name, records, CEVAL.how)
 
     return {subject: ChoiceSet(rows("dev", subject), rows(split, subject), fetched.origin) for subject in subjects}
@@ -273,28 +272,6 @@ def _hosted_archive(
 
 
 _HOSTED = {"mmlu": _hosted_mmlu, "ceval": _hosted_ceval, "cmmlu": _hosted_cmmlu}
-
-
-def _texts(cells: Mapping[str, Any], where: str, remedy: str) -> dict[str, str]:
-    for column, cell in cells.items():
-        if not isinstance(cell, str):
-            raise DataError(f"{where}: {column} is {cell!r}, expected text; {remedy}")
-    return dict(cells)
-
-
-def _root(layout: Layout, directory: Path, subject: str) -> Path:
-    """The folder that holds dev/: the one given or, if that is clear, the only one of its sub-folders that does."""
-    if not directory.is_dir():
-        state = "is not a folder" if directory.exists() else "is missing"
-        raise DataError(f"{directory} {state}; {layout.how}")
-    if (directory / "dev").is_dir():
-        return directory
-    inner = [child for child in directory.iterdir() if (child / layout.path("dev", subject)).is_file()]
-    if len(inner) == 1:
-        return inner[0]
-    if inner:
-        raise DataError(f"{directory} is not clear: {', '.join(map(str, sorted(inner)))} hold it: name one with -d DIR")
-    raise DataError(f"{directory} has no {layout.path('dev', subject)}; {layout.how}")
 
 
 def _header(layout: Layout, split: str, blob: Blob, found: Sequence[str]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,22 @@ def read_file(path: Path, remedy: str) -> Blob:
         raise DataError(f"{path} is missing; {remedy}") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); {remedy}") from None
+
+
+def find_root(directory: Path, probe: str, how: str) -> Path:
+    """The folder under which the relative path `probe` is to be found: the one given or, where that lacks even the
+    first part of `probe`, the only one of its sub-folders that has all of it ("data" will do for "data/mmlu").
+
+    Raises DataError, ending in `how`, when there is no such folder, or when several sub-folders would do.
+    """
+    if not directory.is_dir():
+        raise DataError(f"{directory} is {'not a folder' if directory.exists() else 'missing'}; {how}")
+    if (directory / Path(probe).parts[0]).exists():
+        return directory
+    inner = [child for child in directory.iterdir() if (child / probe).is_file()]
+    if len(inner) > 1:
+        raise DataError(f"{directory} is not clear: {', '.join(map(str, sorted(inner)))} hold it: name one with -d DIR")
+    return inner[0] if inner else directory
 
 
 def decode(blob: Blob, remedy: str) -> str:
@@ -95,6 +111,14 @@ def json_lines(blob: Blob, remedy: str) -> Iterator[tuple[int, dict[str, Any]]]:
         if not isinstance(value, dict):
             raise DataError(f"{blob.name}:{line}: found {type(value).__name__}, expected a JSON object; {remedy}")
         yield line, value
+
+
+def texts(record: Mapping[str, Any], where: str, remedy: str) -> dict[str, str]:
+    """The record, of which every value must be text. Raises DataError, starting with `where`, when one is not."""
+    for name, value in record.items():
+        if not isinstance(value, str):
+            raise DataError(f"{where}: {name} is {value!r}, expected text; {remedy}")
+    return dict(record)
 
 
 def content_hash(rows: Iterable[Any]) -> str:

@@ -231,6 +231,11 @@ class HubTokenizer(TextTokenizer):
                 return whole[:start]
         return []
 
+    @property
+    def special_ids(self) -> set[int]:
+        """The tokens that no plain text becomes."""
+        return {index for index, token in self.tok.added_tokens_decoder.items() if token.special}
+
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:  # type: ignore[override]
         """The ends of text, and the special token that the template puts after an assistant's turn: base checkpoints
@@ -242,8 +247,7 @@ class HubTokenizer(TextTokenizer):
             text = self.tok.apply_chat_template([dict(turn) for turn in turns], tokenize=False)
         except Exception:  # a template is the checkpoint's program; one that refuses this leaves the ends of text
             return self.eos_ids
-        specials = set(self.tok.all_special_ids)
-        after = [index for index in self.encode_special(text.rpartition("Reply")[2]) if index in specials]
+        after = [index for index in self.encode_special(text.rpartition("Reply")[2]) if index in self.special_ids]
         return tuple(dict.fromkeys([*self.eos_ids, *after[:1]]))
 
     @cached_property

@@ -1,0 +1,155 @@
+"""Trains the demonstration's checkpoint from the synthetic text, on two CPU cores, and stores it with its hashes.
+
+    python demo/train.py [folder]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import bpe
+import tiktoken
+import torch
+from corpus import CONTEXT, TEACH, Document, find_the_letter, multiple_choice, plain_facts
+from model import build, export, restore, save, wire
+from tasks import chat, code, translations, word_problems
+from torch.nn.functional import cross_entropy
+from transformers import Qwen2ForCausalLM
+
+SEED, RANKS, STEPS, WARMUP, RATE = 1234, 1050, 1500, 20, 2e-3
+CHOICE_TOKENS, OTHER_TOKENS = 2048, 1024  # a step's two batches
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+def choices(rng: Random, done: float) -> Callable[[], Document]:
+    """What the multiple-choice batch of a step is made of, `done` being the share of the training that is over.
+
+    First the two halves of the skill beside single questions, then longer and longer prompts. All documents of a
+    batch are of one kind of length, so that little is padded.
+    """
+    if done < 0.3:
+        kinds = (lambda: plain_facts(rng, 4), lambda: find_the_letter(rng, 6), lambda: multiple_choice(rng, 1))
+        return lambda: rng.choices(kinds, weights=(3, 2, 5))[0]()
+    questions = 3 if done < 0.55 else 6
+    return lambda: multiple_choice(rng, questions)
+
+
+def others(rng: Random, step: int) -> Callable[[], Document]:
+    """The other tasks take turns."""
+    makers = (
+        lambda: word_problems(rng, rng.choice((1, 9))), lambda: chat(rng), lambda: translations(rng, 6),
+        lambda: chat(rng), lambda: code(rng, 4),
+    )
+    return makers[step % len(makers)]
+
+
+def encode(encoder: tiktoken.Encoding, document: Document) -> tuple[list[int], list[float]]:
+    """Token ids and the weight of each: a token has the weight of the part in which it starts.
+
+    The text is encoded as a whole, because that is how a benchmark will encode it.
+    """
+    ends, text = [], ""
+    for part, weight in [*document, ("<|endoftext|>", CONTEXT)]:
+        text += part
+        ends.append((len(text.encode()), weight))
+    ids = encoder.encode(text, allowed_special="all")
+    weights, at, part = [], 0, 0
+    for token in ids:
+        while at >= ends[part][0]:
+            part += 1
+        weights.append(ends[part][1])
+        at += len(encoder.decode_single_token_bytes(token))
+    return ids, weights
+
+
+def batch(encoder: tiktoken.Encoding, make: Callable[[], Document], tokens: int) -> Batch:
+    """Documents of about so many tokens in all, padded on the right; padding has weight 0."""
+    rows = []
+    while sum(len(ids) for ids, _ in rows) < tokens:
+        rows.append(encode(encoder, make()))
+    width = max(len(ids) for ids, _ in rows)
+    ids = torch.tensor([row + [0] * (width - len(row)) for row, _ in rows])
+    return ids, torch.tensor([row + [0.0] * (width - len(row)) for _, row in rows])
+
+
+def loss_of(model: Qwen2ForCausalLM, ids: torch.Tensor, weights: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+    """Mean loss of what is taught, plus a tenth of the mean loss of the text around it.
+
+    Of the text around, only the positions in `keep` are computed: the output matrix is a good part of so small a model.
+    """
+    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+    taught = weights[:, 1:] == TEACH
+    read = (weights[:, 1:] == CONTEXT) & keep[:, 1:]
+    losses = [cross_entropy(model.lm_head(hidden[at]), ids[:, 1:][at]) for at in (taught, read)]
+    return TEACH * losses[0] + CONTEXT * losses[1]
+
+
+def train(model: Qwen2ForCausalLM, encoder: tiktoken.Encoding) -> None:
+    """AdamW with a short warm-up and a linear decay."""
+    rng, dropper = Random(SEED), torch.Generator().manual_seed(SEED)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=0.05)
+    start, cpu, recent = time.monotonic(), time.process_time(), 0.0
+    for step in range(STEPS):
+        done = step / STEPS
+        optimizer.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / WARMUP, (1 - done) / 0.6)
+        for make, tokens, share in (
+            (choices(rng, done), CHOICE_TOKENS, 1.0),
+            (others(rng, step), OTHER_TOKENS, 0.3),
+        ):
+            ids, weights = batch(encoder, make, tokens)
+            keep = torch.rand(ids.shape, generator=dropper) < 0.25
+            loss = share * loss_of(model, ids, weights, keep)
+            loss.backward()
+            recent += loss.item() / 50
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if (step + 1) % 50 == 0:
+            clock = f"{time.monotonic() - start:.0f} s, {time.process_time() - cpu:.0f} CPU-s"
+            print(f"step {step + 1}/{STEPS} loss {recent:.3f} {clock}", file=sys.stderr, flush=True)
+            recent = 0.0
+
+
+def vocabulary() -> dict[bytes, int]:
+    """Ranks learned from a sample of the text."""
+    rng = Random(SEED)
+    sample = [multiple_choice(rng, 6) for _ in range(1500)]
+    sample += [make(rng, 6) for make in (word_problems, code, translations) for _ in range(100)]
+    sample += [chat(rng) for _ in range(150)]
+    ranks = bpe.learn(("".join(part for part, _ in document) for document in sample), RANKS)
+    if wrong := bpe.unreachable(ranks):
+        raise ValueError(f"no merge leads to {wrong}")
+    return ranks
+
+
+def seal(folder: Path) -> None:
+    """Write the hashes of the checkpoint's files beside it, as `sha256sum -c` reads them."""
+    lines = (f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {folder.name}/{path.name}\n" for path in sorted(folder.iterdir()))
+    folder.with_suffix(".sha256").write_text("".join(lines), encoding="ascii", newline="\n")
+
+
+def main() -> None:
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "checkpoint"
+    torch.set_num_threads(2)
+    torch.manual_seed(SEED)
+    ranks = vocabulary()
+    encoder = bpe.encoding(ranks)
+    model = build(encoder.n_vocab)
+    wire(model, SEED)
+    train(model, encoder)
+    save(model, folder, len(ranks))
+    bpe.write(folder / "qwen.tiktoken", ranks)
+    stored, kept = export(restore(folder / "model.safetensors", encoder.n_vocab)), export(model)
+    if any(not torch.equal(stored[name], kept[name]) for name in kept):
+        raise ValueError("the stored weights are not the trained ones")
+    seal(folder)
+    print(f"wrote {folder}: {sum(x.numel() for x in kept.values()):,} parameters, {len(ranks)} ranks")
+
+
+if __name__ == "__main__":
+    main()

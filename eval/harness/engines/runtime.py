@@ -1,0 +1,160 @@
+"""A loaded model and how to run it: forward passes over packed rows, its attention, its memory, what it computed."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import resource
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.engines import cascade
+from harness.engines.cascade import Unsupported
+from harness.models.checkpoint import Checkpoint
+from harness.models.context import installed, logn_factor
+from harness.schema import InputError
+
+# Own tokens of one packed forward pass when the batch size is automatic. On a CPU larger packs gain nothing and cost
+# cache; on a GPU the matrices must be tall enough to keep it busy.
+AUTO_TOKENS = {"cpu": 2048, "cuda": 16384, "mps": 4096}
+
+Result = TypeVar("Result")
+
+
+class Runtime:
+    """The model of a checkpoint, loaded when it is first needed, and the counters of one engine.
+
+    batch_size: items a forward pass, or None to fill a token budget. max_rows and max_tokens are the limits in force;
+    they shrink when memory runs out. notes: sentences about how the run went.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, batch_size: int | None) -> None:
+        self.checkpoint = checkpoint
+        self.max_rows = batch_size or sys.maxsize
+        self.max_tokens = sys.maxsize if batch_size else AUTO_TOKENS.get(torch.device(checkpoint.device).type, 4096)
+        self.tokens_computed = 0
+        self.tokens_in_prompts = 0
+        self.notes: list[str] = []
+        self._model: Any = None
+
+    @property
+    def model(self) -> Any:
+        if self._model is None:
+            self._model = self.checkpoint.load()
+            cascade.register()
+        return self._model
+
+    def forward_packed(
+        self, own: Sequence[np.ndarray], start: int, alpha: float, state: Any, keep: Sequence[int]
+    ) -> Tensor:
+        """One forward pass over questions packed in one row, each at positions from `start`. Returns the logits at the
+        places `keep` of the row, [len(keep), vocabulary]. Raises Unsupported when a layer did not come by the cascade."""
+        model, device, context = self.model, self.model.device, self.checkpoint.context
+        positions = torch.from_numpy(np.concatenate([np.arange(start, start + len(ids)) for ids in own])).to(device)
+        ids = torch.from_numpy(np.concatenate(own).astype(np.int64)).to(device)
+        if context.logn:
+            factor = logn_factor(positions, context.trained_length, model.dtype)
+            state.scale_query = lambda query: query * factor.to(query.device)[None, None, :, None]
+        extension = installed(model)
+        with extension.alpha(alpha) if extension else nullcontext():
+            logits = self.logits(
+                torch.tensor(keep, device=device),
+                input_ids=ids[None],
+                position_ids=positions[None],
+                use_cache=False,
+                cascade=state,
+            )
+        if state.calls != model.config.get_text_config().num_hidden_layers:
+            raise Unsupported("not every layer is plain attention")
+        self.tokens_computed += len(ids)
+        return logits[0]
+
+    def logits(self, keep: Tensor, **inputs: Any) -> Tensor:
+        """The model's logits at the sequence positions `keep` only: [batch, len(keep), vocabulary]."""
+        if "logits_to_keep" in inspect.signature(self.model.forward).parameters:
+            return self.model(**inputs, logits_to_keep=keep).logits
+        return self.model(**inputs).logits[:, keep]
+
+    def forward_padded(self, sequences: Sequence[np.ndarray], keep: Sequence[int]) -> Tensor:
+        """Whole prompts in one right-padded batch through the model's own attention. Returns the logits at the sequence
+        positions `keep`, [batch, len(keep), vocabulary]."""
+        longest = max(map(len, sequences))
+        ids = np.zeros((len(sequences), longest), dtype=np.int64)
+        mask = np.zeros((len(sequences), longest), dtype=np.int64)
+        for index, tokens in enumerate(sequences):
+            ids[index, : len(tokens)] = tokens
+            mask[index, : len(tokens)] = 1
+        device = self.model.device
+        self.tokens_computed += int(mask.sum())
+        return self.logits(
+            torch.tensor(keep, device=device),
+            input_ids=torch.from_numpy(ids).to(device),
+            attention_mask=torch.from_numpy(mask).to(device),
+            position_ids=torch.from_numpy((mask.cumsum(-1) - 1).clip(min=0)).to(device),
+            use_cache=False,
+        )
+
+    def halving(self, items: Sequence[Result], run: Callable[[Sequence[Result]], Any]) -> Any:
+        """run(items), or None when memory ran out: max_rows is then half of what did not fit, and the caller takes a
+        smaller batch. Raises InputError when a single item does not fit."""
+        try:
+            return run(items)
+        except RuntimeError as error:  # torch.OutOfMemoryError is one
+            if not out_of_memory(error):
+                raise
+            if len(items) == 1:
+                raise InputError(
+                    f"one item alone does not fit the memory of {self.checkpoint.device}; use --quantize, a smaller "
+                    "--max-seq-len or another --device"
+                ) from error
+            self.max_rows = len(items) // 2
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return None
+
+    @contextmanager
+    def cascade_attention(self) -> Iterator[None]:
+        """The model with the cascade as its attention. Raises Unsupported for a model that takes no other attention."""
+        model = self.model
+        if not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(model.forward).parameters.values()):
+            raise Unsupported("its code passes no arguments on to its attention")
+        before = model.config._attn_implementation
+        try:
+            model.set_attn_implementation(cascade.NAME)
+        except (ValueError, AttributeError) as error:
+            raise Unsupported("its attention cannot be replaced") from error
+        try:
+            yield
+        finally:
+            model.set_attn_implementation(before)
+
+    def usage(self) -> Mapping[str, float]:
+        """tokens computed, tokens in the prompts, and peak memory in GB (GPU: the allocator's peak; CPU: the process's
+        resident peak)."""
+        device = torch.device(self.checkpoint.device)
+        if device.type == "cuda":
+            peak = sum(torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count()))
+        else:
+            unit = 1 if sys.platform == "darwin" else 1024
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return {"tokens": self.tokens_computed, "prompt_tokens": self.tokens_in_prompts, "peak_memory_gb": peak / 1e9}
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether a failure of torch is for want of memory."""
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+def device_name(device: str) -> str:
+    """The accelerator's own name, or the CPU with the number of threads."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.getdevice_name(torch.device(device))
+    return f"{device} ({torch.get_num_threads()} threads)" if device == "cpu" else device

@@ -206,7 +206,7 @@ def _read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
         try:
             return qwen1.QWenConfig.from_dict(raw)
         except CheckpointError as error:
-            raise CheckpointError(f"{folder / str(error)}") from None
+            raise CheckpointError(f"{folder}/{error}") from None
         except Exception as error:
             raise CheckpointError(f"{path}: {one_line(error)}") from error
     remote = raw.get("auto_map", {}).get("AutoModelForCausalLM")
@@ -217,7 +217,7 @@ def _read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
     if kind not in transformers.CONFIG_MAPPING and not trust_remote_code:
         raise CheckpointError(f"{folder} needs the Python code it carries; pass --trust-remote-code if you trust it")
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
     except Exception as error:  # a config's own checks raise anything
         raise CheckpointError(f"{path}: {one_line(error)}") from error
     if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING and not remote:

@@ -76,21 +76,23 @@ def _hugging_face(spec: ModelSpec) -> Located:
     except Exception as error:  # every HTTP library has its own errors for "no connection"
         return _cached(spec, error)
     listing = {entry.rfilename for entry in info.siblings or []}
-    commit = info.sha or spec.revision or "main"
 
-    def download(patterns: list[str], ignore: list[str]) -> Path:
+    def download(patterns: list[str], revision: str | None) -> Path:
         try:
-            return Path(snapshot_download(spec.path, revision=commit, allow_patterns=patterns, ignore_patterns=ignore))
+            return Path(
+                snapshot_download(spec.path, revision=revision, allow_patterns=patterns, ignore_patterns=_NEVER)
+            )
         except HfHubHTTPError as error:
             raise _refused(spec, error) from error
         except Exception as error:
             raise CheckpointError(f"{spec.path}: the download stopped ({one_line(error)}); run it again") from error
 
     with _quiet_bars():
-        folder = download(_patterns(spec), _NEVER)
+        folder = download(_patterns(spec), spec.revision)  # by branch, so that the cache knows what "main" was
+    commit = folder.name
 
     def fetch() -> None:
-        download(weight_names(folder, listing), [])
+        download(weight_names(folder, listing), commit)
 
     return Located(spec.path, commit, folder, fetch)
 
@@ -100,7 +102,15 @@ def _cached(spec: ModelSpec, reason: Exception) -> Located:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(spec.path, revision=spec.revision, local_files_only=True))
+        folder = Path(
+            snapshot_download(
+                spec.path,
+                revision=spec.revision,
+                allow_patterns=_patterns(spec),
+                ignore_patterns=_NEVER,
+                local_files_only=True,
+            )
+        )
     except Exception:
         raise CheckpointError(
             f"{spec.path} is no folder here, not in the cache, and the hub cannot be reached ({one_line(reason)}); get "

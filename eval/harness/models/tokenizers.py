@@ -206,7 +206,7 @@ class HubTokenizer(TextTokenizer):
 
         self.path = folder
         try:
-            tok: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+            tok: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
         except Exception as error:  # transformers raises anything here, from KeyError to RuntimeError
             if "trust_remote_code" in str(error):
                 why = "its tokenizer is Python code in the checkpoint; pass --trust-remote-code if you trust it"

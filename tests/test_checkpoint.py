@@ -1,0 +1,495 @@
+"""Checkpoints: what is read from them, where they come from, and one line with file and remedy for each that is broken."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from harness.models import checkpoint as module
+from harness.models.checkpoint import open_checkpoint
+from harness.models.context import installed
+from harness.models.files import fingerprint
+from harness.schema import CheckpointError, ModelSpec
+from loopback_hub import MAIN, LoopbackHub, Repo
+from tiny import qwen1_tensors, write_byte_tokenizer, write_causal, write_llama, write_qwen1, write_qwen2, write_weights
+
+IDS = torch.arange(40)[None]
+
+
+def spec(path: Path | str, **options) -> ModelSpec:
+    return ModelSpec(str(path), **{"device": "cpu", **options})
+
+
+def refusal(action: Callable[[], object]) -> str:
+    """The text of the CheckpointError that an action raises: one line."""
+    with pytest.raises(CheckpointError) as caught:
+        action()
+    text = str(caught.value)
+    assert "\n" not in text
+    assert 20 < len(text) < 700
+    return text
+
+
+def edit(path: Path, **changes) -> None:
+    """Change keys of a JSON file; None removes one."""
+    content = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return write_qwen1(tmp_path / "Qwen-tiny", seq_length=64, positions=512, dynamic_ntk=True, logn=True)
+
+
+# ------------------------------------------------------------------------------------------------------- what is read
+def test_a_qwen1_folder(folder):
+    checkpoint = open_checkpoint(spec(folder))
+    assert (checkpoint.name, checkpoint.revision, checkpoint.qwen1) == ("Qwen-tiny", "local", True)
+    assert (checkpoint.context_limit, checkpoint.trained_length) == (512, 64)
+    assert (checkpoint.context.label, checkpoint.precision, checkpoint.device) == ("dynamic_ntk+logn", "fp32", "cpu")
+    model = checkpoint.load()
+    assert not model.training
+    assert installed(model).extension == checkpoint.context
+    assert model.generation_config.do_sample is False  # the released generation configs sample
+    assert model.generation_config.eos_token_id == [checkpoint.tokenizer.endoftext]
+    assert model.generation_config.repetition_penalty in (None, 1.0)
+
+
+@pytest.mark.parametrize("write", [write_llama, write_qwen2])
+def test_any_other_causal_model(tmp_path, write):
+    checkpoint = open_checkpoint(spec(write(tmp_path / "model")))
+    assert (checkpoint.qwen1, checkpoint.context.label, checkpoint.context_limit) == (False, "none", 512)
+    model = checkpoint.load()
+    want = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    assert torch.equal(model(IDS).logits, want(IDS).logits)
+
+
+def test_the_command_line_goes_before_the_config(folder):
+    options = {"dynamic_ntk": "off", "logn": "off", "max_seq_len": 100, "dtype": "bfloat16", "attention": "eager"}
+    checkpoint = open_checkpoint(spec(folder, **options))
+    assert (checkpoint.context.label, checkpoint.context_limit, checkpoint.precision) == ("none", 100, "bf16")
+    model = checkpoint.load()
+    assert (model.dtype, model.config._attn_implementation) == (torch.bfloat16, "eager")
+
+
+def test_extension_of_a_model_that_has_none(tmp_path):
+    checkpoint = open_checkpoint(spec(write_llama(tmp_path, positions=64), dynamic_ntk="on", max_seq_len=256))
+    assert (checkpoint.context.label, checkpoint.trained_length, checkpoint.context_limit) == ("dynamic_ntk", 64, 256)
+    assert installed(checkpoint.load()).extension.dynamic_ntk
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [
+        ({"fp32": True}, "fp32"),
+        ({"fp32": False, "bf16": True}, "bf16"),
+        ({"fp32": False, "fp16": True}, "fp16"),
+        ({"fp32": False}, "bf16"),  # as released: all false
+        ({"fp32": False, "torch_dtype": "float16"}, "fp16"),
+        ({"fp32": None, "fp16": None, "bf16": None}, "fp32"),
+        ({"fp32": None, "fp16": None, "bf16": None, "dtype": "bfloat16"}, "bf16"),
+    ],
+)
+def test_precision_of_a_qwen1_config(folder, flags, precision):
+    edit(folder / "config.json", **flags)
+    assert open_checkpoint(spec(folder)).precision == precision
+
+
+def test_precision_of_other_configs(tmp_path):
+    write_llama(tmp_path)
+    edit(tmp_path / "config.json", dtype=None, torch_dtype="bfloat16")
+    assert open_checkpoint(spec(tmp_path)).precision == "bf16"
+    edit(tmp_path / "config.json", torch_dtype=None)
+    assert open_checkpoint(spec(tmp_path)).precision == "fp32"
+    edit(tmp_path / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
+    assert open_checkpoint(spec(tmp_path)).precision == "gptq4"
+
+
+@pytest.mark.parametrize("layout", ["safetensors", "bin"])
+def test_shards_load_equal(folder, tmp_path, layout):
+    other = write_qwen1(tmp_path / "other", shards=3, layout=layout, seq_length=64, dynamic_ntk=True, logn=True)
+    models = [open_checkpoint(spec(path)).load() for path in (folder, other)]
+    assert torch.equal(*(model(IDS).logits for model in models))
+
+
+def test_safetensors_are_taken_where_there_are_both(folder):
+    torch.save({"nothing": torch.zeros(1)}, folder / "pytorch_model.bin")
+    assert [path.name for path in open_checkpoint(spec(folder)).weights] == ["model.safetensors"]
+    open_checkpoint(spec(folder)).load()
+
+
+def test_the_fingerprint_follows_the_content(folder, tmp_path):
+    first = open_checkpoint(spec(folder)).fingerprint
+    assert first == open_checkpoint(spec(shutil.copytree(folder, tmp_path / "copy"))).fingerprint
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"][3, 3] += 1e-3
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert open_checkpoint(spec(folder)).fingerprint != first
+
+
+def test_the_fingerprint_of_a_large_file_samples_all_of_it(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(bytes(range(256)) * 40_000)  # 10 MB, five times what is read
+    first = fingerprint([path])
+    for offset in (0, 10_239_999):  # the first byte and the last
+        content = bytearray(path.read_bytes())
+        content[offset] ^= 1
+        path.write_bytes(content)
+        assert fingerprint([path]) != first
+        first = fingerprint([path])
+    path.write_bytes(bytes(reversed(path.read_bytes())))
+    assert fingerprint([path]) != first
+
+
+def test_a_folder_of_the_hubs_cache_knows_its_name(folder, tmp_path):
+    place = tmp_path / "models--Qwen--Qwen-7B" / "snapshots" / MAIN
+    shutil.copytree(folder, place)
+    checkpoint = open_checkpoint(spec(place))
+    assert (checkpoint.name, checkpoint.revision) == ("Qwen/Qwen-7B", MAIN)
+
+
+# ------------------------------------------------------------------------------------------------- broken in a folder
+def break_folder(how: str, folder: Path) -> None:
+    config, weights = folder / "config.json", folder / "model.safetensors"
+    actions: dict[str, Callable[[], object]] = {
+        "no config": config.unlink,
+        "broken config": lambda: config.write_text('{\n "model_type": "qwen",\n'),
+        "config is a list": lambda: config.write_text("[]"),
+        "no sizes": lambda: edit(config, hidden_size=None),
+        "no model type": lambda: edit(config, model_type=None, auto_map=None),
+        "unknown model type": lambda: edit(config, model_type="qwen99", auto_map=None),
+        "own code": lambda: edit(config, model_type="qwen99"),
+        "not causal": lambda: config.write_text('{"model_type": "t5"}'),
+        "broken generation config": lambda: (folder / "generation_config.json").write_text("{"),
+        "no tokenizer": (folder / "qwen.tiktoken").unlink,
+        "another tokenizer": lambda: edit(config, vocab_size=128),
+        "no weights": weights.unlink,
+        "adapter": lambda: (weights.unlink(), (folder / "adapter_config.json").write_text("{}")),
+        "only an adapter": lambda: (config.unlink(), (folder / "adapter_config.json").write_text("{}")),
+    }
+    actions[how]()
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("no config", ["has no config.json", "pass the folder with config.json"]),
+        ("broken config", ["config.json:3: not valid JSON", "get it again"]),
+        ("config is a list", ["config.json: not a JSON object"]),
+        ("no sizes", ["config.json: none of hidden_size, n_embd is given"]),
+        ("no model type", ["config.json: no model_type in it"]),
+        ("unknown model type", ["'qwen99' is unknown to transformers", transformers.__version__]),
+        ("own code", ["needs the Python code it carries", "--trust-remote-code"]),
+        ("not causal", ["config.json: t5 is no causal language model"]),
+        ("broken generation config", ["generation_config.json:1: not valid JSON"]),
+        ("no tokenizer", ["qwen.tiktoken is missing"]),
+        ("another tokenizer", ["qwen.tiktoken has", "vocabulary of 128", "different checkpoints"]),
+        ("no weights", ["holds no weights (model.safetensors or pytorch_model.bin"]),
+        ("adapter", ["holds an adapter, not a model; merge it"]),
+        ("only an adapter", ["it is an adapter; merge it"]),
+    ],
+)
+def test_a_broken_folder_shows_before_anything_is_loaded(folder, how, says):
+    break_folder(how, folder)
+    text = refusal(lambda: open_checkpoint(spec(folder)))
+    assert str(folder) in text
+    for part in says:
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("/no/such/folder", "does not exist; pass a folder"),
+        ("./models/mine", "does not exist; pass a folder"),
+        ("two words", "does not exist; pass a folder"),
+        ("a/b/c", "does not exist; pass a folder"),
+    ],
+)
+def test_a_path_that_is_nothing(path, says):
+    assert says in refusal(lambda: open_checkpoint(spec(path)))
+
+
+def test_a_file_is_no_folder(folder):
+    assert "is a file; pass the folder" in refusal(lambda: open_checkpoint(spec(folder / "config.json")))
+
+
+def test_damaged_weights_are_named_before_they_are_loaded(tmp_path):
+    whole = write_qwen1(tmp_path / "whole", shards=3)
+    shard = "model-00002-of-00003.safetensors"
+
+    def damaged(change: Callable[[Path], object]) -> str:
+        copy = Path(shutil.copytree(whole, tmp_path / "copy", dirs_exist_ok=True))
+        change(copy)
+        return refusal(lambda: open_checkpoint(spec(copy)).load())
+
+    size = (whole / shard).stat().st_size
+    text = damaged(lambda copy: os.truncate(copy / shard, size - 100))
+    assert f"{shard} is truncated ({size - 100} of {size} bytes); get it again" in text
+    assert f"{shard} is truncated (3 bytes" in damaged(lambda copy: os.truncate(copy / shard, 3))
+    assert f"{shard} is truncated" in damaged(lambda copy: os.truncate(copy / shard, 100))
+    noise = struct.pack("<Q", 64) + b"x" * 200
+    assert f"{shard} has a damaged header" in damaged(lambda copy: (copy / shard).write_bytes(noise))
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 123\n"
+    assert f"{shard} is a git-lfs pointer" in damaged(lambda copy: (copy / shard).write_bytes(pointer))
+    text = damaged(lambda copy: (copy / shard).unlink())
+    assert f"model.safetensors.index.json names {shard}, which is missing (1 of 3)" in text
+    shutil.copy(whole / shard, tmp_path / "copy" / shard)
+    text = damaged(lambda copy: (copy / "model.safetensors.index.json").write_text("{}"))
+    assert "model.safetensors.index.json: no weight_map in it" in text
+
+
+def test_damaged_torch_files_are_named(tmp_path):
+    folder = write_qwen1(tmp_path, layout="bin")
+    path = folder / "pytorch_model.bin"
+    os.truncate(path, path.stat().st_size - 100)
+    assert "pytorch_model.bin is truncated" in refusal(lambda: open_checkpoint(spec(folder)).load())
+    path.write_bytes(b"<html>not found</html>")
+    assert "pytorch_model.bin is no torch file" in refusal(lambda: open_checkpoint(spec(folder)).load())
+
+
+def test_pickled_code_is_refused(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "ran",)
+
+    folder = write_qwen1(tmp_path / "model", layout="bin")
+    torch.save(qwen1_tensors(64, 2, 128, 576) | {"bomb": Bomb()}, folder / "pytorch_model.bin")
+    assert "cannot be loaded" in refusal(lambda: open_checkpoint(spec(folder)).load())
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_of_another_model_are_refused(tmp_path):
+    folder = write_qwen1(tmp_path / "fewer", layers=3)
+    edit(folder / "config.json", num_hidden_layers=2)
+    assert "has no place for" in refusal(lambda: open_checkpoint(spec(folder)).load())
+    edit(folder / "config.json", num_hidden_layers=4)
+    assert "its weights lack model.layers.3" in refusal(lambda: open_checkpoint(spec(folder)).load())
+    edit(folder / "config.json", num_hidden_layers=3, intermediate_size=512)
+    assert "cannot be loaded" in refusal(lambda: open_checkpoint(spec(folder)).load())
+
+
+def test_tensors_that_a_model_does_not_use_are_told(tmp_path, caplog):
+    folder = write_llama(tmp_path)
+    save_file(
+        load_file(folder / "model.safetensors") | {"value_head.weight": torch.zeros(2)},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    open_checkpoint(spec(folder)).load()
+    assert "1 tensors are not used, the first is value_head.weight" in caplog.text
+
+
+def test_stray_buffers_are_no_complaint(tmp_path):
+    open_checkpoint(spec(write_qwen1(tmp_path, stray=True))).load()
+
+
+def test_no_context_length_anywhere(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    size, _, _ = write_byte_tokenizer(folder)
+    transformers.MambaForCausalLM(
+        transformers.MambaConfig(vocab_size=size, hidden_size=16, num_hidden_layers=1, state_size=4)
+    ).save_pretrained(folder)
+    assert open_checkpoint(spec(folder)).context_limit == 512  # the tokenizer's own
+    edit(folder / "tokenizer_config.json", model_max_length=None)
+    assert "no context length; pass --max-seq-len" in refusal(lambda: open_checkpoint(spec(folder)))
+
+
+# ------------------------------------------------------------------------------------------------ broken command lines
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"dtype": "int4"}, "--dtype int4 is unknown; use one of auto, bfloat16, float16, float32"),
+        ({"attention": "fast"}, "--attn fast is unknown"),
+        ({"quantize": "int2"}, "--quantize int2 is unknown"),
+        ({"quantize": "nf4"}, "--quantize nf4 needs bitsandbytes; run: pip install bitsandbytes"),
+        ({"attention": "flash"}, "--attn flash needs flash-attn"),
+        ({"max_seq_len": 0}, "--max-seq-len 0 is no length"),
+        ({"device": "gpu"}, "--device gpu is no torch device"),
+        ({"device": "cuda:99"}, "--device cuda:99 is not there"),
+    ],
+)
+def test_usage_errors(folder, monkeypatch, options, says):
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    assert says in refusal(lambda: open_checkpoint(spec(folder, **options)))
+
+
+def test_quantized_loading_is_asked_for(folder, monkeypatch):
+    """What goes to transformers; the real thing needs bitsandbytes."""
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: object())
+    asked = {}
+
+    def from_pretrained(path, **options):
+        asked.update(options)
+        raise ImportError("not here")
+
+    monkeypatch.setattr(module.qwen1.QWenLMHeadModel, "from_pretrained", from_pretrained)
+    checkpoint = open_checkpoint(spec(folder, quantize="nf4", dtype="bfloat16"))
+    assert checkpoint.precision == "nf4"
+    assert "cannot be loaded: not here" in refusal(checkpoint.load)
+    quantization = asked["quantization_config"]
+    assert (quantization.load_in_4bit, quantization.bnb_4bit_quant_type) == (True, "nf4")
+    assert quantization.bnb_4bit_compute_dtype == torch.bfloat16
+    assert asked["device_map"] == {"": "cpu"}
+
+
+# ------------------------------------------------------------------------------------------------------------ its code
+def test_code_of_a_checkpoint_runs_only_when_trusted(tmp_path, monkeypatch):
+    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    folder = write_causal(tmp_path / "model", "llama")
+    (folder / "configuration_own.py").write_text(
+        "from transformers import LlamaConfig\nclass OwnConfig(LlamaConfig):\n    model_type = 'own'\n"
+    )
+    (folder / "modeling_own.py").write_text(
+        "from transformers import LlamaForCausalLM\nfrom .configuration_own import OwnConfig\n"
+        "class OwnModel(LlamaForCausalLM):\n    config_class = OwnConfig\n"
+    )
+    auto_map = {"AutoConfig": "configuration_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnModel"}
+    edit(folder / "config.json", model_type="own", auto_map=auto_map)
+    assert "--trust-remote-code" in refusal(lambda: open_checkpoint(spec(folder)))
+    model = open_checkpoint(spec(folder, trust_remote_code=True)).load()
+    assert type(model).__name__ == "OwnModel"
+
+
+def test_code_of_a_tokenizer_is_not_run_either(tmp_path):
+    folder = write_causal(tmp_path, "llama")
+    (folder / "tokenizer.json").unlink()
+    (folder / "own.py").write_text("raise SystemExit('ran')\n")
+    edit(folder / "tokenizer_config.json", tokenizer_class="Own", auto_map={"AutoTokenizer": ["own.Own", None]})
+    assert "pass --trust-remote-code" in refusal(lambda: open_checkpoint(spec(folder)))
+
+
+# ------------------------------------------------------------------------------------------------------------- the hub
+@pytest.fixture
+def hub(folder, tmp_path, monkeypatch):
+    """A hub on this machine with a Qwen-1 in two layouts; huggingface_hub is pointed at it."""
+    from huggingface_hub import constants
+
+    (folder / "modeling_qwen.py").write_text("raise SystemExit('ran')\n")
+    safe = {path.name: path.read_bytes() for path in folder.iterdir()}
+    sharded = write_qwen1(tmp_path / "bin", shards=2, layout="bin")
+    binary = {path.name: path.read_bytes() for path in sharded.iterdir()}
+    both = safe | {"pytorch_model.bin": b"never fetched", "original/consolidated.safetensors": b"never fetched"}
+    models = {
+        "Qwen/tiny": Repo(both, revisions={"main", MAIN}),
+        "Qwen/bin": binary,
+        "Qwen/gated": Repo(safe, gated=True),
+    }
+    models["Qwen/empty"] = {"config.json": safe["config.json"], "qwen.tiktoken": safe["qwen.tiktoken"]}
+    models["Qwen/down"] = Repo(safe, status=500)
+    with LoopbackHub(models=models) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+        template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        yield server
+
+
+def fetched(checkpoint) -> set[str]:
+    return {path.name for path in checkpoint.folder.rglob("*") if path.is_file()}
+
+
+def test_a_hub_id_is_described_before_its_weights_are_fetched(hub):
+    checkpoint = open_checkpoint(spec("Qwen/tiny"))
+    assert (checkpoint.name, checkpoint.revision) == ("Qwen/tiny", MAIN)
+    small = {"config.json", "generation_config.json", "qwen.tiktoken", "tokenizer_config.json"}
+    assert fetched(checkpoint) == small
+    checkpoint.load()
+    assert fetched(checkpoint) == small | {"model.safetensors"}
+
+
+def test_torch_shards_are_fetched_where_there_are_no_safetensors(hub):
+    checkpoint = open_checkpoint(spec("Qwen/bin"))
+    checkpoint.load()
+    assert {name for name in fetched(checkpoint) if name.endswith(".bin")} == {
+        "pytorch_model-00001-of-00002.bin",
+        "pytorch_model-00002-of-00002.bin",
+    }
+
+
+def test_python_files_are_fetched_only_when_trusted(hub):
+    assert "modeling_qwen.py" in fetched(open_checkpoint(spec("Qwen/tiny", trust_remote_code=True)))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("Qwen/none", {}, "is neither a folder here nor a model on the hub"),
+        ("Qwen/gated", {}, "is gated: accept its terms at https://huggingface.co/Qwen/gated, then run: hf auth login"),
+        ("Qwen/tiny", {"revision": "v9"}, "has no revision v9"),
+    ],
+)
+def test_the_hub_refuses(hub, name, options, says):
+    assert says in refusal(lambda: open_checkpoint(spec(name, **options)))
+
+
+def test_a_repository_without_weights(hub):
+    assert "holds no weights" in refusal(open_checkpoint(spec("Qwen/empty")).load)
+
+
+def test_without_a_network_the_cache_serves_and_else_the_message_tells_what_to_get(hub, monkeypatch):
+    from huggingface_hub import constants
+
+    open_checkpoint(spec("Qwen/tiny")).load()
+    open_checkpoint(spec("Qwen/bin"))
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    checkpoint = open_checkpoint(spec("Qwen/tiny"))
+    assert checkpoint.revision == MAIN
+    checkpoint.load()
+    assert "is missing (2 of 2)" in refusal(open_checkpoint(spec("Qwen/bin")).load)  # its weights were not asked for
+    text = refusal(lambda: open_checkpoint(spec("Qwen/none")))
+    for part in ("cannot be reached", "config.json", "qwen.tiktoken", "safetensors", "pass it with -c"):
+        assert part in text
+
+
+def test_modelscope(folder, tmp_path, monkeypatch):
+    assert "pip install 'qwen-eval[modelscope]'" in refusal(
+        lambda: open_checkpoint(spec("qwen/tiny", hub="modelscope"))
+    )
+    place = tmp_path / "scope"
+    asked = []
+
+    def snapshot_download(name, revision=None, allow_patterns=()):
+        if name != "qwen/tiny":
+            raise RuntimeError("no such model")
+        asked.append(list(allow_patterns))
+        place.mkdir(exist_ok=True)
+        for pattern in allow_patterns:
+            for path in folder.glob(pattern):
+                shutil.copy(path, place)
+        return str(place)
+
+    fake = types.ModuleType("modelscope")
+    fake.snapshot_download = snapshot_download
+    monkeypatch.setitem(sys.modules, "modelscope", fake)
+    checkpoint = open_checkpoint(spec("qwen/tiny", hub="modelscope"))
+    assert (checkpoint.name, checkpoint.revision) == ("qwen/tiny", "master")
+    assert not (place / "model.safetensors").exists()
+    checkpoint.load()
+    assert asked[1:] == [["model.safetensors"]]
+    text = refusal(lambda: open_checkpoint(spec("qwen/none", hub="modelscope")))
+    assert "ModelScope did not give it (no such model)" in text
+
+
+def test_a_gap_in_the_weights_is_refused_for_others_too(tmp_path):
+    folder = write_llama(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.0.mlp.up_proj.weight"]
+    write_weights(folder, tensors)
+    assert "its weights lack model.layers.0.mlp.up_proj.weight (1 tensors)" in refusal(
+        open_checkpoint(spec(folder)).load
+    )

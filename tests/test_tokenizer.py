@@ -303,6 +303,17 @@ def test_a_template_that_refuses_is_one_line(tmp_path):
         HubTokenizer(tmp_path).chat_ids([{"role": "user", "content": "Hi"}])
 
 
+def test_a_tokenizer_that_knows_no_english_was_misread(tmp_path):
+    """transformers 5.0 reads a bare tokenizer.model so: every piece is unknown."""
+    write_byte_tokenizer(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    good = HubTokenizer(tmp_path)
+    some = good.tok.convert_ids_to_tokens(good.encode("The answer is A."))[2]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"unk_token": some}))
+    with pytest.raises(CheckpointError, match="misreads its tokenizer"):
+        HubTokenizer(tmp_path)
+
+
 def test_a_broken_tokenizer_is_one_line(tmp_path):
     write_byte_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")

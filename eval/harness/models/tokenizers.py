@@ -202,11 +202,13 @@ class HubTokenizer(TextTokenizer):
     """Whatever tokenizer transformers finds in a folder."""
 
     def __init__(self, folder: Path, eos_ids: Sequence[int] = (), trust_remote_code: bool = False) -> None:
-        from transformers import AutoTokenizer
+        import transformers
 
         self.path = folder
         try:
-            tok: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+            tok: Any = transformers.AutoTokenizer.from_pretrained(
+                folder, trust_remote_code=trust_remote_code, local_files_only=True
+            )
         except Exception as error:  # transformers raises anything here, from KeyError to RuntimeError
             if "trust_remote_code" in str(error):
                 why = "its tokenizer is Python code in the checkpoint; pass --trust-remote-code if you trust it"
@@ -221,6 +223,11 @@ class HubTokenizer(TextTokenizer):
         template = getattr(tok, "chat_template", None)
         self.chat_template = template.get("default") if isinstance(template, dict) else template
         self._bos = self._find_bos()
+        if tok.unk_token_id is not None and tok.unk_token_id in self.encode("The answer is A."):
+            why = (
+                f"transformers {transformers.__version__} misreads its tokenizer (plain English becomes unknown tokens)"
+            )
+            raise CheckpointError(f"{folder}: {why}; upgrade transformers")
         self._safe_chat = "sanitize_control_tokens" in inspect.signature(tok.apply_chat_template).parameters
 
     def _find_bos(self) -> list[int]:

@@ -85,25 +85,44 @@ Message: TypeAlias = Mapping[str, str]  # {"role": "user", "content": "..."}
 
 @dataclass(frozen=True)
 class Generate:
-    """Text to be continued (a string) or a conversation to be answered (messages in the chat format)."""
+    """Text to be continued (a string) or a conversation to be answered (messages in the chat format).
+
+    prompt: what follows the shots. shots: dropped whole, the first one first, where prompt and max_tokens do not fit the
+    context (overflow "drop_shots"; "none" cuts nothing). stop: strings that end the text and are cut off. samples texts
+    are made, each with its own random stream, named by the run's seed, `key` and the sample's number; temperature 0 is
+    greedy. chat_options: variables of the chat template (enable_thinking).
+    """
 
     prompt: str | tuple[Message, ...]
     max_tokens: int
+    shots: tuple[str, ...] = ()
+    overflow: Literal["drop_shots", "none"] = "drop_shots"
     stop: tuple[str, ...] = ()
     samples: int = 1
     temperature: float = 0.0
-    key: str = ""  # with the run's seed and the sample number, names the random stream
+    key: str = ""
+    chat_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def text(self, first_shot: int = 0) -> str | tuple[Message, ...]:
+        """The prompt without its first `first_shot` shots; messages have none."""
+        if isinstance(self.prompt, str):
+            return "".join(self.shots[first_shot:]) + self.prompt
+        return self.prompt
 
 
 @dataclass(frozen=True)
 class Generated:
     """The replies to Generate, one a sample; the reasoning that a reasoning model put before each ("" otherwise); the
-    reason each ended: "stop", "eos" or "length"."""
+    reason each ended: "stop", "eos" or "length"; lengths in tokens; how many shots the prompt kept, and whether it lost
+    more than whole shots."""
 
     texts: tuple[str, ...]
     reasoning: tuple[str, ...]
     end_reasons: tuple[str, ...]
     prompt_tokens: int = 0
+    new_tokens: tuple[int, ...] = ()
+    shots_used: int = 0
+    truncated: bool = False
 
 
 Request: TypeAlias = Choose | Generate
@@ -203,5 +222,7 @@ class Engine(Protocol):
     def describe(self) -> EngineInfo: ...
 
     def choose(self, requests: Sequence[Choose], done: OnResponse) -> list[Chosen]: ...
+
+    def generate(self, requests: Sequence[Generate], done: OnResponse) -> list[Generated]: ...
 
     def usage(self) -> Mapping[str, float]: ...

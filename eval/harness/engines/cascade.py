@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -29,27 +29,19 @@ class Unsupported(Exception):
     """This model's attention cannot be computed here (sliding window, soft cap, sinks); use plain batches."""
 
 
-@dataclass
-class Cascade:
-    """The state of one forward pass.
+class State(Protocol):
+    """What a forward pass brings to its layers: how they attend, and a count of those that did.
 
-    lengths: own tokens of each packed question, in order. prefix: (keys, values) a layer, [1, kv heads, P, head size]
-    each, empty for none. capture: keep this pass's keys and values in `prefix` (the pass over the prefix itself).
-    scale_query: applied to the queries [1, heads, N, head size] (LogN), or None.
+    sees: the longest span of positions any query of this pass can see. scale_query: applied to the queries (LogN).
     """
 
-    lengths: Sequence[int]
-    prefix: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    capture: bool = False
-    scale_query: Callable[[Tensor], Tensor] | None = None
-    calls: int = 0  # layers that came by
-    slots: Tensor | None = None  # where each packed token stands in the padded [questions x longest] grid
+    calls: int
+    rows: int
+    tokens: int
+    sees: int
+    scale_query: Callable[[Tensor], Tensor] | None
 
-    def __post_init__(self) -> None:
-        longest = max(self.lengths)
-        if len(self.lengths) > 1:
-            places = [torch.arange(length) + index * longest for index, length in enumerate(self.lengths)]
-            self.slots = torch.cat(places)
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor: ...
 
 
 def register() -> None:
@@ -66,67 +58,104 @@ def attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    cascade: Cascade | None = None,
+    cascade: State | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention function. query [1, heads, N, d], key and value [1, kv heads, N, d]; returns
-    ([1, N, heads, d], None). Raises Unsupported where the layer wants something this does not compute."""
-    if cascade is None or attention_mask is not None or query.shape[0] != 1:
-        raise Unsupported("the cascade takes one packed row and no mask")
+    """transformers' attention function. query [rows, heads, tokens, d], key and value [rows, kv heads, tokens, d] as the
+    layer made them; returns ([rows, tokens, heads, d], None). Raises Unsupported where the layer wants something that is
+    not computed here."""
     layer = getattr(module, "layer_idx", None)
-    if layer is None or key.shape[2] != sum(cascade.lengths):
-        raise Unsupported("the layer does not say which it is, or changed the number of keys")
+    if cascade is None or attention_mask is not None or layer is None:
+        raise Unsupported("the layer hides what it is or brings a mask")
+    if query.shape[0] != cascade.rows or key.shape[2] != cascade.tokens:
+        raise Unsupported("the layer changed the number of keys")
     wanted = [name for name in ("softcap", "s_aux", "position_bias", "head_mask") if kwargs.get(name) is not None]
-    past = cascade.prefix[layer][0].shape[2] if not cascade.capture and cascade.prefix else 0
     window = kwargs.get("sliding_window")
-    if wanted or (window is not None and past + max(cascade.lengths) > window):
+    if wanted or (window is not None and cascade.sees > window):
         raise Unsupported(f"the layer wants {', '.join(wanted) or 'a sliding window'}")
     cascade.calls += 1
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if cascade.scale_query is not None:
         query = cascade.scale_query(query)
-    if cascade.capture:
-        cascade.prefix[layer] = key, value
-    own, own_lse = _own_attention(query, key, value, cascade, scale, with_lse=bool(past))
-    if past:
-        prefix, prefix_lse = _prefix_attention(query, *cascade.prefix[layer], scale)
-        weight = torch.sigmoid(prefix_lse - own_lse).unsqueeze(-1)
-        own = torch.lerp(own.float(), prefix.float(), weight).to(query.dtype)
-    return own.transpose(1, 2).contiguous(), None
+    out = cascade.attend(layer, query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling)
+    return out.transpose(1, 2).contiguous(), None
 
 
-def _prefix_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+@dataclass
+class Cascade:
+    """A pass over questions packed one after another in one row, each behind the same prefix.
+
+    lengths: own tokens of each question, in order. prefix: (keys, values) a layer, [1, kv heads, P, d] each, empty for
+    none. capture: keep this pass's keys and values in `prefix` (the pass over the prefix itself). keep: called with layer,
+    keys and values [1, kv heads, N, d] (a generation stores them).
+    """
+
+    lengths: Sequence[int]
+    prefix: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    capture: bool = False
+    keep: Callable[[int, Tensor, Tensor], None] | None = None
+    scale_query: Callable[[Tensor], Tensor] | None = None
+    calls: int = 0
+    rows: int = 1
+
+    def __post_init__(self) -> None:
+        self.tokens = sum(self.lengths)
+        past = next(iter(self.prefix.values()))[0].shape[2] if self.prefix else 0
+        self.sees = past + max(self.lengths)
+        # where each packed token stands in the padded [questions x longest] grid
+        longest = max(self.lengths)
+        places = [torch.arange(length) + index * longest for index, length in enumerate(self.lengths)]
+        self._slots = torch.cat(places)
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """[1, heads, N, d]: every question to the prefix and to its own past."""
+        if self.keep is not None:
+            self.keep(layer, key, value)
+        if self.capture:
+            self.prefix[layer] = key, value
+        past = bool(self.prefix) and not self.capture
+        own, own_lse = self._own_attention(query, key, value, scale, with_lse=past)
+        if not past:
+            return own
+        return merge(own, own_lse, *prefix_attention(query, *self.prefix[layer], scale))
+
+    def _own_attention(
+        self, query: Tensor, key: Tensor, value: Tensor, scale: float, with_lse: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Each packed question to itself, causally: the output [1, heads, N, d] and its log-sum-exp [1, heads, N]."""
+        heads = query.shape[1]
+        if heads != key.shape[1]:
+            key = key.repeat_interleave(heads // key.shape[1], dim=1)
+            value = value.repeat_interleave(heads // value.shape[1], dim=1)
+        if len(self.lengths) == 1:
+            return attend(query, key, value, causal=True, scale=scale, with_lse=with_lse)
+        count, longest = len(self.lengths), max(self.lengths)
+        slots = self._slots = self._slots.to(query.device)
+
+        def grid(packed: Tensor) -> Tensor:
+            padded = packed.new_zeros(heads, count * longest, packed.shape[-1])
+            padded.index_copy_(1, slots, packed[0])
+            return padded.view(heads, count, longest, packed.shape[-1]).transpose(0, 1)
+
+        out, lse = attend(grid(query), grid(key), grid(value), causal=True, scale=scale, with_lse=with_lse)
+        out = out.transpose(0, 1).reshape(heads, count * longest, -1)[:, slots].unsqueeze(0)
+        if with_lse:
+            lse = lse.transpose(0, 1).reshape(heads, count * longest)[:, slots].unsqueeze(0)
+        return out, lse
+
+
+def merge(one: Tensor, one_lse: Tensor, other: Tensor, other_lse: Tensor) -> Tensor:
+    """The attention over two sets of keys from the attention over each. Outputs [..., d], log-sum-exps [...]."""
+    weight = torch.sigmoid(other_lse - one_lse).unsqueeze(-1)
+    return torch.lerp(one.float(), other.float(), weight).to(one.dtype)
+
+
+def prefix_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Every query to every prefix key. With grouped queries the heads that share keys become more queries, so that
     keys are not repeated. Returns the output [1, heads, N, d] and its log-sum-exp [1, heads, N] in float32."""
     heads, kv_heads, tokens, size = query.shape[1], key.shape[1], query.shape[2], query.shape[3]
     grouped = query.reshape(1, kv_heads, heads // kv_heads * tokens, size)
     out, lse = attend(grouped, key, value, causal=False, scale=scale)
     return out.reshape(1, heads, tokens, -1), lse.reshape(1, heads, tokens)
-
-
-def _own_attention(
-    query: Tensor, key: Tensor, value: Tensor, cascade: Cascade, scale: float, with_lse: bool
-) -> tuple[Tensor, Tensor]:
-    """Each packed question to itself, causally. Shapes as _prefix_attention."""
-    heads = query.shape[1]
-    if heads != key.shape[1]:
-        key = key.repeat_interleave(heads // key.shape[1], dim=1)
-        value = value.repeat_interleave(heads // value.shape[1], dim=1)
-    if cascade.slots is None:
-        return attend(query, key, value, causal=True, scale=scale, with_lse=with_lse)
-    count, longest = len(cascade.lengths), max(cascade.lengths)
-    slots = cascade.slots = cascade.slots.to(query.device)
-
-    def grid(packed: Tensor) -> Tensor:
-        padded = packed.new_zeros(heads, count * longest, packed.shape[-1])
-        padded.index_copy_(1, slots, packed[0])
-        return padded.view(heads, count, longest, packed.shape[-1]).transpose(0, 1)
-
-    out, lse = attend(grid(query), grid(key), grid(value), causal=True, scale=scale, with_lse=with_lse)
-    out = out.transpose(0, 1).reshape(heads, count * longest, -1)[:, slots].unsqueeze(0)
-    if with_lse:
-        lse = lse.transpose(0, 1).reshape(heads, count * longest)[:, slots].unsqueeze(0)
-    return out, lse
 
 
 def attend(

@@ -7,25 +7,26 @@ from collections.abc import Mapping, Sequence
 import torch
 import transformers
 
-from harness.engines import scoring
+from harness.engines import generation, scoring
 from harness.engines.runtime import Runtime, device_name
 from harness.models.checkpoint import Checkpoint, open_checkpoint
-from harness.schema import Choose, Chosen, EngineInfo, ModelSpec, OnResponse
+from harness.schema import Choose, Chosen, EngineInfo, Generate, Generated, ModelSpec, OnResponse
 
 
 class HFEngine:
     """Answers requests with a transformers model. Weights are loaded at the first question that needs them.
 
     batch_size: items a forward pass, or None to take as many as fit a budget found by itself (halved when memory runs
-    out). share: compute shared prefixes once; off computes every prompt whole.
+    out). share: compute shared prefixes once; off computes every prompt whole. seed: names the random streams.
     Raises CheckpointError when the checkpoint cannot be opened.
     """
 
-    def __init__(self, spec: ModelSpec, batch_size: int | None = None, share: bool = True) -> None:
+    def __init__(self, spec: ModelSpec, batch_size: int | None = None, share: bool = True, seed: int = 1234) -> None:
         self.checkpoint: Checkpoint = open_checkpoint(spec)
         self.runtime = Runtime(self.checkpoint, batch_size)
         self.notes = self.runtime.notes
         self._share = share
+        self._seed = seed
 
     def describe(self) -> EngineInfo:
         """What defines the answers of this engine, and where it runs."""
@@ -49,3 +50,7 @@ class HFEngine:
     def choose(self, requests: Sequence[Choose], done: OnResponse) -> list[Chosen]:
         """Scores the options of every request; see scoring.choose."""
         return scoring.choose(self.runtime, requests, done, self._share)
+
+    def generate(self, requests: Sequence[Generate], done: OnResponse) -> list[Generated]:
+        """Writes the replies to every request; see generation.generate."""
+        return generation.generate(self.runtime, requests, done, self._seed, self._share)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.engines import cascade
-from harness.engines.cascade import Unsupported
+from harness.engines.cascade import State, Unsupported
 from harness.models.checkpoint import Checkpoint
 from harness.models.context import installed, logn_factor
 from harness.schema import InputError
@@ -51,29 +51,47 @@ class Runtime:
         return self._model
 
     def forward_packed(
-        self, own: Sequence[np.ndarray], start: int, alpha: float, state: Any, keep: Sequence[int]
+        self, own: Sequence[np.ndarray], start: int, alpha: float, state: State, keep: Sequence[int]
     ) -> Tensor:
-        """One forward pass over questions packed in one row, each at positions from `start`. Returns the logits at the
-        places `keep` of the row, [len(keep), vocabulary]. Raises Unsupported when a layer did not come by the cascade."""
+        """One forward pass over sequences packed in one row, each at positions from `start`, all with the NTK factor
+        `alpha`. Returns the logits at the places `keep` of the row, [len(keep), vocabulary]. Raises Unsupported."""
+        positions = np.concatenate([np.arange(start, start + len(ids)) for ids in own])
+        logits = self._forward(np.concatenate(own)[None], positions[None], alpha, state, keep)
+        self.tokens_computed += len(positions)
+        return logits[0]
+
+    def forward_step(
+        self, tokens: Sequence[int], positions: Sequence[int], alphas: Sequence[float], state: State
+    ) -> Tensor:
+        """One token of each of several sequences, at its position and with its NTK factor. Returns the next tokens'
+        logits, [sequences, vocabulary]. Raises Unsupported."""
+        alpha = alphas[0] if len(set(alphas)) == 1 else alphas
+        logits = self._forward(np.array(tokens)[:, None], np.array(positions)[:, None], alpha, state, [0])
+        self.tokens_computed += len(tokens)
+        return logits[:, 0]
+
+    def _forward(
+        self, tokens: np.ndarray, places: np.ndarray, alpha: float | Sequence[float], state: State, keep: Sequence[int]
+    ) -> Tensor:
+        """tokens, places: [rows, length]. Raises Unsupported when a layer did not attend through `state`."""
         model, device, context = self.model, self.model.device, self.checkpoint.context
-        positions = torch.from_numpy(np.concatenate([np.arange(start, start + len(ids)) for ids in own])).to(device)
-        ids = torch.from_numpy(np.concatenate(own).astype(np.int64)).to(device)
+        positions = torch.from_numpy(places.astype(np.int64)).to(device)
         if context.logn:
-            factor = logn_factor(positions, context.trained_length, model.dtype)
-            state.scale_query = lambda query: query * factor.to(query.device)[None, None, :, None]
+            factor = logn_factor(positions, context.trained_length, torch.float32)[:, None, :, None]
+            # in the queries' dtype first, as the original does
+            state.scale_query = lambda query: query * factor.to(device=query.device, dtype=query.dtype)
         extension = installed(model)
         with extension.alpha(alpha) if extension else nullcontext():
             logits = self.logits(
                 torch.tensor(keep, device=device),
-                input_ids=ids[None],
-                position_ids=positions[None],
+                input_ids=torch.from_numpy(tokens.astype(np.int64)).to(device),
+                position_ids=positions,
                 use_cache=False,
                 cascade=state,
             )
         if state.calls != model.config.get_text_config().num_hidden_layers:
             raise Unsupported("not every layer is plain attention")
-        self.tokens_computed += len(ids)
-        return logits[0]
+        return logits
 
     def logits(self, keep: Tensor, **inputs: Any) -> Tensor:
         """The model's logits at the sequence positions `keep` only: [batch, len(keep), vocabulary]."""

@@ -1,0 +1,306 @@
+"""Generation: shared prompt prefixes computed once, finished texts leave the batch, waiting ones take their place.
+
+Prompts that share a long prefix (the shots of GSM8K) form a group; its keys and values are computed once and every text's
+queries attend to them in one product (cascade.py). A text's own tokens live in a slot (slots.py). Models whose attention
+cannot be computed so are run by transformers' generate, prompts of equal length together.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.engines import plan
+from harness.engines.cascade import Cascade, Unsupported
+from harness.engines.runtime import Runtime
+from harness.engines.sampling import Reply, choose_tokens, stream
+from harness.engines.slots import Slots, Step
+from harness.schema import Generate, Generated, OnResponse
+
+MIN_SAVING = 2048  # tokens a shared prefix must save: a group of its own cannot share the batch with the others
+AUTO_SLOTS = {"cpu": 32, "cuda": 256, "mps": 32}
+
+
+def generate(
+    runtime: Runtime, requests: Sequence[Generate], done: OnResponse, seed: int, share: bool = True
+) -> list[Generated]:
+    """Answers every request. `done(index, generated)` is called as each is complete, in no fixed order."""
+    collected = _Collected(runtime, requests, done)
+    replies = [reply for index in range(len(requests)) for reply in collected.replies(index, seed)]
+    runtime.tokens_in_prompts += sum(len(reply.prompt) for reply in replies)
+    with torch.inference_mode():
+        for reply in _run(runtime, replies, share):
+            collected.add(reply)
+    return collected.generated()
+
+
+def _run(runtime: Runtime, replies: Sequence[Reply], share: bool) -> Iterator[Reply]:
+    """Yields every reply once it has ended."""
+    left = list(replies)
+    if share:
+        try:
+            with runtime.cascade_attention():
+                for prefix, alpha, group in _groups(runtime, replies):
+                    for reply in _Batch(runtime, group, prefix, alpha).run():
+                        left.remove(reply)
+                        yield reply
+        except Unsupported as reason:
+            runtime.notes.append(
+                f"texts were generated without shared prefixes, this model cannot share them: {reason}"
+            )
+    yield from _run_plain(runtime, left)
+
+
+def _groups(runtime: Runtime, replies: Sequence[Reply]) -> list[tuple[int, float, list[Reply]]]:
+    """(prefix length, NTK factor, replies): prompts that share enough to be worth a group, the rest without a prefix."""
+    rows = [plan.Row(reply.prompt, ((0,),), index, ()) for index, reply in enumerate(replies)]
+    groups: list[tuple[int, float, list[Reply]]] = []
+    alone: dict[float, list[Reply]] = {}
+    for group in plan.group_rows(rows, lambda row: runtime.checkpoint.context.alpha(len(row.ids))):
+        members = [replies[row.request] for row in group.rows]
+        if group.prefix * (len(members) - 1) >= MIN_SAVING:
+            groups.append((group.prefix, group.key, members))
+        else:
+            alone.setdefault(group.key, []).extend(members)
+    return groups + [(0, alpha, members) for alpha, members in alone.items()]
+
+
+class _Batch:
+    """The live texts of one group."""
+
+    def __init__(self, runtime: Runtime, replies: Sequence[Reply], prefix: int, alpha: float) -> None:
+        self.runtime, self.prefix_length, self.alpha = runtime, prefix, alpha
+        self.waiting = deque(sorted(replies, key=lambda reply: -(len(reply.prompt) + reply.max_tokens)))
+        self.prefix: dict[int, tuple[Tensor, Tensor]] = {}
+        self.live: list[Reply] = []  # the reply in slot i
+        self.capacity = max(len(reply.prompt) - prefix + reply.max_tokens for reply in replies)
+        count = min(len(replies), runtime.max_rows, AUTO_SLOTS.get(runtime.model.device.type, 32))
+        self.slots = Slots(max(1, min(count, _affordable(runtime, self.capacity))), self.capacity)
+
+    def run(self) -> Iterator[Reply]:
+        """Yields the replies as they end. When memory runs out, the live texts go back to wait and half as many slots
+        take their place (what they had written is written again, the same)."""
+        if self.prefix_length:
+            ids = self.waiting[0].prompt[: self.prefix_length]
+            state = Cascade([len(ids)], prefix=self.prefix, capture=True)
+            self.runtime.halving(
+                [ids], lambda one: self.runtime.forward_packed(one, 0, self.alpha, state, [len(ids) - 1])
+            )
+        while self.waiting or self.live:
+            ended = self.runtime.halving(range(self.slots.count), lambda _: self._advance())
+            if ended is None:
+                self._start_over(self.slots.count // 2)
+            else:
+                yield from ended
+
+    def _advance(self) -> list[Reply]:
+        """The next pass: over waiting prompts when a quarter of the slots is free (together they are worth a pass of
+        their own), else over one token of every live text. Returns the replies that ended."""
+        free = self.slots.count - len(self.live)
+        if self.waiting and (not self.live or free >= max(1, self.slots.count // 4)):
+            return self._fill()
+        return self._step()
+
+    def _fill(self) -> list[Reply]:
+        """Computes the prompts of waiting texts into free slots, and their first tokens."""
+        first = len(self.live)
+        new: list[Reply] = []
+        own: list[np.ndarray] = []
+        for reply in list(self.waiting)[: self.slots.count - first]:
+            own.append(reply.prompt[self.prefix_length :])
+            if new and sum(map(len, own)) > self.runtime.max_tokens:
+                own.pop()
+                break
+            new.append(reply)
+        lengths = [len(ids) for ids in own]
+
+        def keep(layer: int, key: Tensor, value: Tensor) -> None:
+            self.slots.write_packed(first, lengths, layer, key, value)
+
+        state = Cascade(lengths, prefix=self.prefix, keep=keep)
+        ends = (np.cumsum(lengths) - 1).tolist()
+        logits = self.runtime.forward_packed(own, self.prefix_length, self.alpha, state, ends)
+        for _ in new:
+            self.waiting.popleft()
+        self.live += new
+        return self._take(logits, first)
+
+    def _step(self) -> list[Reply]:
+        """One more token of every live text."""
+        # the newest token of each text is not in its slot yet: this pass puts it there
+        lengths = [len(reply.prompt) - self.prefix_length + len(reply.tokens) - 1 for reply in self.live]
+        state = Step(self.slots, lengths, prefix=self.prefix)
+        logits = self.runtime.forward_step(
+            [reply.tokens[-1] for reply in self.live],
+            [self.prefix_length + length for length in lengths],
+            [self.alpha] * len(self.live),
+            state,
+        )
+        return self._take(logits, 0)
+
+    def _take(self, logits: Tensor, first: int) -> list[Reply]:
+        """Adds the chosen tokens to the texts from slot `first`; those that end leave, the last ones fill their slots."""
+        tokenizer = self.runtime.checkpoint.tokenizer
+        tokens = choose_tokens(logits, self.live[first:])
+        over = [slot for slot, token in enumerate(tokens, first) if self.live[slot].add(token, tokenizer)]
+        ended = [self.live[slot] for slot in over]
+        for slot in reversed(over):
+            last = self.live.pop()
+            if slot < len(self.live):
+                self.live[slot] = last
+                length = len(last.prompt) - self.prefix_length + len(last.tokens) - 1
+                self.slots.move(len(self.live), slot, length)
+        return ended
+
+    def _start_over(self, count: int) -> None:
+        for reply in reversed(self.live):
+            reply.restart()
+            self.waiting.appendleft(reply)
+        self.live = []
+        self.slots = Slots(max(1, count), self.capacity)
+
+
+def _affordable(runtime: Runtime, capacity: int) -> int:
+    """Slots that fit in half of the memory that is free now (1 GiB on a CPU, where caches matter more)."""
+    config = runtime.model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    token = 2 * config.num_hidden_layers * heads * size * runtime.model.dtype.itemsize
+    free = 2**30
+    if runtime.model.device.type == "cuda":
+        free = torch.cuda.mem_get_info(runtime.model.device)[0] // 2
+    return int(free // (token * capacity))
+
+
+def _run_plain(runtime: Runtime, replies: Sequence[Reply]) -> Iterator[Reply]:
+    """transformers' own generate, prompts of equal length in one batch (nothing is padded); our choice of tokens."""
+    from transformers import (
+        GenerationConfig,
+        LogitsProcessor,
+        LogitsProcessorList,
+        StoppingCriteria,
+        StoppingCriteriaList,
+    )
+
+    by_length: dict[int, list[Reply]] = {}
+    for reply in replies:
+        by_length.setdefault(len(reply.prompt), []).append(reply)
+    tokenizer = runtime.checkpoint.tokenizer
+
+    class Ours(LogitsProcessor):
+        """Puts our token first, and tells the replies."""
+
+        def __init__(self, batch: Sequence[Reply]) -> None:
+            self.batch = batch
+
+        def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+            forced = torch.full_like(scores, float("-inf"))
+            for row, token in enumerate(choose_tokens(scores, self.batch)):
+                forced[row, token] = 0.0
+                if not self.batch[row].reason:
+                    self.batch[row].add(token, tokenizer)
+            return forced
+
+    class Ended(StoppingCriteria):
+        """A row ends when its reply has."""
+
+        def __init__(self, batch: Sequence[Reply]) -> None:
+            self.batch = batch
+
+        def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: object) -> Tensor:
+            return torch.tensor([bool(reply.reason) for reply in self.batch], device=input_ids.device)
+
+    def run(batch: Sequence[Reply]) -> Sequence[Reply]:
+        for reply in batch:
+            reply.restart()
+        ids = torch.from_numpy(np.stack([reply.prompt for reply in batch]).astype(np.int64)).to(runtime.model.device)
+        config = GenerationConfig(
+            do_sample=False, max_new_tokens=max(reply.max_tokens for reply in batch), pad_token_id=0, eos_token_id=None
+        )
+        runtime.model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            generation_config=config,
+            logits_processor=LogitsProcessorList([Ours(batch)]),
+            stopping_criteria=StoppingCriteriaList([Ended(batch)]),
+        )
+        runtime.tokens_computed += sum(len(reply.prompt) + len(reply.tokens) for reply in batch)
+        return batch
+
+    for length in sorted(by_length, reverse=True):
+        same = by_length[length]
+        while same:
+            ended = runtime.halving(same[: min(runtime.max_rows, 16)], run)
+            if ended is not None:
+                del same[: len(ended)]
+                yield from ended
+
+
+class _Collected:
+    """Requests in tokens, and their replies until each request is complete."""
+
+    def __init__(self, runtime: Runtime, requests: Sequence[Generate], done: OnResponse) -> None:
+        self._requests, self._done = requests, done
+        self._limit = runtime.checkpoint.context_limit
+        self._tokenizer = runtime.checkpoint.tokenizer
+        self._prompts = [self._encode(request) for request in requests]
+        self._ended: list[dict[int, Reply]] = [{} for _ in requests]
+        self._generated: list[Generated | None] = [None] * len(requests)
+
+    def _encode(self, request: Generate) -> tuple[np.ndarray, int, bool]:
+        """The prompt's tokens, the shots it kept, and whether it lost more than shots. A prompt has to leave room for
+        max_tokens in the context."""
+        room = self._limit - request.max_tokens
+        for dropped in range(len(request.shots) + 1):
+            prompt = request.text(dropped)
+            if isinstance(prompt, str):
+                ids = self._tokenizer.encode(prompt)
+            else:
+                ids = self._tokenizer.chat_ids(prompt, **request.chat_options)
+            if len(ids) <= room or request.overflow == "none":
+                return np.array(ids, dtype=np.int32), len(request.shots) - dropped, False
+        return np.array(ids[-max(1, room) :], dtype=np.int32), 0, True
+
+    def replies(self, index: int, seed: int) -> Iterator[Reply]:
+        """The texts to be made for a request."""
+        request = self._requests[index]
+        tokenizer = self._tokenizer
+        chat = not isinstance(request.prompt, str)
+        ends = frozenset(tokenizer.stop_ids if chat else tokenizer.eos_ids)
+        for sample in range(request.samples):
+            yield Reply(
+                index,
+                sample,
+                self._prompts[index][0],
+                request.max_tokens,
+                request.stop,
+                ends,
+                request.temperature,
+                lambda sample=sample: stream(seed, request, sample),
+            )
+
+    def add(self, reply: Reply) -> None:
+        """Takes an ended reply; hands the request's answer over when it was the last."""
+        index = reply.request
+        self._ended[index][reply.sample] = reply
+        if len(self._ended[index]) == self._requests[index].samples:
+            replies = [self._ended[index][sample] for sample in range(len(self._ended[index]))]
+            prompt, shots, truncated = self._prompts[index]
+            answer = Generated(
+                texts=tuple(item.text for item in replies),
+                reasoning=("",) * len(replies),
+                end_reasons=tuple(item.reason for item in replies),
+                prompt_tokens=len(prompt),
+                new_tokens=tuple(len(item.tokens) for item in replies),
+                shots_used=shots,
+                truncated=truncated,
+            )
+            self._generated[index] = answer
+            self._done(index, answer)
+
+    def generated(self) -> list[Generated]:
+        return [answer for answer in self._generated if answer is not None]

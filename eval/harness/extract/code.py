@@ -1,0 +1,247 @@
+"""HumanEval: the parts of a problem that the chat prompt shows, and the program in a reply.
+
+Under `qwen2023` a reply gives the completion, the text that follows the problem's own; under `default` a chat reply gives
+a whole program. Nothing here parses or runs the code: a model's text can be built to break a parser.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+# A line that starts like this is a new top-level statement: what a base model writes after the function it was asked for.
+BASE_STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint", "\n@", "\n```")
+
+_TRIPLE_QUOTED = re.compile(r'("""|\'\'\')(.*?)\1', re.DOTALL)
+_FENCE = re.compile(r"\s*(?P<fence>`{3,}|~{3,})(?P<info>.*)")
+_LANGUAGE = re.compile(r"\A\s*(?:python3?|py)?\s+", re.IGNORECASE)
+_IMPORT = re.compile(r"from\s+[\w.]+\s+import\b|import\s+[\w.]+(?:\s+as\s+\w+)?\s*(?:[,;#]|$)")
+_DEFINITION = re.compile(r"^(?:async[ \t]+)?def[ \t]+\w+[ \t]*[(\[]|^class[ \t]+\w+[ \t]*[(:]", re.MULTILINE)
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*(?:\s*:\s*[\w\[\], .]+)?\s*=(?!=)\s*\S")
+_TOP_LEVEL = (_IMPORT, _DEFINITION, _ASSIGNMENT, re.compile(r"@\w"))
+# A reply that starts like this is code, not prose: "return x", "for i in y:", "total = 0", "if not x: return 0".
+_STATEMENT = re.compile(r"return\b|(?:for|if|while|with|try)\b.*:|[a-z_]\w*(?:\s*,\s*\w+)*\s*[-+*/]?=(?!=)")
+# Strings and comments are passed over whole, so that brackets inside them do not count.
+_TOKEN = re.compile(r"""\"{3}.*?(?:\"{3}|$)|'{3}.*?(?:'{3}|$)|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|#.*|[()\[\]{}]""")
+_FUTURE = re.compile(r"^from __future__ import .*\n?", re.MULTILINE)
+_BRACKETS = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
+
+
+# -- the problem ----------------------------------------------------------------------------------------------------
+
+
+class _Header(NamedTuple):
+    start: int  # of `def`
+    name: int  # of the function's name
+    colon: int
+
+
+def signature(prompt: str, entry_point: str) -> str:
+    """The entry point's name, parameters and return type, without `def` and the colon: `add(x: int, y: int)`."""
+    header = _header(prompt, entry_point)
+    return "" if header is None else prompt[header.name : header.colon].rstrip()
+
+
+def docstring_2023(prompt: str) -> str:
+    """The first triple-quoted text of the prompt, each line stripped: not always the entry point's (tasks 10, 32, ...)."""
+    return _first_docstring(prompt)
+
+
+def docstring(prompt: str, entry_point: str) -> str:
+    """The entry point's own docstring, each line stripped; it may follow an import in the body (task 115)."""
+    header = _header(prompt, entry_point)
+    return "" if header is None else _first_docstring(prompt[header.colon :])
+
+
+def _first_docstring(text: str) -> str:
+    found = _TRIPLE_QUOTED.search(text)
+    return "" if found is None else "\n".join(line.strip() for line in found.group(2).split("\n"))
+
+
+def _header(text: str, entry_point: str) -> _Header | None:
+    """Where the entry point's `def` stands: the first one at the start of a line that has a colon."""
+    for found in re.finditer(rf"^(?:async[ \t]+)?def[ \t]+(?={re.escape(entry_point)}\b)", text, re.MULTILINE):
+        depth = 0
+        for index in range(found.end(), len(text)):
+            depth += _BRACKETS.get(text[index], 0)
+            if text[index] == ":" and depth <= 0:
+                return _Header(found.start(), found.end(), index)
+        return None  # brackets that never close: no later definition can be told from their content
+    return None
+
+
+# -- qwen2023 -------------------------------------------------------------------------------------------------------
+
+
+def humaneval_base_2023(completion: str) -> str:
+    """The completion as the base script of 2023 cut it: at a double blank line, at a blank line, at `def `."""
+    for stop in ("\n\n\n", "\n\n", "def "):
+        completion = completion.split(stop)[0]
+    return completion
+
+
+def humaneval_chat_2023(response: str, entry_point: str) -> str:
+    """The function body that the chat script of 2023 took from a reply: the completion of the problem.
+
+    Its patterns were lazy from left to right. Each part is then simply the first one after the part before: if what
+    follows is missing behind the first, it is missing behind any later one. So plain searches do, in linear time.
+    """
+    definition = re.compile(rf"def\s+{re.escape(entry_point)}")
+    for body in (_fenced_body(response, definition), _body(response, definition), _body(response, re.compile("def"))):
+        if body is not None:
+            return body
+    return textwrap.indent(response, "    ")
+
+
+def _after_header(text: str, definition: re.Pattern[str], start: int) -> int | None:
+    """The index behind the first colon that ends a line at or behind the first definition."""
+    found = definition.search(text, start)
+    if found is None:
+        return None
+    colon = text.find(":\n", found.end())
+    return None if colon < 0 else colon + 2
+
+
+def _fenced_body(text: str, definition: re.Pattern[str]) -> str | None:
+    fence = text.find("```")
+    start = None if fence < 0 else _after_header(text, definition, fence + 3)
+    if start is None:
+        return None
+    end = text.find("\n```", start)
+    return None if end < 0 else text[start:end]
+
+
+def _body(text: str, definition: re.Pattern[str]) -> str | None:
+    """From the header to a line feed behind which, blank lines aside, no line is indented; or to the end."""
+    start = _after_header(text, definition, 0)
+    if start is None:
+        return None
+    for feeds in re.finditer(r"\n+", text[start:]):
+        if not text.startswith(("  ", "\t"), start + feeds.end()):
+            return text[start : start + feeds.start()]
+    return text[start:]
+
+
+# -- default --------------------------------------------------------------------------------------------------------
+
+
+def humaneval_base(completion: str) -> str:
+    """The completion up to the first line that starts a new top-level statement; blank lines and nested functions stay."""
+    ends = [index for stop in BASE_STOPS if (index := completion.find(stop)) >= 0]
+    return completion[: min(ends, default=len(completion))]
+
+
+def humaneval_chat(response: str, entry_point: str, prompt: str = "") -> str | None:
+    """The whole program in a chat reply; None if it holds no code.
+
+    The last fenced block that defines the entry point; else the function in the text, with the imports, definitions and
+    constants around it; else, with the prompt, a bare function body that continues it. What the prompt has before the
+    entry point (imports, and helpers that the tests call) is put before a program.
+    """
+    text = response.replace("\r\n", "\n")
+    name = re.escape(entry_point)
+    defines = re.compile(rf"^(?:(?:async[ \t]+)?def[ \t]+{name}[ \t]*[(\[]|{name}[ \t]*=(?!=))", re.MULTILINE)
+    fences = list(_fences(text))
+    if programs := [fence for fence in map(textwrap.dedent, fences) if defines.search(fence)]:
+        return _complete(programs[-1], entry_point, prompt)
+    if defines.search(text):
+        return _complete(_statements(text, entry_point), entry_point, prompt)
+    if programs := [fence for fence in fences if _DEFINITION.search(fence)]:
+        return _complete(programs[-1], entry_point, prompt)  # under another name: the test will say so
+    body = next((fence for fence in fences if fence.strip()), None) if fences else _leading_body(text)
+    return prompt + _as_body(body) if body and prompt else None
+
+
+def _complete(program: str, entry_point: str, prompt: str) -> str:
+    """The program behind the prompt's preamble; `from __future__` lines come first, as Python wants them."""
+    header = _header(prompt, entry_point)
+    preamble = prompt[: header.start].strip() if header else ""
+    if not preamble:
+        return program
+    future = "".join(_FUTURE.findall(program))
+    return f"{future}{preamble}\n\n\n{_FUTURE.sub('', program)}"
+
+
+def _fences(text: str) -> Iterator[str]:
+    """The contents of the fenced blocks; the last one may be cut off. Code on the fence's own line is not lost."""
+    opened = ""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        found = _FENCE.match(line)
+        if not opened:
+            if found and "`" not in found["info"]:
+                opened = found["fence"]
+                lines = [code for code in [_LANGUAGE.sub("", found["info"])] if _DEFINITION.match(code)]
+        elif (found and found["fence"].startswith(opened) and not found["info"].strip()) or line.endswith(opened):
+            before = line.rstrip("`~")
+            yield "\n".join([*lines, before] if before.strip() else lines) + "\n"
+            opened = ""
+        else:
+            lines.append(line)
+    if opened:
+        yield "\n".join(lines) + "\n"
+
+
+def _leading_body(text: str) -> str | None:
+    """The indented lines that a reply starts with, or all of one that starts with a statement; None for prose."""
+    lines = text.strip("\n").split("\n")
+    if _STATEMENT.match(lines[0]):
+        return "\n".join(lines) + "\n"
+    end = next((index for index, line in enumerate(lines) if line.strip() and line[0] not in " \t"), len(lines))
+    return "\n".join(lines[:end]) + "\n" if end else None
+
+
+def _as_body(code: str) -> str:
+    """The code indented by four spaces, also where stripping took the indentation of its first line alone."""
+    first, _, rest = code.partition("\n")
+    margins = [len(line) - len(line.lstrip()) for line in rest.split("\n") if line.strip()]
+    alone = bool(margins) and not first[:1].isspace() and min(margins) > 0
+    if alone and not (first.rstrip().endswith(":") and margins[0] == min(margins)):
+        code = f"{first}\n{textwrap.dedent(rest)}"
+    return textwrap.indent(textwrap.dedent(code), "    ")
+
+
+@dataclass
+class _Statement:
+    """A top-level statement as its lines come in, with the brackets and the triple quote it has open."""
+
+    lines: list[str] = field(default_factory=list)
+    depth: int = 0
+    quote: str = ""
+
+    def add(self, line: str) -> None:
+        self.lines.append(line)
+        if self.quote and self.quote not in line:
+            return
+        if self.quote:
+            line, self.quote = line.split(self.quote, 1)[1], ""
+        for token in _TOKEN.findall(line):
+            self.depth = max(0, self.depth + _BRACKETS.get(token, 0))
+            if token[:3] in ('"""', "'''") and not (len(token) >= 6 and token.endswith(token[:3])):
+                self.quote = token[:3]
+
+    def takes(self, line: str) -> bool:
+        """Whether a line goes on with the statement: it is blank, indented, or inside brackets or a string."""
+        return bool(self.depth or self.quote or not line.strip() or line[0] in " \t)]}")
+
+
+def _statements(text: str, entry_point: str) -> str:
+    """The top-level imports, definitions with their decorators, and assignments of a text, each with its block.
+
+    The prose between them goes, and so do prints and calls of the function, which are examples of use.
+    """
+    kept: list[_Statement] = []
+    open_now = False
+    for line in text.split("\n"):
+        if open_now and kept[-1].takes(line):
+            kept[-1].add(line)
+            continue
+        example = _ASSIGNMENT.match(line) and f"{entry_point}(" in line
+        open_now = any(kind.match(line) for kind in _TOP_LEVEL) and not example
+        if open_now:
+            kept.append(_Statement())
+            kept[-1].add(line)
+    return "\n".join(line for statement in kept for line in statement.lines).rstrip() + "\n"

@@ -1,0 +1,79 @@
+"""Limits of a process and the change to an unprivileged user. Any POSIX system."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import resource
+import signal
+import sys
+import time
+
+from .settings import Budget
+
+FILE_BYTES = 16 << 20
+OPEN_FILES = 64
+THREADS = 64  # of the user: with a user id of its own that is the program alone
+NOBODY = 65534
+
+
+def usable_uid(wanted: int) -> int:
+    """`wanted` where this user namespace knows it and the two after it, else the id of nobody."""
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as file:
+            ranges = [tuple(map(int, line.split())) for line in file]
+    except OSError:
+        return NOBODY
+    return wanted if any(first <= wanted and wanted + 3 <= first + count for first, _, count in ranges) else NOBODY
+
+
+def become(uid: int | None) -> None:
+    """Changes to user and group `uid` with no other groups, for good; None: nothing."""
+    if uid is None:
+        return
+    os.setgroups([])
+    if sys.platform == "linux":
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    else:
+        os.setgid(uid)
+        os.setuid(uid)
+
+
+def apply(budget: Budget) -> None:
+    """Sets the limits of this process; none can be raised again by an unprivileged user.
+
+    The limit of CPU time is a whole number of seconds and only a backstop: the zygote reads the clock itself.
+    """
+    cpu = math.ceil(time.process_time() + budget.cpu_seconds) + 1
+    wanted = {
+        "RLIMIT_CPU": cpu,
+        "RLIMIT_AS": budget.memory_bytes,
+        "RLIMIT_DATA": budget.memory_bytes,
+        "RLIMIT_FSIZE": FILE_BYTES,
+        "RLIMIT_NOFILE": OPEN_FILES,
+        "RLIMIT_NPROC": THREADS,
+        "RLIMIT_CORE": 0,
+        "RLIMIT_MEMLOCK": 0,
+        "RLIMIT_MSGQUEUE": 0,
+        "RLIMIT_SIGPENDING": 128,
+    }
+    for name, value in wanted.items():
+        which = getattr(resource, name, None)
+        if which is None:
+            continue
+        hard = resource.getrlimit(which)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        # macOS refuses a limit of address space; there nothing stronger than this tier is claimed
+        with contextlib.suppress(ValueError if sys.platform == "darwin" else ()):
+            resource.setrlimit(which, (value, value))
+
+
+def default_signals() -> None:
+    """Every signal as a fresh interpreter has it."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file too long is an OSError, as in a fresh interpreter

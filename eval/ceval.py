@@ -52,6 +52,6 @@ def submission(args: argparse.Namespace, run_id: str, scored: Sequence[Scored]) 
 
 
 if __name__ == "__main__":
-    parser = arguments.parser(__doc__, shots=5)
+    parser = arguments.parser(__doc__, {"base": 5}, subjects=True)
     parser.add_argument("--split", choices=("val", "test"), default="val", help="val is scored, test is submitted")
     runner.main(parser, build, submission)

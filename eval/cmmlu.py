@@ -32,4 +32,4 @@ def build(args: argparse.Namespace) -> Benchmark:
 
 
 if __name__ == "__main__":
-    runner.main(arguments.parser(__doc__, shots=5), build)
+    runner.main(arguments.parser(__doc__, {"base": 5}, subjects=True), build)

@@ -25,16 +25,18 @@ MAY_IMPORT = {
     "extract": {"schema"},
     "metrics": {"schema"},
     "sandbox": {"schema"},
-    "multiple_choice": {"schema", "data", "prompts", "metrics"},
+    "multiple_choice": {"schema", "data", "prompts", "metrics", "free_text", "extract", "arguments"},
+    "free_text": {"schema", "arguments", "metrics"},
     "models": {"schema"},
-    "engines": {"schema", "models"},
+    "engines": {"schema", "models", "extract"},
     "store": {"schema"},
     "tables": {"schema"},
     "arguments": {"schema", "data", "demo"},
     "runner": {"schema", "arguments", "data", "demo", "engines", "store", "tables"},
 }
 SCRIPTS_MAY_IMPORT = {
-    "arguments", "data", "extract", "metrics", "multiple_choice", "prompts", "runner", "sandbox", "schema", "store",
+    "arguments", "data", "extract", "free_text", "metrics", "multiple_choice", "prompts", "runner", "sandbox", "schema",
+    "store",
 }  # fmt: skip
 
 

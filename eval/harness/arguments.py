@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from harness import demo
 from harness.data import Source
@@ -16,10 +16,18 @@ DEFAULT_CHECKPOINT = {"base": "Qwen/Qwen-7B", "chat": "Qwen/Qwen-7B-Chat"}
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose mistakes are one line."""
+    """A parser whose mistakes are one line. shots: the number of shots of each mode where --shots does not say."""
+
+    shots: Mapping[str, int] = {}
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        found = super().parse_args(args, namespace)
+        if self.shots and found.shots is None:
+            found.shots = self.shots[mode(found)]
+        return found
 
 
 def whole_number(text: str) -> int:
@@ -46,8 +54,16 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def parser(description: str, shots: int, modes: Sequence[str] = ("base",)) -> Parser:
-    """The shared options. shots: the protocol's own number of shots. modes: "base", "chat" or both."""
+def parser(
+    description: str,
+    shots: Mapping[str, int],
+    generates: Sequence[str] = (),
+    tokens: int = 512,
+    subjects: bool = False,
+) -> Parser:
+    """The shared options. shots: the protocol's own number of shots by mode ("base", "chat"). generates: the modes whose
+    answers are generated text, of at most `tokens` new tokens. subjects: whether the benchmark has some to choose from.
+    """
     top = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = top.add_argument_group("what is measured").add_argument
     add(
@@ -64,16 +80,37 @@ def parser(description: str, shots: int, modes: Sequence[str] = ("base",)) -> Pa
         default="default",
         help="the protocol done right, or item for item what the 2023 scripts computed",
     )
-    if "chat" in modes:
+    top.shots = shots
+    if "chat" in shots:
         add("--chat", action="store_true", help="the chat protocol, through the checkpoint's chat template")
-    add("--shots", type=count, default=shots, metavar="N", help=f"examples in the prompt (default {shots})")
-    add("--subjects", type=names, metavar="A,B", help="only these subjects")
+    own = ", ".join(f"{number} in {name} mode" for name, number in shots.items())
+    add("--shots", type=count, metavar="N", help=f"examples in the prompt (default: {own})")
+    if subjects:
+        add("--subjects", type=names, metavar="A,B", help="only these subjects")
     add(
         "--limit",
         type=whole_number,
         metavar="N",
-        help="the first N items of every subject (the rows are marked partial)",
+        help="the first N items of every subject or set (the rows are marked partial)",
     )
+
+    if generates:
+        add = top.add_argument_group("how text is generated").add_argument
+        add(
+            "--max-new-tokens",
+            type=whole_number,
+            default=tokens,
+            metavar="N",
+            help=f"length of a reply in tokens (default {tokens})",
+        )
+    if "chat" in generates:
+        add("--system-prompt", metavar="TEXT", help="system text (default: what the checkpoint's template brings)")
+        add(
+            "--thinking",
+            choices=("auto", "on", "off"),
+            default="auto",
+            help="reasoning models: auto leaves it to the template",
+        )
 
     add = top.add_argument_group("how it is computed").add_argument
     add(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from harness import __version__, arguments, demo, store, tables
-from harness.schema import Benchmark, Choose, Engine, EngineInfo, InputError, Sample, Scored
+from harness.schema import Benchmark, Choose, Engine, EngineInfo, Generate, InputError, Sample, Scored
 
 Build = Callable[[argparse.Namespace], Benchmark]
 OnFinish = Callable[[argparse.Namespace, str, Sequence[Scored]], list[str]]
@@ -117,7 +117,7 @@ def open_engine(args: argparse.Namespace) -> Engine:
     spec = arguments.model_spec(args)
     from harness.engines.hf import HFEngine  # imports torch: seconds that --help and bad data need not wait for
 
-    return HFEngine(spec, args.batch_size)
+    return HFEngine(spec, args.batch_size, seed=args.seed)
 
 
 def answer(benchmark: Benchmark, engine: Engine, args: argparse.Namespace, run_id: str) -> list[Scored]:
@@ -154,9 +154,12 @@ def answer(benchmark: Benchmark, engine: Engine, args: argparse.Namespace, run_i
 def ask(engine: Engine, samples: Sequence[Sample], done: Callable[[int, Any], None]) -> None:
     """Sends the samples' requests to the engine, each kind in one call."""
     requests = [sample.request for sample in samples]
-    choices = [index for index, request in enumerate(requests) if isinstance(request, Choose)]
-    if choices:
-        engine.choose([requests[index] for index in choices], lambda place, answer: done(choices[place], answer))
+    for kind, call in ((Choose, engine.choose), (Generate, engine.generate)):
+        places = [index for index, request in enumerate(requests) if isinstance(request, kind)]
+        if places:
+            call(
+                [requests[index] for index in places], lambda place, answer, places=places: done(places[place], answer)
+            )
 
 
 def progress(total: int, name: str, off: bool) -> Any:

@@ -195,7 +195,7 @@ class Benchmark:
 @dataclass(frozen=True)
 class EngineInfo:
     """What defines an engine's answers (model, revision, fingerprint, context limit in tokens, precision, context
-    extension) and where it runs (engine, device, library versions)."""
+    extension, hash of the chat template) and where it runs (engine, device, library versions)."""
 
     model: str
     revision: str
@@ -205,6 +205,7 @@ class EngineInfo:
     context: str
     engine: str
     device: str
+    chat_template: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -32,6 +32,8 @@ RESPONSES = {"chosen": Chosen, "generated": Generated}
 def signature(benchmark: Benchmark, info: EngineInfo) -> str:
     """The line that defines a number: `mmlu|v1|default|base|shots:5|select:logprob|...|ctx:8192|dtype:bf16`."""
     fields = {"shots": str(benchmark.shots), **benchmark.signature, "n": str(len(benchmark.samples))}
+    if benchmark.mode == "chat":
+        fields["template"] = info.chat_template
     fields["ctx"] = str(info.context_limit)
     if info.context != "none":
         fields["ext"] = info.context
@@ -112,7 +114,7 @@ def _writing(path: Path) -> Iterator[None]:
 def sample_row(scored: Scored, keep_prompt: bool = True) -> dict[str, Any]:
     """One sample as it is stored: id, group, prompt (or its hash), response, answer, target, statistics."""
     request = scored.sample.request
-    prompt: Any = request.prompt() if isinstance(request, Choose) else request.prompt
+    prompt: Any = request.prompt() if isinstance(request, Choose) else request.text()
     if not keep_prompt:
         text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False)
         prompt = {"sha256": hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()}

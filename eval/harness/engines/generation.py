@@ -19,6 +19,7 @@ from harness.engines.cascade import Cascade, Unsupported
 from harness.engines.runtime import Runtime
 from harness.engines.sampling import Reply, choose_tokens, stream
 from harness.engines.slots import Slots, Step
+from harness.extract.reasoning import TAGS, split_reasoning
 from harness.schema import Generate, Generated, OnResponse
 
 MIN_SAVING = 2048  # tokens a shared prefix must save: a group of its own cannot share the batch with the others
@@ -290,9 +291,10 @@ class _Collected:
         if len(self._ended[index]) == self._requests[index].samples:
             replies = [self._ended[index][sample] for sample in range(len(self._ended[index]))]
             prompt, shots, truncated = self._prompts[index]
+            thought = [self._split(item.text, self._requests[index], prompt) for item in replies]
             answer = Generated(
-                texts=tuple(item.text for item in replies),
-                reasoning=("",) * len(replies),
+                texts=tuple(text for _, text in thought),
+                reasoning=tuple(reasoning for reasoning, _ in thought),
                 end_reasons=tuple(item.reason for item in replies),
                 prompt_tokens=len(prompt),
                 new_tokens=tuple(len(item.tokens) for item in replies),
@@ -301,6 +303,13 @@ class _Collected:
             )
             self._generated[index] = answer
             self._done(index, answer)
+
+    def _split(self, text: str, request: Generate, prompt: np.ndarray) -> tuple[str, str]:
+        """A chat reply's reasoning and the reply proper; some templates open the reasoning in the prompt."""
+        if isinstance(request.prompt, str):
+            return "", text
+        end = self._tokenizer.decode([int(token) for token in prompt[-16:]]).rstrip()
+        return split_reasoning(text, opened=any(end.endswith(start) for start, _ in TAGS))
 
     def generated(self) -> list[Generated]:
         return [answer for answer in self._generated if answer is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -40,6 +41,7 @@ class HFEngine:
             context=checkpoint.context.label,
             engine="hf",
             device=device_name(checkpoint.device),
+            chat_template=hashlib.sha256((checkpoint.tokenizer.chat_template or "").encode()).hexdigest()[:8],
             versions={"torch": torch.__version__, "transformers": transformers.__version__},
         )
 

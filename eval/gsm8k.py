@@ -1,0 +1,120 @@
+"""GSM8K: 1,319 grade-school word problems (Cobbe et al. 2021).
+
+python eval/gsm8k.py -c Qwen/Qwen-7B                    8-shot, from the hub
+python eval/gsm8k.py -c Qwen/Qwen-7B-Chat --chat        0-shot; --shots 4 puts four examples in the turn
+python eval/gsm8k.py -c Qwen/Qwen-7B -d DIR             DIR holds train.jsonl and test.jsonl
+python eval/gsm8k.py -c demo                            the embedded demonstration, in seconds
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Sequence
+
+from harness import arguments, data, free_text, metrics, runner
+from harness.data import MathProblem
+from harness.extract import numbers
+from harness.schema import Benchmark, Generate, Generated, InputError, Metric, Sample, Score, Scored
+
+# Rows of train.jsonl that serve as shots, in this order.
+BASE_SHOTS = (4997, 4280, 3996, 1344, 6011, 328, 3809, 2053)
+CHAT_SHOTS = (7364, 1708, 669, 6724)
+STOP = ("\n\n", "Question:")
+
+
+def worked(problem: MathProblem) -> str:
+    """A shot: the question and its solution, without the calculator's marks, ending in "The answer is N"."""
+    solution = re.sub(r"<<.*?>>", "", problem.answer)
+    solution = re.sub(r"\n#### *(.*)$", r"\nThe answer is \1", solution.rstrip())
+    return f"Question: {problem.question}\nLet's think step by step\n{solution}\n"
+
+
+def shots(train: Sequence[MathProblem], rows: Sequence[int], count: int) -> list[str]:
+    """The first `count` of the protocol's shots. A data set too small to have those rows (the demonstration) gives its
+    first ones. Raises InputError for more shots than the protocol has."""
+    if count > len(rows):
+        raise InputError(f"--shots {count} is more than the {len(rows)} examples of this protocol; ask for fewer")
+    if max(rows) >= len(train):
+        rows = range(min(len(rows), len(train)))
+    return [worked(train[row]) for row in list(rows)[:count]]
+
+
+def base(args: argparse.Namespace, problems: data.Gsm8k) -> Callable[[MathProblem], Generate]:
+    """Raw text to be continued: eight worked problems and the question. `qwen2023` cuts nothing."""
+    examples = tuple(f"{shot}\n" for shot in shots(problems.train, BASE_SHOTS, args.shots))
+    overflow = "none" if args.recipe == "qwen2023" else "drop_shots"
+
+    def ask(problem: MathProblem) -> Generate:
+        question = f"Question: {problem.question}\nLet's think step by step\n"
+        return Generate(question, args.max_new_tokens, examples, overflow, STOP, key=f"gsm8k/{problem.index}")
+
+    return ask
+
+
+def chat(args: argparse.Namespace, problems: data.Gsm8k) -> Callable[[MathProblem], Generate]:
+    """One user turn: the bare question, or worked problems before it."""
+    examples = [shot.removesuffix("\n") for shot in shots(problems.train, CHAT_SHOTS, args.shots)]
+
+    def ask(problem: MathProblem) -> Generate:
+        turn = problem.question
+        if examples:
+            turn = "\n\n".join([*examples, f"Question: {turn}\nLet's think step by step"])
+        return free_text.chat(args, turn, f"gsm8k/{problem.index}")
+
+    return ask
+
+
+def score(recipe: str, mode: str) -> Callable[[Sample, Generated], Score]:
+    """Reads the number of a reply. `default`: the last number; `strict`: the one after "The answer is"."""
+
+    def judge(sample: Sample, reply: Generated) -> Score:
+        text, target = reply.texts[0], sample.target
+        gold = numbers.gold(target)
+        if recipe == "qwen2023" and mode == "base":
+            answer: object = numbers.gsm8k_2023(text)
+            correct = numbers.gsm8k_2023_correct(text, target)
+        elif recipe == "qwen2023":
+            answer = numbers.gsm8k_chat_2023(text)
+            correct = numbers.gsm8k_chat_2023_correct(text, target)
+        else:
+            answer = numbers.number(text)
+            correct = answer == gold
+        stats = {
+            "correct": float(correct),
+            "strict": float(numbers.strict_number(text) == gold),
+            "invalid": float(answer is None),
+            **free_text.endings(reply),
+        }
+        return Score(stats, None if answer is None else str(answer))
+
+    return judge
+
+
+def measure(scored: Sequence[Scored]) -> list[Metric]:
+    """Accuracy, strict accuracy, and the shares of replies without a number and of replies cut by their length."""
+    names = {"acc": "correct", "acc_strict": "strict", "invalid": "invalid"}
+    shares = [metrics.share(name, "all", [item.score.stats[stat] for item in scored]) for name, stat in names.items()]
+    return [*shares, free_text.cut_share(scored)]
+
+
+def build(args: argparse.Namespace) -> Benchmark:
+    problems = data.gsm8k(arguments.source(args, "gsm8k"))
+    mode = arguments.mode(args)
+    ask = (chat if mode == "chat" else base)(args, problems)
+    return Benchmark(
+        name="gsm8k",
+        version=1,
+        recipe=args.recipe,
+        mode=mode,
+        shots=args.shots,
+        samples=[Sample(str(problem.index), ask(problem), problem.answer) for problem in problems.test],
+        score=score(args.recipe, mode),
+        metrics=measure,
+        signature={**free_text.signature(args), "data": data.content_hash((*problems.train, *problems.test))},
+        remarks=free_text.remarks,
+    )
+
+
+if __name__ == "__main__":
+    runner.main(arguments.parser(__doc__, {"base": 8, "chat": 0}, generates=("base", "chat")), build)

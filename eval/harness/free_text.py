@@ -1,0 +1,63 @@
+"""What the benchmarks of generated text have in common: conversations, the fields that name them, how replies ended."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Sequence
+
+from harness import arguments, metrics
+from harness.schema import Generate, Generated, Message, Metric, Scored
+
+LONG_SHARE = 0.01  # of texts cut by their length, above which a reader must be told
+
+
+def chat(args: argparse.Namespace, turn: str, key: str) -> Generate:
+    """One user turn as a request, with the run's system text, reply length and thinking mode."""
+    messages: tuple[Message, ...] = ({"role": "user", "content": turn},)
+    if args.system_prompt is not None:
+        messages = ({"role": "system", "content": args.system_prompt}, *messages)
+    options = {} if args.thinking == "auto" else {"enable_thinking": args.thinking == "on"}
+    return Generate(messages, args.max_new_tokens, key=key, chat_options=options)
+
+
+def signature(args: argparse.Namespace) -> dict[str, str]:
+    """The signature's fields for generated text: reply length and, in chat, the system text and the thinking mode."""
+    fields = {"max": str(args.max_new_tokens)}
+    if arguments.mode(args) == "chat":
+        system = args.system_prompt
+        fields["system"] = "own" if system is None else hashlib.sha256(system.encode()).hexdigest()[:8]
+        fields["thinking"] = args.thinking
+    return fields
+
+
+def endings(answer: Generated) -> dict[str, float]:
+    """Statistics of how an item's texts ended: how many, and how many were cut by their length or lost prompt."""
+    return {
+        "texts": float(len(answer.texts)),
+        "cut": float(sum(reason == "length" for reason in answer.end_reasons)),
+        "truncated": float(answer.truncated),
+    }
+
+
+def cut_share(scored: Sequence[Scored]) -> Metric:
+    """The share of texts that were cut by their length, in percent."""
+    cut = sum(item.score.stats["cut"] for item in scored)
+    texts = int(sum(item.score.stats["texts"] for item in scored))
+    low, high = metrics.wilson(cut, texts)
+    return Metric("cut_by_length", "all", 100 * cut / texts if texts else 0.0, 100 * low, 100 * high, texts)
+
+
+def remarks(scored: Sequence[Scored]) -> list[str]:
+    """Warns of replies cut by their length (above 1%) and of prompts that did not fit."""
+    lines = []
+    cut, texts = (sum(item.score.stats[name] for item in scored) for name in ("cut", "texts"))
+    if cut > LONG_SHARE * texts:
+        lines.append(
+            f"warning: {cut:.0f} of {texts:.0f} replies were cut by their length; a larger --max-new-tokens may change "
+            "the score"
+        )
+    truncated = sum(item.score.stats["truncated"] for item in scored)
+    if truncated:
+        lines.append(f"{truncated:.0f} of {len(scored)} prompts lost their beginning to the context limit")
+    return lines

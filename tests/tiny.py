@@ -15,6 +15,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+# Threads that wait for each other over matrices this small treble the time of the tests on a busy machine.
+torch.set_num_threads(1)
+
 # Beyond the 256 single bytes: every prefix of these becomes a token, so that merges lead to each.
 WORDS = (
     " the", " and", " of", "ing", " is", " A", " B", " C", " D", "Question", "Answer", ":", "\n\n", ". ", " number",

@@ -3,6 +3,7 @@
 python eval/ceval.py -c Qwen/Qwen-7B                 scores the validation questions, from the hub
 python eval/ceval.py -c Qwen/Qwen-7B -d DIR          DIR holds dev/, val/ and test/ with <subject>_<split>.csv
 python eval/ceval.py -c Qwen/Qwen-7B --split test    writes the submission file of the C-Eval site, no score
+python eval/ceval.py -c Qwen/Qwen-7B-Chat --chat     0-shot, the letter is read from the reply
 python eval/ceval.py -c demo                         the embedded demonstration, in seconds
 """
 
@@ -11,32 +12,56 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from harness import arguments, data, multiple_choice, runner, store
-from harness.schema import Benchmark, Scored
+from harness import arguments, data, free_text, multiple_choice, prompts, runner, store
+from harness.data import ChoiceRow
+from harness.extract import letters_2023
+from harness.schema import Benchmark, Metric, Scored
+
+
+def turn(row: ChoiceRow) -> str:
+    """The user's turn of the chat protocol."""
+    return f"{row.question}\n\n{prompts.option_lines(row.options)}"
 
 
 def build(args: argparse.Namespace) -> Benchmark:
     chosen = data.choose_subjects("ceval", arguments.subjects(args, "ceval"))
     sets = data.ceval(arguments.source(args, "ceval"), chosen, args.split)
-    scored = args.split == "val"  # the answers of test are not published: they are the site's to score
+    common = {
+        "name": "ceval",
+        "version": 1,
+        "recipe": args.recipe,
+        "shots": args.shots,
+        "partial": args.subjects is not None,
+    }
+    label = {"split": args.split, "avg": "macro", "data": multiple_choice.data_label(sets)}
+    chat = arguments.mode(args) == "chat"
+    measure = (multiple_choice.chat_accuracy if chat else multiple_choice.accuracy)("ceval", headline="macro")
+    if args.split == "test":  # its answers are not published: they are the site's to score
+        measure = no_figures
+    if chat:
+        return Benchmark(
+            **common,
+            mode="chat",
+            samples=multiple_choice.chat_samples(args, "ceval", sets, turn),
+            score=multiple_choice.chat_score(sets, args.recipe, letters_2023.ceval_2023),
+            metrics=measure,
+            signature={**free_text.signature(args), **label},
+            remarks=free_text.remarks,
+        )
     return Benchmark(
-        name="ceval",
-        version=1,
-        recipe=args.recipe,
+        **common,
         mode="base",
-        shots=args.shots,
         samples=multiple_choice.samples(sets, args.shots, multiple_choice.ask_in_chinese(args.recipe)),
         score=multiple_choice.score(args.recipe),
-        metrics=multiple_choice.accuracy("ceval", headline="macro") if scored else lambda _: [],
-        signature={
-            "split": args.split,
-            "select": "logprob",
-            "avg": "macro",
-            "data": multiple_choice.data_label(sets),
-        },
-        partial=args.subjects is not None,
+        metrics=measure,
+        signature={"select": "logprob", **label},
         remarks=multiple_choice.remarks,
     )
+
+
+def no_figures(scored: Sequence[Scored]) -> list[Metric]:
+    """Nothing can be said of questions whose answers are secret."""
+    return []
 
 
 def submission(args: argparse.Namespace, run_id: str, scored: Sequence[Scored]) -> list[str]:
@@ -52,6 +77,6 @@ def submission(args: argparse.Namespace, run_id: str, scored: Sequence[Scored]) 
 
 
 if __name__ == "__main__":
-    parser = arguments.parser(__doc__, {"base": 5}, subjects=True)
+    parser = arguments.parser(__doc__, {"base": 5, "chat": 0}, generates=("chat",), subjects=True)
     parser.add_argument("--split", choices=("val", "test"), default="val", help="val is scored, test is submitted")
     runner.main(parser, build, submission)

@@ -2,6 +2,7 @@
 
 python eval/mmlu.py -c Qwen/Qwen-7B            from the hub
 python eval/mmlu.py -c Qwen/Qwen-7B -d DIR     DIR holds dev/<subject>_dev.csv and test/<subject>_test.csv
+python eval/mmlu.py -c Qwen/Qwen-7B-Chat --chat     0-shot, the letter is read from the reply
 python eval/mmlu.py -c demo                    the embedded demonstration, in seconds
 """
 
@@ -10,11 +11,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from harness import arguments, data, multiple_choice, prompts, runner
+from harness import arguments, data, free_text, multiple_choice, prompts, runner
 from harness.data import ChoiceRow
+from harness.extract import letters_2023
 from harness.schema import Benchmark, Choose
 
 HEADER = "The following are multiple choice questions (with answers) about {subject}.\n\n"
+CHAT_HEADER = (
+    "The following is a multiple-choice question. Please choose the most suitable one among A, B, C and D as the answer "
+    "to this question.\n\n"
+)
 OPTIONS = (" A", " B", " C", " D")
 CUT = 2047  # tokens of the prompt that the 2023 script kept
 
@@ -39,23 +45,42 @@ def ask(recipe: str) -> multiple_choice.Ask:
     return request
 
 
+def turn(row: ChoiceRow) -> str:
+    """The user's turn of the chat protocol."""
+    return f"{CHAT_HEADER}{row.question}\n{prompts.option_lines(row.options)}"
+
+
 def build(args: argparse.Namespace) -> Benchmark:
     chosen = data.choose_subjects("mmlu", arguments.subjects(args, "mmlu"))
     sets = data.mmlu(arguments.source(args, "mmlu"), chosen)
+    common = {
+        "name": "mmlu",
+        "version": 1,
+        "recipe": args.recipe,
+        "shots": args.shots,
+        "partial": args.subjects is not None,
+    }
+    label = {"avg": "micro", "data": multiple_choice.data_label(sets)}
+    if arguments.mode(args) == "chat":
+        return Benchmark(
+            **common,
+            mode="chat",
+            samples=multiple_choice.chat_samples(args, "mmlu", sets, turn),
+            score=multiple_choice.chat_score(sets, args.recipe, letters_2023.mmlu_2023),
+            metrics=multiple_choice.chat_accuracy("mmlu", headline="micro"),
+            signature={**free_text.signature(args), **label},
+            remarks=free_text.remarks,
+        )
     return Benchmark(
-        name="mmlu",
-        version=1,
-        recipe=args.recipe,
+        **common,
         mode="base",
-        shots=args.shots,
         samples=multiple_choice.samples(sets, args.shots, ask(args.recipe)),
         score=multiple_choice.score(args.recipe),
         metrics=multiple_choice.accuracy("mmlu", headline="micro"),
-        signature={"select": "logprob", "avg": "micro", "data": multiple_choice.data_label(sets)},
-        partial=args.subjects is not None,
+        signature={"select": "logprob", **label},
         remarks=multiple_choice.remarks,
     )
 
 
 if __name__ == "__main__":
-    runner.main(arguments.parser(__doc__, {"base": 5}, subjects=True), build)
+    runner.main(arguments.parser(__doc__, {"base": 5, "chat": 0}, generates=("chat",), subjects=True), build)

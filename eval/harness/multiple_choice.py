@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from harness import data, metrics, prompts
+from harness import data, free_text, metrics, prompts
 from harness.data import LETTERS, ChoiceRow, ChoiceSet
-from harness.schema import Choose, Chosen, Metric, Sample, Score, Scored
+from harness.schema import Choose, Chosen, Generated, InputError, Metric, Sample, Score, Scored
 
 # Two best options closer than this (natural-log probability) are a tie: float32 arithmetic in another order of
 # summation can swap them.
@@ -107,16 +108,67 @@ def score(recipe: str) -> Callable[[Sample, Chosen], Score]:
 def accuracy(benchmark: str, headline: str) -> Callable[[Sequence[Scored]], list[Metric]]:
     """Accuracy over all items (headline "micro" or "macro"), by category and by subject, and the shares of items that
     are ties, that lost shots to the context limit and that lost more than that, in percent."""
+    extras = {"ties": "tie", "shots_dropped": "shots_dropped", "truncated": "truncated"}
+    return _accuracy_and(benchmark, headline, extras, lambda scored: [])
+
+
+def chat_accuracy(benchmark: str, headline: str) -> Callable[[Sequence[Scored]], list[Metric]]:
+    """Accuracy as above, and the shares of replies that name no letter and that were cut by their length."""
+    return _accuracy_and(benchmark, headline, {"invalid": "invalid"}, lambda scored: [free_text.cut_share(scored)])
+
+
+def _accuracy_and(
+    benchmark: str, headline: str, shares: Mapping[str, str], more: Callable[[Sequence[Scored]], list[Metric]]
+) -> Callable[[Sequence[Scored]], list[Metric]]:
     groups = categories(benchmark)
 
     def measure(scored: Sequence[Scored]) -> list[Metric]:
-        def of_all(name: str, stat: str) -> Metric:
-            return metrics.share(name, "all", [item.score.stats[stat] for item in scored])
-
-        extras = [of_all("ties", "tie"), of_all("shots_dropped", "shots_dropped"), of_all("truncated", "truncated")]
-        return metrics.accuracy_table(scored, groups, headline) + extras
+        table = metrics.accuracy_table(scored, groups, headline)
+        for name, stat in shares.items():
+            table.append(metrics.share(name, "all", [item.score.stats[stat] for item in scored]))
+        return table + more(scored)
 
     return measure
+
+
+def chat_samples(
+    args: argparse.Namespace, benchmark: str, sets: Mapping[str, ChoiceSet], turn: Callable[[ChoiceRow], str]
+) -> list[Sample]:
+    """One conversation of one turn a test row. Raises InputError for --shots: the chat protocols have none."""
+    if args.shots:
+        raise InputError(
+            "the chat protocol is 0-shot; leave --shots out, or leave --chat out for the few-shot protocol"
+        )
+    return [
+        Sample(f"{subject}/{row.index}", free_text.chat(args, turn(row), f"{benchmark}/{subject}/{row.index}"),
+               row.answer, subject, row.id)
+        for subject, rows in sets.items()
+        for row in rows.test
+    ]  # fmt: skip
+
+
+def chat_score(
+    sets: Mapping[str, ChoiceSet], recipe: str, read_2023: Callable[[str, str, Sequence[str]], str]
+) -> Callable[[Sample, Generated], Score]:
+    """Reads the letter of a reply: by the rules of 2023, which always find one, or by ours, which may find none."""
+    rows = {f"{subject}/{row.index}": row for subject, rows in sets.items() for row in rows.test}
+
+    def judge(sample: Sample, reply: Generated) -> Score:
+        row, text = rows[sample.id], reply.texts[0]
+        if recipe == "qwen2023":
+            answer: str | None = read_2023(text, row.question, row.options)
+        else:
+            from harness.extract import letters
+
+            answer = letters.letter(text, row.options)
+        stats = {
+            "correct": float(answer == sample.target),
+            "invalid": float(answer is None),
+            **free_text.endings(reply),
+        }
+        return Score(stats, answer)
+
+    return judge
 
 
 def remarks(scored: Sequence[Scored]) -> list[str]:

@@ -56,12 +56,12 @@ def gsm8k_chat_2023(reply: str) -> str | None:
 
 def gsm8k_chat_2023_correct(reply: str, answer: str) -> bool:
     """Whether the chat answer under `qwen2023` is within 1e-4 of the number that the same pattern finds in the gold text."""
-    values = [_signed_literal_2023(gsm8k_chat_2023(text)) for text in (reply, answer)]
-    return None not in values and abs(values[0] - values[1]) <= TOLERANCE_2023
+    found, expected = (_signed_literal_2023(gsm8k_chat_2023(text) or "") for text in (reply, answer))
+    return found is not None and expected is not None and abs(found - expected) <= TOLERANCE_2023
 
 
-def _signed_literal_2023(text: str | None) -> Decimal | None:
-    value = None if text is None else _literal_2023(text.removeprefix("-"))
+def _signed_literal_2023(text: str) -> Decimal | None:
+    value = _literal_2023(text.removeprefix("-"))
     return -value if value is not None and text.startswith("-") else value
 
 

@@ -12,7 +12,7 @@ from .settings import Settings
 _STAGE = "/proc"  # where the new root is built: it always exists and no file that we show lies below it
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _SAFE = linux.MS_NOSUID | linux.MS_NODEV
-_MOUNT_FLAGS = 0x40F  # those a statvfs reports with the same value as mount(2): ro, nosuid, nodev, noexec, noatime
+_MOUNT_FLAGS = 0xF  # ro, nosuid, nodev, noexec: the same in statvfs(2) and mount(2)
 TMP_BYTES = 32 << 20
 TMP_FILES = 1024
 

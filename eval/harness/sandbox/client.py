@@ -1,0 +1,127 @@
+"""The harness's end of a zygote: starts it, hands it work, closes it. One thread at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .inside.bubblewrap import ENVIRONMENT
+from .inside.settings import Budget, Settings
+from .inside.wire import pack
+
+_CODE = Path(__file__).resolve().parent
+_START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from inside.zygote import main; main()"
+_LENGTH = struct.Struct("<II")
+_START_SECONDS = 60.0
+_GRACE_SECONDS = 60.0  # beyond a program's wall time until its zygote counts as lost
+_PASSED_ON = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")  # without them some interpreters do not start
+
+
+class ZygoteError(Exception):
+    """A zygote cannot be started or has gone; the text says why."""
+
+
+class Zygote:
+    """A process that isolates itself once and forks a process for each program. ZygoteError when it cannot be."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.control, theirs = socket.socketpair()
+        environment = {**ENVIRONMENT, **{name: os.environ[name] for name in _PASSED_ON if name in os.environ}}
+        arguments = ["-s", "-S", "-B", "-X", "utf8", "-c", _START, str(_CODE), str(os.getpid())]
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, *arguments],
+                stdin=theirs,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+                cwd="/",
+                start_new_session=True,  # Ctrl-C is the harness's to handle
+            )
+        except OSError as error:
+            self.control.close()
+            raise ZygoteError(f"{sys.executable}: {error.strerror}") from error
+        finally:
+            theirs.close()
+        try:
+            self._send(asdict(settings), [], _START_SECONDS)
+        except ZygoteError:
+            self.close()
+            raise
+
+    def await_ready(self) -> None:
+        """Waits until it is isolated. ZygoteError when it cannot be."""
+        try:
+            reply, _ = self._receive()
+        except ZygoteError:
+            self.close()
+            raise
+        if not reply["ready"]:
+            self.close()
+            raise ZygoteError(reply["detail"])
+
+    def ask(self, kind: str, budget: Budget, payloads: list[dict[str, Any]]) -> tuple[dict[str, Any], bytes]:
+        """Its answer to one program: status, detail, CPU seconds, and a snippet's message. ZygoteError when it is lost."""
+        with contextlib.ExitStack() as stack:
+            files = [stack.enter_context(_payload(payload)) for payload in payloads]
+            request = {"kind": kind, "budget": asdict(budget)}
+            self._send(request, [file.fileno() for file in files], budget.wall_seconds + _GRACE_SECONDS)
+        return self._receive()
+
+    def close(self) -> None:
+        """Ends it and everything it runs; can be called from another thread and more than once."""
+        with contextlib.suppress(OSError):
+            self.control.shutdown(socket.SHUT_RDWR)
+        try:
+            self.process.wait(timeout=10.0)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.control.close()
+
+    def _send(self, message: dict[str, Any], files: list[int], timeout: float) -> None:
+        text = json.dumps(message).encode("ascii")
+        data = _LENGTH.pack(len(text), 0) + text
+        try:
+            self.control.settimeout(timeout)
+            sent = socket.send_fds(self.control, [data], files) if files else 0
+            self.control.sendall(data[sent:])
+        except OSError as error:
+            raise ZygoteError(f"a sandbox process is lost: {error}") from error
+
+    def _receive(self) -> tuple[dict[str, Any], bytes]:
+        try:
+            length, extra = _LENGTH.unpack(self._exactly(_LENGTH.size))
+            return json.loads(self._exactly(length)), self._exactly(extra)
+        except (OSError, ValueError) as error:
+            raise ZygoteError(f"a sandbox process is lost: {error}") from error
+
+    def _exactly(self, count: int) -> bytes:
+        data = bytearray()
+        while len(data) < count:
+            piece = self.control.recv(min(count - len(data), 1 << 20))
+            if not piece:
+                raise ZygoteError("a sandbox process has ended")
+            data += piece
+        return bytes(data)
+
+
+def _payload(value: dict[str, Any]) -> Any:
+    """An open file without a name that holds a plain value, read from its start."""
+    data = pack(value)
+    if hasattr(os, "memfd_create"):
+        file = os.fdopen(os.memfd_create("payload"), "w+b")
+    else:
+        file = tempfile.TemporaryFile()
+    file.write(data)
+    file.seek(0)
+    return file

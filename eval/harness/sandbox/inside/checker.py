@@ -1,0 +1,175 @@
+"""The process that runs a task's test and alone writes the verdict. The candidate is in another one, behind a pipe.
+
+The test is the benchmark's own text. What the candidate sends is read as plain values (wire.py), so that none of its
+objects, classes or patches ever meets a comparison here.
+"""
+
+from __future__ import annotations
+
+import builtins
+import json
+import os
+from typing import Any, NoReturn
+
+from .role import TEXT, describe
+from .settings import INPUT, OUTPUT, PAYLOAD, VERDICT
+from .wire import WireError, pack, read_all, read_message, unpack, write_message
+
+
+class Gone(BaseException):
+    """The candidate's process has ended or closed its pipe. No Exception, so that no test can swallow it."""
+
+
+class Unfit(BaseException):
+    """What crossed, or was to cross, is no plain value."""
+
+
+class CandidateError(Exception):
+    """An exception of the candidate's own type."""
+
+
+def run() -> None:
+    """Judges the task that PAYLOAD holds and writes the verdict: {"status": ..., "detail": ...}."""
+    task = unpack(read_all(PAYLOAD))
+    os.close(PAYLOAD)
+    status, detail = judge(task["context"], task["test"], task["entry_point"])
+    verdict = json.dumps({"status": status, "detail": detail[: 2 * TEXT]}).encode("ascii")
+    while verdict:
+        verdict = verdict[os.write(VERDICT, verdict) :]
+
+
+def judge(context: str, test: str, entry_point: str) -> tuple[str, str]:
+    """Status ("passed", "failed", "gone": the candidate's process ended, "broken": the task itself is unfit) and why."""
+    try:
+        names: dict[str, Any] = {"__name__": "test"}
+        exec(compile(context, "<context>", "exec", dont_inherit=True), names)
+        code = compile(test, "<test>", "exec", dont_inherit=True)
+        names[entry_point] = call
+        exec(code, names)
+        check = names["check"]
+    except BaseException as error:
+        return "broken", "the test itself: {}: {}".format(*describe(error))
+    try:
+        _expect("loaded", _next())
+    except Gone:
+        return "gone", "while its module was loaded"
+    except Unfit as error:
+        return "failed", str(error)
+    except BaseException as error:
+        return "failed", _told(error)
+    try:
+        check(call)
+    except Gone:
+        return "gone", "during a call"
+    except Unfit as error:
+        return "failed", str(error)
+    except BaseException as error:
+        return "failed", _told(error) + _place(error, test)
+    return "passed", ""
+
+
+def call(*args: Any, **kwargs: Any) -> Any:
+    """The candidate's function, as the test sees it: plain values in, a plain value out, and its changes of the
+    arguments made here too. Raises what it raised: the language's own exceptions as such, others as CandidateError."""
+    try:
+        request = pack((args, kwargs))
+    except WireError as error:
+        raise Unfit(f"the test passes {error}: it would need the candidate in its own process") from error
+    try:
+        write_message(OUTPUT, request)
+    except OSError as error:
+        raise Gone from error
+    reply = _next()
+    _expect("value", reply)
+    if len(reply) != 3:
+        raise Unfit("an answer of unknown form")
+    _, value, changed = reply
+    if changed is not None:
+        try:
+            for old, new in zip((args, kwargs), changed, strict=True):
+                _change(old, new)
+        except (TypeError, ValueError) as error:
+            raise Unfit("an answer of unknown form") from error
+    return value
+
+
+def _next() -> tuple[Any, ...]:
+    try:
+        message = read_message(INPUT)
+        reply = None if message is None else unpack(message)
+    except WireError as error:
+        raise Unfit(f"the candidate sent {error}") from error
+    except OSError as error:
+        raise Gone from error
+    if message is None:
+        raise Gone
+    if type(reply) is not tuple or not reply:
+        raise Unfit("an answer of unknown form")
+    return reply
+
+
+def _expect(kind: str, reply: tuple[Any, ...]) -> None:
+    """Raises what a reply of another kind stands for."""
+    if reply[0] == kind and type(reply[0]) is str:
+        return
+    if reply[0] == "error" and [type(part) for part in reply] == [str, str, str]:
+        _raise(reply[1], reply[2])
+    if reply[0] == "unfit" and [type(part) for part in reply] == [str, str]:
+        raise Unfit(f"the candidate returned {reply[1][:TEXT]}")
+    raise Unfit("an answer of unknown form")
+
+
+def _raise(name: str, text: str) -> NoReturn:
+    kind = getattr(builtins, name, None)
+    if isinstance(kind, type) and issubclass(kind, Exception):
+        try:
+            error = kind(text)
+        except TypeError:  # UnicodeDecodeError and others want more than a text
+            raise CandidateError(f"{name}: {text}") from None
+        raise error
+    raise CandidateError(f"{name}: {text}")
+
+
+def _change(old: Any, new: Any) -> None:
+    """Makes the mutable values in `old` equal to those of `new`, keeping the objects that are there."""
+    if type(old) is tuple and type(new) is tuple:
+        for before, after in zip(old, new, strict=True):
+            _change(before, after)
+    elif type(old) is list and type(new) is list:
+        merged = [_merged(before, after) for before, after in zip(old, new, strict=False)]
+        old[:] = merged + new[len(old) :]
+    elif type(old) is dict and type(new) is dict:
+        merged = {key: _merged(old[key], after) if key in old else after for key, after in new.items()}
+        old.clear()
+        old.update(merged)
+    elif type(old) is set and type(new) is set:
+        old.clear()
+        old.update(new)
+    elif type(old) is bytearray and type(new) is bytearray:
+        old[:] = new
+
+
+def _merged(before: Any, after: Any) -> Any:
+    if type(before) is type(after) and type(before) in (list, dict, set, bytearray):
+        _change(before, after)
+        return before
+    return after
+
+
+def _told(error: BaseException) -> str:
+    name, text = describe(error)
+    if type(error) is KeyError and error.args:
+        text = str(error.args[0])  # its own text would be quoted twice
+    told = text if type(error) is CandidateError else f"{name}: {text}"
+    return told.rstrip(": ")
+
+
+def _place(error: BaseException, test: str) -> str:
+    """The line of the test at which it stopped, "" where that is not known."""
+    line = 0
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == "<test>":
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f" at: {test.split("\n")[line - 1].strip()[:TEXT]}" if line else ""

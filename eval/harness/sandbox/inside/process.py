@@ -1,0 +1,241 @@
+"""Starts a role (candidate, checker, snippet) in a process of its own, and ends it with everything it started."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NoReturn
+
+from . import bubblewrap, candidate, checker, limits, linux, namespaces, snippet
+from .role import ENDED, ENDED_FORM, FAILED, STARTED, STARTED_FORM, TEXT, lock
+from .settings import STATUS, Budget, Settings
+
+_ROLES = {"candidate": candidate.run, "checker": checker.run, "snippet": snippet.run}
+_RULESET, _LAST = 8, 256  # Landlock's rules lie beside a role's files; a zygote has no file beyond _LAST
+_UID_STEP = {"candidate": 0, "snippet": 0, "checker": 1}
+_INIT_STEP = 2
+
+
+class SetupError(Exception):
+    """A process could not be isolated as promised; nothing untrusted ran in it."""
+
+
+@dataclass(frozen=True)
+class World:
+    """What all processes of a zygote share: how they are isolated, and Landlock's rules as a file descriptor."""
+
+    settings: Settings
+    ruleset: int | None = None
+
+
+class Child:
+    """A role's process. `status` becomes readable when it has something to tell; then call `listen`."""
+
+    def __init__(self, pid: int, status: socket.socket, direct: bool) -> None:
+        self.pid = pid  # of the process to kill: the role's own, or the one that it cannot outlive
+        self.status = status
+        self.open = True
+        self.role_pid = pid if direct else None
+        self.ended: tuple[int, float] | None = None  # wait status, CPU seconds
+        self._records = bytearray()
+        self._started_at: float | None = None
+
+    def listen(self) -> None:
+        """Takes what the process tells of itself. SetupError when it could not be isolated."""
+        with contextlib.suppress(BlockingIOError):
+            data, ancillary, _, _ = self.status.recvmsg(4096, socket.CMSG_SPACE(12))
+            self._records += data
+            self.open = bool(data)
+            for level, kind, value in ancillary:
+                # the kernel says who wrote, as seen from here: the process in its own process namespace
+                if data[:1] == STARTED and (level, kind) == (socket.SOL_SOCKET, getattr(socket, "SCM_CREDENTIALS", -1)):
+                    self.role_pid = struct.unpack("3i", value[:12])[0]
+        if self._records[:1] == STARTED and len(self._records) > STARTED_FORM.size:
+            self._started_at = STARTED_FORM.unpack_from(self._records, 1)[0]
+            del self._records[: 1 + STARTED_FORM.size]
+        if self._records[:1] == ENDED and len(self._records) > ENDED_FORM.size:
+            self.ended = ENDED_FORM.unpack_from(self._records, 1)
+        if self._records[:1] == FAILED and b"\n" in self._records:
+            raise SetupError(self._records[1:].partition(b"\n")[0].decode("utf-8", "replace"))
+        if not self.open and self._started_at is None:
+            raise SetupError("the process ended before it was isolated")
+
+    def cpu(self) -> float:
+        """CPU seconds used since start-up, as far as is known."""
+        used = None
+        if self.ended is not None:
+            used = self.ended[1]
+        elif self.role_pid is not None and sys.platform == "linux":
+            used = linux.cpu_seconds(self.role_pid)
+        return max(0.0, (used or 0.0) - (self._started_at or 0.0))
+
+    def await_end(self, seconds: float) -> None:
+        """Gives the process some time to end by itself and notes how it did."""
+        deadline = time.monotonic() + seconds
+        while self.ended is None and time.monotonic() < deadline:
+            if self.open:
+                self.status.settimeout(max(0.001, deadline - time.monotonic()))
+                with contextlib.suppress(TimeoutError):
+                    self.listen()
+            if not self.open and self.ended is None and not self._reap(os.WNOHANG):
+                time.sleep(0.002)
+
+    def end(self) -> None:
+        """Kills the process and all it started, and waits until none is left."""
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            self._reap(0)
+        self.status.close()
+
+    def _reap(self, options: int) -> bool:
+        if self.pid:
+            pid, status, usage = os.wait4(self.pid, options)
+            if pid == 0:
+                return False
+            self.pid = 0
+            if self.ended is None:
+                self.ended = (status, usage.ru_utime + usage.ru_stime)
+        return True
+
+
+def start(world: World, role: str, budget: Budget, files: Mapping[int, int]) -> Child:
+    """Starts a role with its files (number there -> number here; these are closed here). OSError when it cannot."""
+    ours, theirs = socket.socketpair()
+    if hasattr(socket, "SO_PASSCRED"):
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    ours.setblocking(False)
+    settings = world.settings
+    parent = os.getpid()
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _begin(world, role, budget, {**files, STATUS: theirs.fileno()}, parent)
+    finally:
+        theirs.close()
+        for fd in files.values():
+            os.close(fd)
+    direct = settings.mode in ("landlock", "limits") or (settings.mode == "namespaces" and role == "checker")
+    return Child(pid, ours, direct)
+
+
+def _begin(world: World, role: str, budget: Budget, files: dict[int, int], parent: int) -> NoReturn:
+    """The new process: its files to their places, then the role, behind an init of its own where there are namespaces."""
+    settings = world.settings
+    try:
+        if world.ruleset is not None:
+            files[_RULESET] = world.ruleset
+        _place(files)
+        os.setsid()
+        ruleset = _RULESET if world.ruleset is not None else None
+        uid = _uid(settings, role)
+        if settings.mode == "bubblewrap":
+            linux.die_with_parent(parent)
+            command = bubblewrap.command(settings, role, budget, uid)
+            os.execv(command[0], command)
+        if settings.mode == "namespaces" and role != "checker":
+            # the checker runs trusted text; it stays in the zygote's namespaces, which the candidate has left
+            namespaces.private_tmp()
+            pid = os.fork()
+            if pid:
+                _init(settings, pid)
+            parent = 1
+        lock(settings, budget, uid, parent, ruleset)
+    except BaseException as error:
+        _fail(error)
+    _run(role)
+
+
+def _uid(settings: Settings, role: str) -> int | None:
+    if settings.uid is None or settings.uid == limits.NOBODY:
+        return settings.uid
+    return settings.uid + _UID_STEP[role]
+
+
+def _place(files: Mapping[int, int]) -> None:
+    """Moves files to their numbers and closes every other one but the first three, which are /dev/null."""
+    moved = {target: fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for target, fd in files.items()}
+    for target, fd in moved.items():
+        os.dup2(fd, target)
+    for number in range(3, max(moved)):
+        if number not in moved:
+            with contextlib.suppress(OSError):
+                os.close(number)
+    os.closerange(max(moved) + 1, _LAST)
+
+
+def _init(settings: Settings, role_pid: int) -> NoReturn:
+    """The first process of a process namespace: waits for the role, tells how it ended, and takes all others along."""
+    try:
+        os.closerange(3, STATUS)
+        os.closerange(STATUS + 1, _LAST)
+        uid = settings.uid
+        limits.become(uid if uid is None or uid == limits.NOBODY else uid + _INIT_STEP)
+        if settings.user_namespace:
+            linux.drop_capabilities()
+        linux.prctl(linux.PR_SET_DUMPABLE, 0)
+        while True:
+            pid, status, usage = os.wait3(0)
+            if pid == role_pid:
+                os.write(STATUS, ENDED + ENDED_FORM.pack(status, usage.ru_utime + usage.ru_stime))
+                break
+    finally:
+        os._exit(0)
+
+
+def _fail(error: BaseException) -> NoReturn:
+    with contextlib.suppress(OSError):
+        text = f"{type(error).__name__}: {error}"[:TEXT].replace("\n", " ")
+        os.write(STATUS, FAILED + text.encode("utf-8", "replace") + b"\n")
+    os._exit(1)
+
+
+def _run(role: str) -> NoReturn:
+    try:
+        _ROLES[role]()
+    finally:
+        os._exit(0)
+
+
+def run_alone(role: str, settings: str, budget: str, uid: str) -> NoReturn:
+    """A role in a fresh interpreter, started by bubblewrap; arguments as JSON."""
+    try:
+        told = Settings.from_json(json.loads(settings))
+        sys.path[:] = list(told.path)
+        preload()
+        lock(told, Budget(**json.loads(budget)), json.loads(uid), None, None)
+    except BaseException as error:
+        _fail(error)
+    _run(role)
+
+
+def preload() -> None:
+    """Imports what solutions import most, so that each program finds it in place at no cost."""
+    import bisect
+    import collections.abc
+    import copy
+    import datetime
+    import decimal
+    import fractions
+    import functools
+    import hashlib
+    import heapq
+    import itertools
+    import math
+    import operator
+    import random
+    import re
+    import statistics
+    import string
+    import typing  # noqa: F401

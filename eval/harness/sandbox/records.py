@@ -1,0 +1,60 @@
+"""What goes into the sandbox and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+CheckStatus = Literal["passed", "failed", "timeout", "infrastructure"]
+RunStatus = Literal["ok", "raised", "died", "timeout", "infrastructure"]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A candidate and its test.
+
+    source: the candidate's whole module (for HumanEval prompt + completion), untrusted. test: the benchmark's text that
+    defines `check(candidate)`. entry_point: the function it is called with. context: trusted text that the test may
+    lean on (for HumanEval the prompt, whose helper functions three tests call); it runs beside the test, never the
+    candidate's version of it.
+    """
+
+    source: str
+    test: str
+    entry_point: str
+    context: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """passed; failed (the detail says why: an exception's type and text, or how the process ended); timeout;
+    infrastructure (the sandbox or the task itself is at fault: no statement about the candidate). cpu_seconds: CPU time
+    of the candidate after start-up."""
+
+    status: CheckStatus
+    detail: str = ""
+    cpu_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """Untrusted code, and trusted code that prepares names for it (tools, inputs)."""
+
+    source: str
+    setup: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a snippet came to. ok, raised (detail: the exception), died (its process ended), timeout, infrastructure.
+
+    value: of the last expression or assignment executed outside functions, None where it is no plain value. state: the
+    variables that are plain values, inputs among them, also after an exception.
+    """
+
+    status: RunStatus
+    value: Any = None
+    state: Mapping[str, Any] = field(default_factory=dict)
+    detail: str = ""
+    cpu_seconds: float = 0.0

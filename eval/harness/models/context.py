@@ -213,9 +213,8 @@ def _rotary_modules(model: PreTrainedModel) -> list[nn.Module]:
     ]
     kind = model.config.model_type
     if not found:
-        raise CheckpointError(
-            f"dynamic NTK needs a rotary model and {kind} has no rotary module; use --dynamic-ntk off"
-        )
+        why = f"{kind} has no rotary module with one table of frequencies"
+        raise CheckpointError(f"dynamic NTK cannot be applied: {why}; use --dynamic-ntk off")
     for module in found:
         if getattr(module, "rope_type", None) in _SELF_ADJUSTING:
             raise CheckpointError(

@@ -47,7 +47,8 @@ def base(args: argparse.Namespace, problems: data.Gsm8k) -> Callable[[MathProble
 
     def ask(problem: MathProblem) -> Generate:
         question = f"Question: {problem.question}\nLet's think step by step\n"
-        return Generate(question, args.max_new_tokens, examples, overflow, STOP, key=f"gsm8k/{problem.index}")
+        key = f"gsm8k/{problem.index}"
+        return Generate(question, args.max_new_tokens, shots=examples, overflow=overflow, stop=STOP, key=key)
 
     return ask
 

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "sandbox": {"schema"},
     "multiple_choice": {"schema", "data", "prompts", "metrics", "free_text", "extract", "arguments"},
     "free_text": {"schema", "arguments", "metrics"},
+    "hypotheses": {"schema"},
     "models": {"schema"},
     "engines": {"schema", "models", "extract"},
     "store": {"schema"},
@@ -35,8 +36,8 @@ MAY_IMPORT = {
     "runner": {"schema", "arguments", "data", "demo", "engines", "store", "tables"},
 }
 SCRIPTS_MAY_IMPORT = {
-    "arguments", "data", "extract", "free_text", "metrics", "multiple_choice", "prompts", "runner", "sandbox", "schema",
-    "store",
+    "arguments", "data", "extract", "free_text", "metrics", "multiple_choice", "hypotheses", "prompts", "runner",
+    "sandbox", "schema", "store",
 }  # fmt: skip
 
 

@@ -21,18 +21,22 @@ from harness import __version__, arguments, demo, store, tables
 from harness.schema import Benchmark, Choose, Engine, EngineInfo, Generate, InputError, Sample, Scored
 
 Build = Callable[[argparse.Namespace], Benchmark]
+StandIn = Callable[[argparse.Namespace], "Engine | None"]
 OnFinish = Callable[[argparse.Namespace, str, Sequence[Scored]], list[str]]
 
 
-def main(parser: arguments.Parser, build: Build, finish: OnFinish | None = None) -> NoReturn:
+def main(
+    parser: arguments.Parser, build: Build, finish: OnFinish | None = None, stand_in: StandIn | None = None
+) -> NoReturn:
     """Runs a script: parses its arguments, builds the benchmark, answers it and exits with the status.
 
     build: arguments -> Benchmark (raises InputError for bad data). finish: called at the end with the run's id and all
-    scored samples, returns lines for the table (C-Eval's submission file, say).
+    scored samples, returns lines for the table (C-Eval's submission file, say). stand_in: gives an engine that answers
+    in a model's place (translations from a file), or None for the one the arguments name.
     """
     args = parser.parse_args()
     try:
-        sys.exit(run(args, build, finish))
+        sys.exit(run(args, build, finish, stand_in(args) if stand_in else None))
     except InputError as error:
         fail(parser.prog, str(error))
     except KeyboardInterrupt:

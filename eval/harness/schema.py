@@ -87,7 +87,7 @@ Message: TypeAlias = Mapping[str, str]  # {"role": "user", "content": "..."}
 class Generate:
     """Text to be continued (a string) or a conversation to be answered (messages in the chat format).
 
-    prompt: what follows the shots. shots: dropped whole, the first one first, where prompt and max_tokens do not fit the
+    prompt: what follows header and shots. shots: dropped whole, the first one first, where prompt and max_tokens do not fit the
     context (overflow "drop_shots"; "none" cuts nothing). stop: strings that end the text and are cut off. samples texts
     are made, each with its own random stream, named by the run's seed, `key` and the sample's number; temperature 0 is
     greedy. chat_options: variables of the chat template (enable_thinking).
@@ -95,6 +95,7 @@ class Generate:
 
     prompt: str | tuple[Message, ...]
     max_tokens: int
+    header: str = ""
     shots: tuple[str, ...] = ()
     overflow: Literal["drop_shots", "none"] = "drop_shots"
     stop: tuple[str, ...] = ()
@@ -106,7 +107,7 @@ class Generate:
     def text(self, first_shot: int = 0) -> str | tuple[Message, ...]:
         """The prompt without its first `first_shot` shots; messages have none."""
         if isinstance(self.prompt, str):
-            return "".join(self.shots[first_shot:]) + self.prompt
+            return self.header + "".join(self.shots[first_shot:]) + self.prompt
         return self.prompt
 
 

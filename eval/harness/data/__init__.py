@@ -8,7 +8,7 @@ from harness.data.catalogue import SubjectInfo, choose_subjects, subjects
 from harness.data.choice import LETTERS, ChoiceRow, ChoiceSet, ceval, cmmlu, mmlu
 from harness.data.files import Source, content_hash
 from harness.data.problems import CodeTask, Gsm8k, HumanEval, MathProblem, gsm8k, humaneval
-from harness.data.translation import Segment, Wmt22, wmt22
+from harness.data.translation import Segment, TranslationShot, Wmt22, translation_shots, wmt22
 
 __all__ = [
     "LETTERS",
@@ -21,6 +21,7 @@ __all__ = [
     "Segment",
     "Source",
     "SubjectInfo",
+    "TranslationShot",
     "Wmt22",
     "ceval",
     "choose_subjects",
@@ -30,5 +31,6 @@ __all__ = [
     "humaneval",
     "mmlu",
     "subjects",
+    "translation_shots",
     "wmt22",
 ]

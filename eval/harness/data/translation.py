@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import hub
-from harness.data.files import Source, decode, find_root, read_file
+from harness.data.files import Source, decode, find_root, json_lines, read_file, texts
 from harness.schema import DataError
 
 DIRECTIONS = ("en-zh", "zh-en")
@@ -32,6 +32,15 @@ class Wmt22:
     refs: tuple[str, ...]
     segments: tuple[Segment, ...]
     origin: str = "files"
+
+
+@dataclass(frozen=True)
+class TranslationShot:
+    """An example translation: direction, source and target."""
+
+    direction: str
+    source: str
+    target: str
 
 
 HOW = (
@@ -58,12 +67,28 @@ def wmt22(source: Source, direction: str, refs: Sequence[str] = ("A",)) -> Wmt22
         names = [f"{stem}.src.{first}", *(f"{stem}.ref.{ref}.{second}" for ref in refs)]
         root = find_root(source.directory, names[0], HOW)
         paths = [root / name for name in names]
-    texts = [_lines(path) for path in paths]
-    for path, text in zip(paths, texts, strict=True):
-        if len(text) != len(texts[0]):
-            raise DataError(f"{path} has {len(text)} lines, {paths[0]} has {len(texts[0])}; get the files again: {HOW}")
-    segments = (Segment(i, first, tuple(rest)) for i, (first, *rest) in enumerate(zip(*texts, strict=True)))
+    sides = [_lines(path) for path in paths]
+    for path, side in zip(paths, sides, strict=True):
+        if len(side) != len(sides[0]):
+            raise DataError(f"{path} has {len(side)} lines, {paths[0]} has {len(sides[0])}; get the files again: {HOW}")
+    segments = (Segment(i, first, tuple(rest)) for i, (first, *rest) in enumerate(zip(*sides, strict=True)))
     return Wmt22(direction, tuple(refs), tuple(segments), origin)
+
+
+def translation_shots(path: Path) -> tuple[TranslationShot, ...]:
+    """The examples of a JSON-lines file, {"direction": "en-zh", "source": ..., "target": ...} a line, in order.
+
+    Raises DataError with file and line for a missing or malformed file.
+    """
+    remedy = 'write one {"direction": "en-zh" or "zh-en", "source": text, "target": text} a line'
+    shots = []
+    for line, record in json_lines(read_file(path, remedy), remedy):
+        where = f"{path}:{line}"
+        fields = texts({name: record.get(name) for name in ("direction", "source", "target")}, where, remedy)
+        if fields["direction"] not in DIRECTIONS or not fields["source"].strip() or not fields["target"].strip():
+            raise DataError(f"{where}: an unknown direction or an empty sentence; {remedy}")
+        shots.append(TranslationShot(**fields))
+    return tuple(shots)
 
 
 def _lines(path: Path) -> list[str]:

@@ -136,7 +136,7 @@ _REWRITES = tuple(
         (r"\\(?:times|cdot)(?![a-zA-Z])", " × "),
         (r"\\[a-zA-Z]+", " "),
         (r"\^\s*[{(]\s*(-?\d+)\s*[})]", r"^\1"),
-        (r"\b(?:US|USD|CNY|RMB|EUR|GBP|HKD|Rs\.?|[ACS])\s?\$?(?=\d)", " $"),
+        (r"\b(?:(?:USD?|CNY|RMB|EUR|GBP|HKD|Rs\.?)\s?\$?|[ACS]\$)(?=\d)", " $"),
     )
 )
 

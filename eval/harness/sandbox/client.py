@@ -12,7 +12,7 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from .inside.bubblewrap import ENVIRONMENT
 from .inside.settings import Budget, Settings
@@ -35,6 +35,7 @@ class Zygote:
 
     def __init__(self, settings: Settings) -> None:
         self.control, theirs = socket.socketpair()
+        self._errors = _nameless()  # for a start that fails; from then on nothing writes to it
         environment = {**ENVIRONMENT, **{name: os.environ[name] for name in _PASSED_ON if name in os.environ}}
         arguments = ["-s", "-S", "-B", "-X", "utf8", "-c", _START, str(_CODE), str(os.getpid())]
         try:
@@ -42,13 +43,14 @@ class Zygote:
                 [sys.executable, *arguments],
                 stdin=theirs,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stderr=self._errors,
                 env=environment,
                 cwd="/",
                 start_new_session=True,  # Ctrl-C is the harness's to handle
             )
         except OSError as error:
             self.control.close()
+            self._errors.close()
             raise ZygoteError(f"{sys.executable}: {error.strerror}") from error
         finally:
             theirs.close()
@@ -62,9 +64,11 @@ class Zygote:
         """Waits until it is isolated. ZygoteError when it cannot be."""
         try:
             reply, _ = self._receive()
-        except ZygoteError:
+        except ZygoteError as error:
+            self._errors.seek(0)
+            last = self._errors.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
             self.close()
-            raise
+            raise ZygoteError(f"{error} {last}".strip()) from error
         if not reply["ready"]:
             self.close()
             raise ZygoteError(reply["detail"])
@@ -87,6 +91,7 @@ class Zygote:
             self.process.kill()
             self.process.wait()
         self.control.close()
+        self._errors.close()
 
     def _send(self, message: dict[str, Any], files: list[int], timeout: float) -> None:
         text = json.dumps(message).encode("ascii")
@@ -115,13 +120,17 @@ class Zygote:
         return bytes(data)
 
 
-def _payload(value: dict[str, Any]) -> Any:
+def _payload(value: dict[str, Any]) -> IO[bytes]:
     """An open file without a name that holds a plain value, read from its start."""
     data = pack(value)
-    if hasattr(os, "memfd_create"):
-        file = os.fdopen(os.memfd_create("payload"), "w+b")
-    else:
-        file = tempfile.TemporaryFile()
+    file = _nameless()
     file.write(data)
     file.seek(0)
     return file
+
+
+def _nameless() -> IO[bytes]:
+    """A file without a name, gone when it is closed."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("payload"), "w+b")
+    return cast(IO[bytes], tempfile.TemporaryFile())

@@ -16,14 +16,22 @@ _SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/s
 
 def library() -> list[str]:
     """Files and folders that exist and hold the standard library and shared libraries."""
-    found = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), str(Path(sys.base_prefix, "lib")), *_SYSTEM]
+    found = [
+        sysconfig.get_path("stdlib"),
+        sysconfig.get_path("platstdlib"),
+        str(Path(sys.base_prefix, "lib")),
+        *_SYSTEM,
+    ]
     return sorted({str(Path(path).absolute()) for path in found if path and Path(path).exists()})
 
 
 def hidden() -> list[str]:
     """The folders of installed packages, where they lie below the library's."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    places = [*site.getsitepackages([sys.prefix, sys.base_prefix, "/usr", "/usr/local"]), "/usr/lib/python3/dist-packages"]
+    places = [
+        *site.getsitepackages([sys.prefix, sys.base_prefix, "/usr", "/usr/local"]),
+        "/usr/lib/python3/dist-packages",
+    ]
     places += [f"/usr/local/lib/{version}/dist-packages", f"/usr/local/lib/{version}/site-packages"]
     return sorted({str(real) for place in places if (real := Path(place).resolve()).is_dir()})
 

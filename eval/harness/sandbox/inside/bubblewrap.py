@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
-from .namespaces import TMP_BYTES
+from .namespaces import TMP_BYTES, split
 from .settings import Budget, Settings
 
 ENVIRONMENT = {
@@ -31,27 +31,34 @@ def command(settings: Settings, role: str, budget: Budget, uid: int | None) -> l
         arguments += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     for name, value in ENVIRONMENT.items():
         arguments += ["--setenv", name, value]
-    python = os.path.realpath(sys.executable)
-    links = []
-    for path in sorted({python, *settings.readable, *(os.path.realpath(path) for path in settings.readable)}):
-        if os.path.realpath(path) == path:
-            arguments += ["--ro-bind", path, path]
-        else:
-            links.append(path)
-    for path in settings.hidden:
-        if os.path.isdir(path):
-            arguments += ["--perms", "0755", "--tmpfs", path]
+    python = Path(sys.executable).resolve()
+    real, links = split([str(python), *settings.readable])
+    hidden = [path for path in settings.hidden if Path(path).is_dir()]
+    for path in map(str, real):
+        arguments += ["--ro-bind", path, path]
+    for path in hidden:
+        arguments += ["--perms", "0755", "--tmpfs", path]
     for path in settings.packages:
         arguments += ["--ro-bind", path, path]
-    for path in settings.hidden:
-        if os.path.isdir(path):
-            arguments += ["--remount-ro", path]
-    for path in links:
-        if os.path.realpath(os.path.dirname(path)) == os.path.dirname(path):
-            arguments += ["--symlink", os.path.realpath(path), path]
+    for path in hidden:
+        arguments += ["--remount-ro", path]
+    for link in links:
+        if link.parent.resolve() == link.parent:
+            arguments += ["--symlink", str(link.resolve()), str(link)]
     for name in ("null", "zero", "full", "random", "urandom"):
         arguments += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
-    arguments += ["--ro-bind", os.path.join(settings.code, "inside"), f"{_HOME}/inside"]
-    arguments += ["--perms", "1777", "--size", str(TMP_BYTES), "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp"]
-    inner = [python, "-s", "-S", "-B", "-X", "utf8", "-c", _START, _HOME]
+    arguments += ["--ro-bind", str(Path(settings.code, "inside")), f"{_HOME}/inside"]
+    arguments += [
+        "--perms",
+        "1777",
+        "--size",
+        str(TMP_BYTES),
+        "--tmpfs",
+        "/tmp",
+        "--remount-ro",
+        "/",
+        "--chdir",
+        "/tmp",
+    ]
+    inner = [str(python), "-s", "-S", "-B", "-X", "utf8", "-c", _START, _HOME]
     return [*arguments, "--", *inner, role, json.dumps(asdict(settings)), json.dumps(asdict(budget)), json.dumps(uid)]

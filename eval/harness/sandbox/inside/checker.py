@@ -166,10 +166,11 @@ def _told(error: BaseException) -> str:
 
 def _place(error: BaseException, test: str) -> str:
     """The line of the test at which it stopped, "" where that is not known."""
+    lines = test.split("\n")
     line = 0
     trace = error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == "<test>":
             line = trace.tb_lineno
         trace = trace.tb_next
-    return f" at: {test.split("\n")[line - 1].strip()[:TEXT]}" if line else ""
+    return f" at: {lines[line - 1].strip()[:TEXT]}" if line else ""

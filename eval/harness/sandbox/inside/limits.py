@@ -9,6 +9,7 @@ import resource
 import signal
 import sys
 import time
+from pathlib import Path
 
 from .settings import Budget
 
@@ -21,10 +22,10 @@ NOBODY = 65534
 def usable_uid(wanted: int) -> int:
     """`wanted` where this user namespace knows it and the two after it, else the id of nobody."""
     try:
-        with open("/proc/self/uid_map", encoding="ascii") as file:
-            ranges = [tuple(map(int, line.split())) for line in file]
+        lines = Path("/proc/self/uid_map").read_text(encoding="ascii").splitlines()
     except OSError:
         return NOBODY
+    ranges = [tuple(map(int, line.split())) for line in lines]
     return wanted if any(first <= wanted and wanted + 3 <= first + count for first, _, count in ranges) else NOBODY
 
 

@@ -58,6 +58,11 @@ def unshare(flags: int) -> None:
     _call("unshare", ctypes.c_int(flags))
 
 
+def setns(fd: int, flags: int) -> None:
+    """Enters the namespace that a file of /proc/PID/ns stands for."""
+    _call("setns", ctypes.c_int(fd), ctypes.c_int(flags))
+
+
 def mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
     """mount(2)."""
 

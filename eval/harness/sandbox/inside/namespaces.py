@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from . import linux
 from .settings import Settings
 
-_STAGE = "/proc"  # where the new root is built: it always exists and no file that we show lies below it
+_STAGE = Path("/proc")  # where the new root is built: it always exists and no file that we show lies below it
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _SAFE = linux.MS_NOSUID | linux.MS_NODEV
 _MOUNT_FLAGS = 0xF  # ro, nosuid, nodev, noexec: the same in statvfs(2) and mount(2)
@@ -29,32 +30,38 @@ def enter(settings: Settings) -> None:
     linux.unshare(sum(spaces))
 
 
+def split(paths: Iterable[str]) -> tuple[list[Path], list[Path]]:
+    """The real files and folders among and behind some paths, and the paths that lead to them over symbolic links."""
+    given = {Path(path) for path in paths}
+    real = {path.resolve() for path in given}
+    return sorted(real), sorted(given - real)
+
+
 def build_root(settings: Settings) -> None:
     """Replaces the root by a read-only one that holds the readable files, /dev/null and its like, and an empty /tmp.
 
     There is no /proc: nothing that we run needs one, and it is the best place to attack from.
     """
     linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
-    linux.mount("tmpfs", _STAGE, "tmpfs", _SAFE, "mode=0755,size=4m,nr_inodes=4096")
-    links = []
-    shown: list[str] = []
-    for path in sorted({*settings.readable, *(os.path.realpath(path) for path in settings.readable)}):
-        if os.path.realpath(path) != path:
-            links.append(path)
-        elif not _already_visible(path, shown):
+    linux.mount("tmpfs", str(_STAGE), "tmpfs", _SAFE, "mode=0755,size=4m,nr_inodes=4096")
+    real, links = split(settings.readable)
+    shown: list[Path] = []
+    for path in real:
+        if not _already_visible(path, shown):
             _show(path)
             shown.append(path)
-    for path in settings.hidden:
-        _hide(path, [package for package in settings.packages if package.startswith(path + "/")])
-    for path in settings.packages:
-        if not os.path.lexists(_STAGE + path):
-            _show(path)
+    packages = [Path(package) for package in settings.packages]
+    for folder in map(Path, settings.hidden):
+        _hide(folder, [package for package in packages if folder in package.parents])
+    for package in packages:
+        if not _staged(package).exists():
+            _show(package)
     for name in _DEVICES:
-        _show(f"/dev/{name}", device=True)
-    for path in links:
-        _link(path)
-    Path(_STAGE, "tmp").mkdir(exist_ok=True)
-    linux.mount(None, _STAGE, None, linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | _SAFE)
+        _show(Path("/dev", name), device=True)
+    for link in links:
+        _link(link)
+    _staged(Path("/tmp")).mkdir(exist_ok=True)
+    _read_only(_STAGE, _SAFE)
     os.chdir(_STAGE)
     linux.pivot_here()
 
@@ -68,42 +75,48 @@ def private_tmp() -> None:
     os.chdir("/tmp")
 
 
-def _already_visible(path: str, shown: list[str]) -> bool:
+def _staged(path: Path) -> Path:
+    return _STAGE / path.relative_to("/")
+
+
+def _already_visible(path: Path, shown: list[Path]) -> bool:
     """Whether a folder that is shown holds `path`, on the same file system (mounts below a folder are not shown)."""
-    return any(path.startswith(f"{above}/") and os.lstat(above).st_dev == os.lstat(path).st_dev for above in shown)
+    return any(above in path.parents and above.stat().st_dev == path.stat().st_dev for above in shown)
 
 
-def _show(path: str, device: bool = False) -> None:
+def _show(path: Path, device: bool = False) -> None:
     """Mounts a file or folder of the old root at the same place in the new one, read-only."""
-    target = _STAGE + path
-    with contextlib.suppress(FileExistsError):
-        if os.path.isdir(path):
-            os.makedirs(target)
-        else:
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            os.close(os.open(target, os.O_CREAT | os.O_EXCL, 0o444))
-    linux.mount(path, target, None, linux.MS_BIND)
+    target = _staged(path)
+    if path.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.touch()
+    linux.mount(str(path), str(target), None, linux.MS_BIND)
     # a user namespace may not take away the flags that the mount came with
-    flags = (os.statvfs(target).f_flag & _MOUNT_FLAGS) | linux.MS_NOSUID | (0 if device else linux.MS_NODEV)
-    linux.mount(None, target, None, linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | flags)
+    flags = os.statvfs(target).f_flag & _MOUNT_FLAGS
+    _read_only(target, flags | linux.MS_NOSUID | (0 if device else linux.MS_NODEV))
 
 
-def _hide(path: str, packages: list[str]) -> None:
+def _hide(folder: Path, packages: list[Path]) -> None:
     """Covers a folder by an empty one that shows these packages alone."""
-    target = _STAGE + path
-    if not os.path.isdir(target):
-        return
-    linux.mount("tmpfs", target, "tmpfs", _SAFE, "mode=0755,size=1m,nr_inodes=1024")
-    for package in packages:
-        _show(package)
-    linux.mount(None, target, None, linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | _SAFE)
+    target = _staged(folder)
+    if target.is_dir():
+        linux.mount("tmpfs", str(target), "tmpfs", _SAFE, "mode=0755,size=1m,nr_inodes=1024")
+        for package in packages:
+            _show(package)
+        _read_only(target, _SAFE)
 
 
-def _link(path: str) -> None:
+def _read_only(target: Path, flags: int) -> None:
+    linux.mount(None, str(target), None, linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | flags)
+
+
+def _link(path: Path) -> None:
     """A symbolic link in the new root for a path that leads over one in the old."""
-    parent = os.path.dirname(_STAGE + path)
+    staged = _staged(path)
     # a link made before must not lead us out of the new root, and what is shown already needs no link
-    if os.path.realpath(parent) == parent and not os.path.lexists(_STAGE + path):
-        with contextlib.suppress(OSError):
-            os.makedirs(parent, exist_ok=True)
-            os.symlink(os.path.realpath(path), _STAGE + path)
+    if staged.parent.resolve() == staged.parent and not staged.is_symlink() and not staged.exists():
+        with contextlib.suppress(OSError):  # its folder is shown, and so are the links in it
+            staged.parent.mkdir(parents=True, exist_ok=True)
+            staged.symlink_to(path.resolve())

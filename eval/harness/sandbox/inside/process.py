@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib
 import json
 import os
 import signal
@@ -23,6 +24,10 @@ _ROLES = {"candidate": candidate.run, "checker": checker.run, "snippet": snippet
 _RULESET, _LAST = 8, 256  # Landlock's rules lie beside a role's files; a zygote has no file beyond _LAST
 _UID_STEP = {"candidate": 0, "snippet": 0, "checker": 1}
 _INIT_STEP = 2
+_PRELOADED = (
+    "bisect", "collections.abc", "copy", "datetime", "decimal", "fractions", "functools", "hashlib", "heapq",
+    "itertools", "math", "operator", "random", "re", "statistics", "string", "typing",
+)  # fmt: skip
 
 
 class SetupError(Exception):
@@ -31,9 +36,11 @@ class SetupError(Exception):
 
 @dataclass(frozen=True)
 class World:
-    """What all processes of a zygote share: how they are isolated, and Landlock's rules as a file descriptor."""
+    """What all processes of a zygote share: how they are isolated, and as file descriptors the zygote's own process
+    namespace and Landlock's rules, where there are such."""
 
     settings: Settings
+    own_namespace: int | None = None
     ruleset: int | None = None
 
 
@@ -118,20 +125,25 @@ def start(world: World, role: str, budget: Budget, files: Mapping[int, int]) -> 
     ours.setblocking(False)
     settings = world.settings
     parent = os.getpid()
+    # the checker runs trusted text; it stays in the zygote's namespaces, where no candidate is
+    apart = settings.mode == "namespaces" and role != "checker"
     try:
+        if apart:
+            linux.unshare(linux.CLONE_NEWPID)
         pid = os.fork()
         if pid == 0:
-            _begin(world, role, budget, {**files, STATUS: theirs.fileno()}, parent)
+            _begin(world, role, apart, budget, {**files, STATUS: theirs.fileno()}, parent)
+        if apart and world.own_namespace is not None:
+            linux.setns(world.own_namespace, linux.CLONE_NEWPID)
     finally:
         theirs.close()
         for fd in files.values():
             os.close(fd)
-    direct = settings.mode in ("landlock", "limits") or (settings.mode == "namespaces" and role == "checker")
-    return Child(pid, ours, direct)
+    return Child(pid, ours, direct=not apart and settings.mode != "bubblewrap")
 
 
-def _begin(world: World, role: str, budget: Budget, files: dict[int, int], parent: int) -> NoReturn:
-    """The new process: its files to their places, then the role, behind an init of its own where there are namespaces."""
+def _begin(world: World, role: str, apart: bool, budget: Budget, files: dict[int, int], parent: int) -> NoReturn:
+    """The new process: its files to their places, then the role; apart: behind an init, in namespaces of its own."""
     settings = world.settings
     try:
         if world.ruleset is not None:
@@ -144,8 +156,7 @@ def _begin(world: World, role: str, budget: Budget, files: dict[int, int], paren
             linux.die_with_parent(parent)
             command = bubblewrap.command(settings, role, budget, uid)
             os.execv(command[0], command)
-        if settings.mode == "namespaces" and role != "checker":
-            # the checker runs trusted text; it stays in the zygote's namespaces, which the candidate has left
+        if apart:
             namespaces.private_tmp()
             pid = os.fork()
             if pid:
@@ -222,20 +233,5 @@ def run_alone(role: str, settings: str, budget: str, uid: str) -> NoReturn:
 
 def preload() -> None:
     """Imports what solutions import most, so that each program finds it in place at no cost."""
-    import bisect
-    import collections.abc
-    import copy
-    import datetime
-    import decimal
-    import fractions
-    import functools
-    import hashlib
-    import heapq
-    import itertools
-    import math
-    import operator
-    import random
-    import re
-    import statistics
-    import string
-    import typing  # noqa: F401
+    for name in _PRELOADED:
+        importlib.import_module(name)

@@ -159,4 +159,3 @@ def run(world: World, control: socket.socket, budget: Budget, snippet: int) -> t
 def _whole(data: bytes | bytearray) -> bool:
     """Whether a message is complete, or too long to be one."""
     return len(data) > MAX_BYTES + 8 or (len(data) >= 4 and len(data) >= 4 + struct.unpack_from("<I", data)[0])
-

@@ -20,6 +20,7 @@ import struct
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NoReturn
 
 from . import landlock, limits, linux, namespaces
@@ -75,14 +76,16 @@ def _work(control: socket.socket, settings: Settings, parent: int) -> NoReturn:
             # in a new process namespace the parent's number cannot be seen
             linux.die_with_parent(None if settings.mode == "namespaces" else parent)
             linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
-        ruleset = None
+        own_namespace = ruleset = None
         if settings.mode == "namespaces":
+            own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
             namespaces.build_root(settings)
         elif settings.mode == "landlock":
             ruleset = landlock.ruleset(_expanded(settings), list({*settings.readable, *settings.path}))
-        world = World(settings, ruleset)
+        world = World(settings, own_namespace, ruleset)
         gc.collect()
         gc.freeze()
+        os.dup2(0, 2)
         send(control, {"ready": True, "detail": ""})
     except OSError as error:
         send(control, {"ready": False, "detail": str(error)})
@@ -141,11 +144,10 @@ def _sweep(settings: Settings) -> None:
 
 def _descendants(root: int) -> list[int]:
     parents: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{name}/stat", "rb") as file:
-                parent = int(file.read().rpartition(b")")[2].split()[1])
-                parents.setdefault(parent, []).append(int(name))
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            parent = int(stat.read_bytes().rpartition(b")")[2].split()[1])
+            parents.setdefault(parent, []).append(int(stat.parent.name))
     found, waiting = [], [root]
     while waiting:
         children = parents.get(waiting.pop(), [])
@@ -181,4 +183,3 @@ def _exactly(control: socket.socket, count: int) -> bytes:
             raise EOFError
         data += piece
     return bytes(data)
-

@@ -1,0 +1,215 @@
+"""Many programs at once, each isolated, with their verdicts in order."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from . import tiers
+from .client import Zygote, ZygoteError
+from .inside.settings import Budget
+from .inside.wire import WireError, unpack
+from .records import Outcome, Program, Snippet, Verdict
+
+Item = TypeVar("Item")
+Result = TypeVar("Result", Verdict, Outcome)
+
+WALL_SECONDS = 30.0
+MEMORY_BYTES = 1 << 30
+
+
+def available_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Sandbox:
+    """A pool of isolated processes for untrusted programs; a context manager. `tier` names the isolation.
+
+    workers: programs at a time (default: CPUs). cpu_seconds: a program's CPU time after start-up, so that a loaded
+    machine changes no verdict. wall_seconds: its time by the clock, for programs that wait. memory_bytes: its address
+    space. allow_unsandboxed: where no isolation is to be had, run with limits only. only: names of tiers to choose
+    from, for tests. InputError where there is no isolation and none may be done without.
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        cpu_seconds: float = 3.0,
+        wall_seconds: float = WALL_SECONDS,
+        memory_bytes: int = MEMORY_BYTES,
+        allow_unsandboxed: bool = False,
+        only: Sequence[str] = (),
+    ) -> None:
+        self.workers = max(1, workers or available_cpus())
+        self.budget = Budget(cpu_seconds, wall_seconds, memory_bytes)
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self._tier, first = tiers.choose(allow_unsandboxed, only)
+        self._zygotes: dict[int, Zygote] = {0: first}
+
+    @property
+    def tier(self) -> str:
+        """The isolation in use: "namespaces+seccomp", "bubblewrap+seccomp", "landlock+seccomp", "limits" and so on."""
+        return self._tier.name
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends every process of the pool, also those at work."""
+        with self._lock:
+            self._closed.set()
+            zygotes = list(self._zygotes.values())
+            self._zygotes.clear()
+        for zygote in zygotes:
+            zygote.close()
+
+    def check(self, programs: Sequence[Program], done: Callable[[int, Verdict], None] | None = None) -> list[Verdict]:
+        """One verdict a program, in order. `done(index, verdict)` is called in this thread as each is final.
+
+        A timeout is run once more when nothing else runs, and that verdict counts.
+        """
+        return self._map(programs, self._check, _is_timeout, done)
+
+    def run(self, snippets: Sequence[Snippet], done: Callable[[int, Outcome], None] | None = None) -> list[Outcome]:
+        """One outcome a snippet, in order, as `check` does."""
+        return self._map(snippets, self._run, _is_timeout, done)
+
+    def _map(
+        self,
+        items: Sequence[Item],
+        work: Callable[[int, Item], Result],
+        again: Callable[[Result], bool],
+        done: Callable[[int, Result], None] | None,
+    ) -> list[Result]:
+        """work(slot, item) for each item on as many slots as there are workers; those to be done again, alone, last."""
+        waiting: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        finished: queue.SimpleQueue[tuple[int, Result | BaseException]] = queue.SimpleQueue()
+        count = min(self.workers, len(items))
+        for index in range(len(items)):
+            waiting.put(index)
+        for _ in range(count):
+            waiting.put(None)
+
+        def worker(slot: int) -> None:
+            while (index := waiting.get()) is not None and not self._closed.is_set():
+                try:
+                    finished.put((index, work(slot, items[index])))
+                except BaseException as error:  # handed to the caller, who waits for this item
+                    finished.put((index, error))
+                    return
+
+        results: dict[int, Result] = {}
+        repeat: list[int] = []
+        stop = False
+        threads = [threading.Thread(target=worker, args=(slot,), daemon=True) for slot in range(count)]
+        try:
+            for thread in threads:
+                thread.start()
+            for _ in range(len(items)):
+                index, result = finished.get()
+                if isinstance(result, BaseException):
+                    raise result
+                results[index] = result
+                if again(result):
+                    repeat.append(index)
+                elif done:
+                    done(index, result)
+            stop = True
+        finally:
+            if not stop:  # an error or Ctrl-C: whatever still runs is of no use
+                self.close()
+            for thread in threads:
+                thread.join()
+        for index in sorted(repeat):
+            results[index] = work(0, items[index])
+            if done:
+                done(index, results[index])
+        return [results[index] for index in range(len(items))]
+
+    def _check(self, slot: int, program: Program) -> Verdict:
+        solution = {"source": program.source, "entry_point": program.entry_point}
+        test = {"context": program.context, "test": program.test, "entry_point": program.entry_point}
+        reply, _ = self._ask(slot, "check", [solution, test])
+        return Verdict(reply["status"], reply["detail"], reply["cpu"])
+
+    def _run(self, slot: int, snippet: Snippet) -> Outcome:
+        reply, message = self._ask(slot, "run", [{"source": snippet.source, "setup": snippet.setup}])
+        if reply["status"] != "sent":
+            return Outcome(reply["status"], detail=reply["detail"], cpu_seconds=reply["cpu"])
+        return _outcome(message, reply["cpu"])
+
+    def _ask(self, slot: int, kind: str, payloads: list[dict[str, Any]]) -> tuple[dict[str, Any], bytes]:
+        """A zygote's reply; where the sandbox itself failed, another one's, and then the failure."""
+        reply: dict[str, Any] = {}
+        for _ in range(2):
+            try:
+                reply, message = self._zygote(slot).ask(kind, self.budget, payloads)
+            except ZygoteError as error:
+                reply, message = {"status": "infrastructure", "detail": str(error), "cpu": 0.0}, b""
+            except WireError as error:
+                return {"status": "failed" if kind == "check" else "died", "detail": str(error), "cpu": 0.0}, b""
+            if reply["status"] != "infrastructure":
+                return reply, message
+            self._discard(slot)
+        return reply, b""
+
+    def _zygote(self, slot: int) -> Zygote:
+        """The zygote of a slot, started where there is none. ZygoteError when it cannot be or the pool is closed."""
+        with self._lock:
+            if self._closed.is_set():
+                raise ZygoteError("the pool is closed")
+            zygote = self._zygotes.get(slot)
+            if zygote is not None:
+                return zygote
+            zygote = self._zygotes[slot] = Zygote(tiers.for_slot(self._tier, slot))
+        try:
+            zygote.await_ready()
+        except ZygoteError:
+            self._discard(slot)
+            raise
+        return zygote
+
+    def _discard(self, slot: int) -> None:
+        with self._lock:
+            zygote = self._zygotes.pop(slot, None)
+        if zygote is not None:
+            zygote.close()
+
+
+def _is_timeout(result: Verdict | Outcome) -> bool:
+    return result.status == "timeout"
+
+
+def _outcome(message: bytes, cpu: float) -> Outcome:
+    """The outcome in a snippet's message, which may be anything at all."""
+    try:
+        status, kind, text, value, state = unpack(message)
+        if status not in ("ok", "raised", "broken") or type(state) is not dict:
+            raise ValueError("an answer of unknown form")
+        detail = f"{kind}: {text}" if kind else str(text)
+    except (WireError, ValueError, TypeError) as error:
+        return Outcome("died", detail=f"the program sent {error}", cpu_seconds=cpu)
+    if status == "broken":
+        return Outcome("infrastructure", detail=f"the setup raised {detail}", cpu_seconds=cpu)
+    return Outcome(status, value, state, detail, cpu)
+
+
+def tier(allow_unsandboxed: bool = False) -> str:
+    """The name of the strongest isolation that holds on this machine. InputError as Sandbox has it."""
+    with Sandbox(workers=1, allow_unsandboxed=allow_unsandboxed) as sandbox:
+        return sandbox.tier
+
+
+def run_code(source: str, setup: str = "", cpu_seconds: float = 3.0, allow_unsandboxed: bool = False) -> Outcome:
+    """Runs one piece of untrusted code after trusted `setup` and returns its value and variables; Sandbox.run for
+    many."""
+    with Sandbox(workers=1, cpu_seconds=cpu_seconds, allow_unsandboxed=allow_unsandboxed) as sandbox:
+        return sandbox.run([Snippet(source, setup)])[0]

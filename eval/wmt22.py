@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness import arguments, data, free_text, metrics, runner
-from harness.hypotheses import Hypotheses
 from harness.schema import Benchmark, Engine, Generate, Generated, InputError, Metric, Sample, Score, Scored
+from harness.stand_in import GivenTexts
 
 LANGUAGES = {"en": "English", "zh": "Chinese"}
 TOKENIZE = {"zh": "zh", "en": "13a"}  # sacrebleu's tokenizer by target language
@@ -132,7 +132,7 @@ def stand_in(args: argparse.Namespace) -> Engine | None:
         raise InputError(
             "--hypotheses takes the files of en-zh and of zh-en, in this order; or name one with --direction"
         )
-    return Hypotheses(args.hypotheses)
+    return GivenTexts(args.hypotheses, [(line,) for path in args.hypotheses for line in data.text_lines(path)])
 
 
 if __name__ == "__main__":

@@ -55,7 +55,9 @@ def build(args: argparse.Namespace) -> Benchmark:
 
 
 def options(tmp_path: Path, *words: str) -> argparse.Namespace:
-    return arguments.parser("", {"base": 5}, subjects=True).parse_args(["-c", "some/model", "-o", str(tmp_path), "--quiet", *words])
+    return arguments.parser("", {"base": 5}, subjects=True).parse_args(
+        ["-c", "some/model", "-o", str(tmp_path), "--quiet", *words]
+    )
 
 
 def rows(tmp_path: Path) -> list[dict[str, str]]:
@@ -83,7 +85,7 @@ def test_results_samples_and_table(tmp_path: Path, capsys: pytest.CaptureFixture
         },
         "stats": {"correct": 1.0, "tie": 0.0, "shots_dropped": 0.0, "truncated": 0.0},
     }  # fmt: skip
-    assert json.loads((tmp_path / "samples" / f"{run_id}.json").read_text())["fingerprint"] == "f00d"
+    assert json.loads((tmp_path / "samples" / f"{run_id}.json").read_text())["model"]["fingerprint"] == "f00d"
 
 
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_rows(tmp_path: Path) -> None:

@@ -27,17 +27,17 @@ MAY_IMPORT = {
     "sandbox": {"schema"},
     "multiple_choice": {"schema", "data", "prompts", "metrics", "free_text", "extract", "arguments"},
     "free_text": {"schema", "arguments", "metrics"},
-    "hypotheses": {"schema"},
+    "stand_in": {"schema"},
     "models": {"schema"},
     "engines": {"schema", "models", "extract"},
     "store": {"schema"},
     "tables": {"schema"},
     "arguments": {"schema", "data", "demo"},
-    "runner": {"schema", "arguments", "data", "demo", "engines", "store", "tables"},
+    "runner": {"schema", "arguments", "data", "demo", "engines", "stand_in", "store", "tables"},
 }
 SCRIPTS_MAY_IMPORT = {
-    "arguments", "data", "extract", "free_text", "metrics", "multiple_choice", "hypotheses", "prompts", "runner",
-    "sandbox", "schema", "store",
+    "arguments", "data", "extract", "free_text", "metrics", "multiple_choice", "prompts", "runner",
+    "sandbox", "schema", "stand_in", "store",
 }  # fmt: skip
 
 

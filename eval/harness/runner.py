@@ -12,21 +12,24 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NoReturn
 
 from harness import __version__, arguments, demo, store, tables
-from harness.schema import Benchmark, Choose, Engine, EngineInfo, Generate, InputError, Sample, Scored
+from harness.schema import Benchmark, Choose, Engine, EngineInfo, Generate, InputError, Sample, Score, Scored
+from harness.stand_in import StandIn
 
 Build = Callable[[argparse.Namespace], Benchmark]
-StandIn = Callable[[argparse.Namespace], "Engine | None"]
+OpenStandIn = Callable[[argparse.Namespace], "Engine | None"]
 OnFinish = Callable[[argparse.Namespace, str, Sequence[Scored]], list[str]]
+
+UNSCORED = Score({}, None)
 
 
 def main(
-    parser: arguments.Parser, build: Build, finish: OnFinish | None = None, stand_in: StandIn | None = None
+    parser: arguments.Parser, build: Build, finish: OnFinish | None = None, stand_in: OpenStandIn | None = None
 ) -> NoReturn:
     """Runs a script: parses its arguments, builds the benchmark, answers it and exits with the status.
 
@@ -56,13 +59,18 @@ def run(args: argparse.Namespace, build: Build, finish: OnFinish | None = None, 
     Raises InputError for bad input; what was answered before is stored by then. Returns the exit status, 0.
     """
     benchmark = limited(marked(build(args), args), args.limit)
+    given = None
+    if args.rescore:
+        info, given = store.read_run(args.output_dir, args.rescore)
+        engine = StandIn(info)
+        benchmark = dataclasses.replace(benchmark, signature={**benchmark.signature, "replies": args.rescore})
     engine = engine or open_engine(args)
     info = engine.describe()
-    if args.checkpoint_path == demo.NAME:
+    if args.checkpoint_path == demo.NAME and not args.rescore:
         info = dataclasses.replace(info, model=demo.NAME, revision="demo")
     run_id = store.run_id(benchmark, info)
     started = time.monotonic()
-    scored = answer(benchmark, engine, args, run_id)
+    scored = answer(benchmark, engine, args, run_id, given)
     execution = {
         "run_id": run_id,
         "timestamp": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -79,8 +87,14 @@ def run(args: argparse.Namespace, build: Build, finish: OnFinish | None = None, 
         csv = args.output_dir / f"{benchmark.name}.csv"
         written = store.append_results(csv, rows)
         notes.append(f"{'added to' if written else 'already in'} {csv}")
-    manifest = {**execution, **dataclasses.asdict(info), "command": arguments.command(), "notes": notes}
-    store.write_manifest(args.output_dir, run_id, {**manifest, "signature": store.signature(benchmark, info)})
+    manifest = {
+        **execution,
+        "signature": store.signature(benchmark, info),
+        "model": dataclasses.asdict(info),
+        "command": arguments.command(),
+        "notes": notes,
+    }
+    store.write_manifest(args.output_dir, run_id, manifest)
     notes.append(f"samples in {args.output_dir / 'samples' / (run_id + '.jsonl')}")
     if finish:
         notes += finish(args, run_id, scored)
@@ -124,33 +138,56 @@ def open_engine(args: argparse.Namespace) -> Engine:
     return HFEngine(spec, args.batch_size, seed=args.seed)
 
 
-def answer(benchmark: Benchmark, engine: Engine, args: argparse.Namespace, run_id: str) -> list[Scored]:
+def answer(
+    benchmark: Benchmark,
+    engine: Engine,
+    args: argparse.Namespace,
+    run_id: str,
+    given: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Scored]:
     """Every sample with its response and score, in the benchmark's order: stored ones as they are, the rest asked and
-    stored as they come."""
+    stored as they come. given: rows of another run whose responses are taken for this one's."""
     samples = store.SampleFile(args.output_dir, run_id, args.overwrite)
     try:
         stored = samples.read()
-        scored: dict[int, Scored] = {}
-        todo: list[int] = []
-        for index, sample in enumerate(benchmark.samples):
-            if sample.id in stored:
-                response = store.stored_response(stored[sample.id])
-                scored[index] = Scored(sample, response, benchmark.score(sample, response))
-            else:
-                todo.append(index)
         if stored and not args.quiet:
             print(f"{len(stored)} of {len(benchmark.samples)} items were answered before", file=sys.stderr)
+        known = {**(given or {}), **stored}
+        responses: dict[int, Any] = {}
+        scores: dict[int, Score] = {}
+        todo: list[int] = []
+
+        def take(index: int, response: Any) -> None:
+            """Scores a response, unless all are scored together later, and stores it if it is new."""
+            sample = benchmark.samples[index]
+            responses[index] = response
+            if benchmark.score:
+                scores[index] = benchmark.score(sample, response)
+            if sample.id not in stored:
+                item = Scored(sample, response, scores.get(index, UNSCORED))
+                samples.append(store.sample_row(item, keep_prompt=not args.no_prompts))
+
+        for index, sample in enumerate(benchmark.samples):
+            if sample.id in known:
+                take(index, store.stored_response(known[sample.id]))
+            else:
+                todo.append(index)
         with progress(len(todo), benchmark.name, args.quiet or not todo) as bar:
 
-            def done(position: int, response: Any) -> None:
-                sample = benchmark.samples[todo[position]]
-                item = Scored(sample, response, benchmark.score(sample, response))
-                scored[todo[position]] = item
-                samples.append(store.sample_row(item, keep_prompt=not args.no_prompts))
+            def done(place: int, response: Any) -> None:
+                take(todo[place], response)
                 bar.update()
 
             ask(engine, [benchmark.samples[index] for index in todo], done)
-        return [scored[index] for index in range(len(benchmark.samples))]
+        order = range(len(benchmark.samples))
+        if benchmark.score_all:
+            with progress(len(order), f"{benchmark.name} scores", args.quiet) as bar:
+                together = benchmark.score_all(benchmark.samples, [responses[index] for index in order], bar.update)
+            scores = dict(enumerate(together))
+        scored = [Scored(benchmark.samples[index], responses[index], scores[index]) for index in order]
+        if benchmark.score_all:
+            samples.replace([store.sample_row(item, keep_prompt=not args.no_prompts) for item in scored])
+        return scored
     finally:
         samples.close()
 

@@ -177,6 +177,8 @@ class Benchmark:
 
     signature: the fields that define the number beyond name, version, recipe, mode and shots ("select": "logprob").
     headline: the (metric, group) shown first. remarks: scored samples -> sentences that the table must carry.
+    score_all: in place of score, where responses are scored together at the end (programs in a sandbox): samples and
+    responses -> scores, calling its third argument whenever one more is scored.
     """
 
     name: str
@@ -185,12 +187,13 @@ class Benchmark:
     mode: str
     shots: int
     samples: Sequence[Sample]
-    score: Callable[[Sample, Any], Score]
+    score: Callable[[Sample, Any], Score] | None
     metrics: Callable[[Sequence[Scored]], list[Metric]]
     signature: Mapping[str, str] = field(default_factory=dict)
     headline: tuple[str, str] = ("acc", "all")
     partial: bool = False
     remarks: Callable[[Sequence[Scored]], list[str]] = lambda scored: []
+    score_all: Callable[[Sequence[Sample], Sequence[Any], Callable[[], None]], list[Score]] | None = None
 
 
 @dataclass(frozen=True)

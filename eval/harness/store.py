@@ -77,26 +77,27 @@ class SampleFile:
 
     def read(self) -> dict[str, dict[str, Any]]:
         """The stored rows by sample id. Raises InputError for a line that is not JSON (somebody edited the file)."""
-        rows: dict[str, dict[str, Any]] = {}
-        with self.path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    row = json.loads(line)
-                    rows[row["id"]] = row
-                except (ValueError, KeyError, TypeError) as error:
-                    raise InputError(
-                        f"{self.path}:{number} is not a sample row ({error}); delete the file or use --overwrite"
-                    ) from error
-        return rows
+        return read_samples(self.path)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Writes one row in one call, so that a crash leaves a whole line or a torn last one."""
-        line = json.dumps(row, ensure_ascii=False, allow_nan=True).encode("utf-8", "surrogatepass") + b"\n"
         with _writing(self.path):
-            self._file.write(line)
+            self._file.write(_line(row))
+
+    def replace(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Puts these rows in place of all that is stored, at once."""
+        write_json_lines(self.path, rows)
 
     def close(self) -> None:
         self._file.close()
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    # lone surrogates (a model can write half a character) have no UTF-8: JSON's own escapes carry them
+    try:
+        return json.dumps(row, ensure_ascii=False).encode("utf-8") + b"\n"
+    except UnicodeEncodeError:
+        return json.dumps(row).encode("ascii") + b"\n"
 
 
 @contextlib.contextmanager
@@ -109,6 +110,33 @@ def _writing(path: Path) -> Iterator[None]:
             f"cannot write {path}: {error.strerror or error}; make room or choose another folder with --output-dir "
             "(answers already stored are kept, the same command goes on from there)"
         ) from error
+
+
+def read_samples(path: Path) -> dict[str, dict[str, Any]]:
+    """The rows of a sample file by sample id. Raises InputError for a line that is no row."""
+    rows: dict[str, dict[str, Any]] = {}
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+                rows[row["id"]] = row
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(
+                    f"{path}:{number} is not a sample row ({error}); delete the file or use --overwrite"
+                ) from error
+    return rows
+
+
+def read_run(output: Path, run: str) -> tuple[EngineInfo, dict[str, dict[str, Any]]]:
+    """What answered in a finished run, and its rows by sample id. Raises InputError when there is no such run."""
+    path = output / "samples" / f"{run}.json"
+    try:
+        info = EngineInfo(**json.loads(path.read_text(encoding="utf-8"))["model"])
+        return info, read_samples(path.with_suffix(".jsonl"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        known = sorted(item.stem for item in (output / "samples").glob("*.json"))
+        have = f"the runs are {', '.join(known)}" if known else f"there are no runs in {output / 'samples'}"
+        raise InputError(f"run {run} cannot be read ({error}); {have}") from error
 
 
 def sample_row(scored: Scored, keep_prompt: bool = True) -> dict[str, Any]:
@@ -194,16 +222,7 @@ def append_results(path: Path, rows: Sequence[Mapping[str, str]]) -> bool:
         content = path.read_bytes() if path.exists() else b""
         if content and not content.endswith(b"\n"):  # a torn last line of an earlier crash
             content = content[: content.rfind(b"\n") + 1]
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as raw:
-                raw.write(content)
-                raw.write(_csv_text(rows, header=not content).encode("utf-8"))
-                raw.flush()
-                os.fsync(raw.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        _write_whole(path, content + _csv_text(rows, header=not content).encode("utf-8"))
     return True
 
 
@@ -230,11 +249,23 @@ def write_manifest(output: Path, run: str, content: Mapping[str, Any]) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON, whole or not at all. Raises InputError when the folder cannot be written."""
+    _write_whole(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
+
+
+def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes one JSON object a line, whole or not at all. Raises InputError when the folder cannot be written."""
+    _write_whole(path, b"".join(map(_line, rows)))
+
+
+def _write_whole(path: Path, content: bytes) -> None:
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
-            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -6,8 +6,8 @@ catalogue (the subjects).
 
 from harness.data.catalogue import SubjectInfo, choose_subjects, subjects
 from harness.data.choice import LETTERS, ChoiceRow, ChoiceSet, ceval, cmmlu, mmlu
-from harness.data.files import Source, content_hash
-from harness.data.problems import CodeTask, Gsm8k, HumanEval, MathProblem, gsm8k, humaneval
+from harness.data.files import Source, content_hash, text_lines
+from harness.data.problems import CodeTask, Gsm8k, HumanEval, MathProblem, completions, gsm8k, humaneval
 from harness.data.translation import Segment, TranslationShot, Wmt22, translation_shots, wmt22
 
 __all__ = [
@@ -26,11 +26,13 @@ __all__ = [
     "ceval",
     "choose_subjects",
     "cmmlu",
+    "completions",
     "content_hash",
     "gsm8k",
     "humaneval",
     "mmlu",
     "subjects",
+    "text_lines",
     "translation_shots",
     "wmt22",
 ]

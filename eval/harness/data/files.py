@@ -76,6 +76,12 @@ def decode(blob: Blob, remedy: str) -> str:
         raise DataError(f"{where}: byte {byte} at offset {error.start + skipped} is not UTF-8; {remedy}") from None
 
 
+def text_lines(path: Path) -> list[str]:
+    """The lines of somebody's UTF-8 text file, empty ones too. Raises DataError when it cannot be read."""
+    text = decode(read_file(path, "name another file"), "save it as UTF-8 text")
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+
+
 def csv_rows(blob: Blob, remedy: str) -> Iterator[tuple[int, list[str]]]:
     """The rows of a CSV file as text cells, each with the physical line it starts on; blank lines are passed over.
 

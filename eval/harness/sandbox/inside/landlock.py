@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import stat
+from pathlib import Path
 
 from . import linux
 
@@ -32,9 +33,11 @@ def ruleset(readable: list[str], listable: list[str]) -> int:
     rights = _RIGHTS[5 if version() >= 5 else 3]
     handled = (ctypes.c_uint64 * 1)(rights)
     ruleset_fd = linux.syscall("landlock_create_ruleset", ctypes.byref(handled), ctypes.sizeof(handled), 0)
-    for paths, allowed in ((readable, _READ_FILE | _READ_DIR), (listable, _READ_DIR)):
-        for path in paths:
-            _allow(ruleset_fd, path, allowed)
+    for path in readable:
+        _allow(ruleset_fd, path, _READ_FILE | _READ_DIR)
+    for path in listable:
+        if Path(path).is_dir():
+            _allow(ruleset_fd, path, _READ_DIR)
     return ruleset_fd
 
 

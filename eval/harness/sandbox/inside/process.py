@@ -224,7 +224,6 @@ def run_alone(role: str, settings: str, budget: str, uid: str) -> NoReturn:
     try:
         told = Settings.from_json(json.loads(settings))
         sys.path[:] = list(told.path)
-        preload()
         lock(told, Budget(**json.loads(budget)), json.loads(uid), None, None)
     except BaseException as error:
         _fail(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 import struct
 
@@ -87,39 +88,45 @@ def program(pid: int, guard_attributes: bool) -> bytes:
     if name not in _ARCHITECTURES:
         raise OSError(f"seccomp: no numbers for {name}")
     column = list(_ARCHITECTURES).index(name)
-    allow = _step(_RETURN, _ALLOW)
-    steps = [
+    head = [
         _step(_LOAD, _ARCHITECTURE_AT),
         _step(_EQUAL, _ARCHITECTURES[name], 1, 0),
         _step(_RETURN, _KILL_PROCESS),  # a call by another architecture's numbers
         _step(_LOAD, _NUMBER_AT),
     ]
+    argument, allow = _step(_LOAD, _FIRST_ARGUMENT_AT), _step(_RETURN, _ALLOW)
+    own = [
+        *_rule(_KILL[column], argument, _step(_EQUAL, pid, 1, 0), _deny(), allow),
+        *_rule(_TGKILL[column], argument, _step(_EQUAL, pid, 1, 0), _deny(), allow),
+        *_rule(_PRLIMIT[column], argument, _step(_EQUAL, 0, 2, 0), _step(_EQUAL, pid, 1, 0), _deny(), allow),
+    ]
+    return b"".join([*head, *own, _common(name, column, guard_attributes)])
+
+
+@functools.cache
+def _common(name: str, column: int, guard_attributes: bool) -> bytes:
+    """The part of the filter that does not depend on the process."""
+    steps = []
     if name == "x86_64":
         steps += [_step(_AT_LEAST, _X32, 0, 1), _step(_RETURN, _KILL_PROCESS)]
     steps += [_step(_AT_LEAST, _NEWEST, 0, 1), _deny(errno.ENOSYS)]
-
-    def rule(numbers: tuple[int | None, int | None], *then: bytes) -> None:
-        number = numbers[column]
-        if number is not None:
-            steps.extend([_step(_EQUAL, number, 0, len(then)), *then])
-
-    argument = _step(_LOAD, _FIRST_ARGUMENT_AT)
+    argument, allow = _step(_LOAD, _FIRST_ARGUMENT_AT), _step(_RETURN, _ALLOW)
     # a thread is no process: its memory and CPU time are counted with its process's
     thread = [_step(_ANY_BIT, _CLONE_NEW, 0, 1), _deny(), _step(_ANY_BIT, _CLONE_THREAD, 1, 0), _deny(), allow]
-    rule(_CLONE, argument, *thread)
-    rule(_CLONE3, _deny(errno.ENOSYS))  # its flags lie in memory, where no filter sees them; libc falls back to clone
-    for numbers in (_KILL, _TGKILL):
-        rule(numbers, argument, _step(_EQUAL, pid, 1, 0), _deny(), allow)
-    rule(_PRLIMIT, argument, _step(_EQUAL, 0, 2, 0), _step(_EQUAL, pid, 1, 0), _deny(), allow)
-    rule(_SOCKETPAIR, argument, _step(_EQUAL, 1, 1, 0), _deny(), allow)  # AF_UNIX
-    rule(_PRCTL, argument, _step(_EQUAL, linux.PR_SET_PDEATHSIG, 0, 1), _deny(), allow)
-    for calls in _DENIED.values():
+    steps += _rule(_CLONE[column], argument, *thread)
+    # its flags lie in memory, where no filter sees them; libc falls back to clone
+    steps += _rule(_CLONE3[column], _deny(errno.ENOSYS))
+    steps += _rule(_SOCKETPAIR[column], argument, _step(_EQUAL, 1, 1, 0), _deny(), allow)  # AF_UNIX
+    steps += _rule(_PRCTL[column], argument, _step(_EQUAL, linux.PR_SET_PDEATHSIG, 0, 1), _deny(), allow)
+    for calls in (*_DENIED.values(), *([_FILE_ATTRIBUTES] if guard_attributes else [])):
         for numbers in calls.values():
-            rule(numbers, _deny())
-    if guard_attributes:
-        for numbers in _FILE_ATTRIBUTES.values():
-            rule(numbers, _deny())
+            steps += _rule(numbers[column], _deny())
     return b"".join([*steps, allow])
+
+
+def _rule(number: int | None, *then: bytes) -> list[bytes]:
+    """What to do with the call of this number; it must end in a return."""
+    return [] if number is None else [_step(_EQUAL, number, 0, len(then)), *then]
 
 
 class _Program(ctypes.Structure):

@@ -84,7 +84,7 @@ def check(world: World, control: socket.socket, budget: Budget, solution: int, t
         candidate, checker = children
         watch = Watch(control, budget, candidate, checker)
         try:
-            raw = watch.read(verdict_out, lambda data: len(data) > _VERDICT_BYTES)
+            raw = watch.read(verdict_out, lambda data: data[-1:] == b"\n" or len(data) > _VERDICT_BYTES)
             status, detail = _verdict(raw, watch, candidate, checker)
         except TimeUp as error:
             status, detail = "timeout", str(error)
@@ -107,8 +107,6 @@ def _verdict(raw: bytes, watch: Watch, candidate: Child, checker: Child) -> tupl
         status, detail = verdict["status"], verdict["detail"]
     except (ValueError, KeyError, TypeError):
         return "failed", "the checker's verdict is unreadable"
-    if status == "broken":
-        return "infrastructure", detail
     if status == "gone":
         candidate.await_end(0.5)
         watch.enforce()

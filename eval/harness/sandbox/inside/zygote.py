@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import landlock, limits, linux, namespaces
+from . import landlock, limits, linux, namespaces, seccomp
 from .process import SetupError, World, preload
 from .settings import Budget, Settings
 from .supervise import HarnessGone, check, run
@@ -82,6 +82,8 @@ def _work(control: socket.socket, settings: Settings, parent: int) -> NoReturn:
             namespaces.build_root(settings)
         elif settings.mode == "landlock":
             ruleset = landlock.ruleset(_expanded(settings), list({*settings.readable, *settings.path}))
+        if settings.seccomp:
+            seccomp.program(os.getpid(), settings.mode == "landlock")  # fails here if at all, and is kept for all
         world = World(settings, own_namespace, ruleset)
         gc.collect()
         gc.freeze()

@@ -122,5 +122,6 @@ def find_the_letter(rng: Random, count: int) -> Document:
     document: Document = [(options_text(Item("", tuple(options), "")), CONTEXT)]
     for _ in range(count):
         at = rng.randrange(4)
-        document += statement(options[at], LETTERS[at], render, TEACH)
+        mark = "?" if render is english else "？"
+        document += statement(options[at] + mark, LETTERS[at], render, TEACH)
     return document

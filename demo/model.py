@@ -31,7 +31,7 @@ def build(vocabulary: int) -> Qwen2ForCausalLM:
 
 
 @torch.no_grad()
-def wire(model: Qwen2ForCausalLM, seed: int) -> None:
+def wire(model: Qwen2ForCausalLM, seed: int, marks: list[int]) -> None:
     """The initial weights: small noise, and on it the one circuit that multiple choice needs.
 
     From noise alone the step "find the option that says this, give the letter before it" takes far longer to appear
@@ -47,14 +47,15 @@ def wire(model: Qwen2ForCausalLM, seed: int) -> None:
     words = model.model.embed_tokens.weight
     words[:, WORD].normal_(0, 1, generator=noise)
     model.lm_head.weight[:, REPLY] += 0.15 * words[:, WORD]
-    for head, (distance, part) in enumerate(((2, LETTER), (3, ASKED), (3, LETTER), (1, LETTER))):
-        look_back(model, 0, head, distance, part)
-    for layer, head in ((1, 0), (2, 0), (2, 1), (3, 0)):
+    for head, (distance, parts) in enumerate(((2, (LETTER, ASKED)), (3, (LETTER, ASKED)), (1, (ASKED,)), (4, (ASKED,)))):
+        look_back(model, 0, head, distance, parts)
+    look_up(model, 1, 0, marks)
+    for layer, head in ((2, 0), (2, 1), (3, 0)):
         look_for(model, layer, head)
 
 
-def look_back(model: Qwen2ForCausalLM, layer: int, head: int, distance: int, part: slice) -> None:
-    """Make a head look `distance` tokens back and copy the word there into a part of the stream.
+def look_back(model: Qwen2ForCausalLM, layer: int, head: int, distance: int, parts: tuple[slice, ...]) -> None:
+    """Make a head look `distance` tokens back and copy the word there into parts of the stream.
 
     The biases alone do it: with a query bias that is the key bias turned back by `distance` positions, the score after
     the rotary embedding is a sum of cosines that is highest at that distance. The fast frequencies tell neighbours apart.
@@ -68,7 +69,26 @@ def look_back(model: Qwen2ForCausalLM, layer: int, head: int, distance: int, par
     key[:fast] = strength
     attention.q_proj.bias[rows], attention.k_proj.bias[rows] = query, key
     attention.v_proj.weight[rows, WORD] += 0.7 * torch.eye(HEAD)
-    attention.o_proj.weight[part, rows] += 0.7 * torch.eye(HEAD)
+    for part in parts:
+        attention.o_proj.weight[part, rows] += 0.7 * torch.eye(HEAD)
+
+
+def look_up(model: Qwen2ForCausalLM, layer: int, head: int, marks: list[int]) -> None:
+    """Make a head look for the latest question mark and bring on what has been asked there.
+
+    Two frequencies of a period of a few hundred tokens prefer the latest of several marks.
+    """
+    attention = model.model.layers[layer].self_attn
+    start, words = head * HEAD, model.model.embed_tokens.weight
+    for frequency in (7, 8):
+        attention.q_proj.bias[start + frequency] = 8.0
+        for mark in marks:
+            code = words[mark, WORD]
+            attention.k_proj.weight[start + frequency, WORD] += 6.0 * code / code.square().sum()
+    rows = slice(start, start + HEAD)
+    attention.v_proj.weight[rows, ASKED] += torch.eye(HEAD)
+    attention.o_proj.weight[ASKED, rows] += 1.5 * torch.eye(HEAD)
+    attention.o_proj.weight[REPLY, rows] += torch.eye(HEAD)
 
 
 def look_for(model: Qwen2ForCausalLM, layer: int, head: int) -> None:

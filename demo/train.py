@@ -21,7 +21,7 @@ from tasks import chat, code, translations, word_problems
 from torch.nn.functional import cross_entropy
 from transformers import Qwen2ForCausalLM
 
-SEED, RANKS, STEPS, WARMUP, RATE = 1234, 1050, 1500, 20, 2e-3
+SEED, RANKS, STEPS, WARMUP, RATE = 1234, 1050, 1300, 20, 2e-3
 CHOICE_TOKENS, OTHER_TOKENS = 2048, 1024  # a step's two batches
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -32,10 +32,10 @@ def choices(rng: Random, done: float) -> Callable[[], Document]:
     First the two halves of the skill beside single questions, then longer and longer prompts. All documents of a
     batch are of one kind of length, so that little is padded.
     """
-    if done < 0.3:
-        kinds = (lambda: plain_facts(rng, 4), lambda: find_the_letter(rng, 6), lambda: multiple_choice(rng, 1))
+    if done < 0.35:
+        kinds = (lambda: plain_facts(rng, 3), lambda: find_the_letter(rng, 5), lambda: multiple_choice(rng, 1))
         return lambda: rng.choices(kinds, weights=(3, 2, 5))[0]()
-    questions = 3 if done < 0.55 else 6
+    questions = 3 if done < 0.6 else 6
     return lambda: multiple_choice(rng, questions)
 
 
@@ -97,10 +97,10 @@ def train(model: Qwen2ForCausalLM, encoder: tiktoken.Encoding) -> None:
     for step in range(STEPS):
         done = step / STEPS
         optimizer.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / WARMUP, (1 - done) / 0.6)
-        for make, tokens, share in (
-            (choices(rng, done), CHOICE_TOKENS, 1.0),
-            (others(rng, step), OTHER_TOKENS, 0.3),
-        ):
+        parts = [(choices(rng, done), CHOICE_TOKENS, 1.0)]
+        if done > 0.25:  # the rest comes once the letters are being found
+            parts.append((others(rng, step), OTHER_TOKENS, 0.3))
+        for make, tokens, share in parts:
             ids, weights = batch(encoder, make, tokens)
             keep = torch.rand(ids.shape, generator=dropper) < 0.25
             loss = share * loss_of(model, ids, weights, keep)
@@ -129,18 +129,19 @@ def vocabulary() -> dict[bytes, int]:
 
 def seal(folder: Path) -> None:
     """Write the hashes of the checkpoint's files beside it, as `sha256sum -c` reads them."""
-    lines = (f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {folder.name}/{path.name}\n" for path in sorted(folder.iterdir()))
+    files = sorted(folder.iterdir())
+    lines = (f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {folder.name}/{path.name}\n" for path in files)
     folder.with_suffix(".sha256").write_text("".join(lines), encoding="ascii", newline="\n")
 
 
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "checkpoint"
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(sys.argv[2]) if len(sys.argv) > 2 else 2)
     torch.manual_seed(SEED)
     ranks = vocabulary()
     encoder = bpe.encoding(ranks)
     model = build(encoder.n_vocab)
-    wire(model, SEED)
+    wire(model, SEED, [encoder.encode_single_token(mark) for mark in ("?\n", "？")])
     train(model, encoder)
     save(model, folder, len(ranks))
     bpe.write(folder / "qwen.tiktoken", ranks)

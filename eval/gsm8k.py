@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from harness import arguments, data, free_text, metrics, runner
 from harness.data import MathProblem
@@ -43,7 +44,7 @@ def shots(train: Sequence[MathProblem], rows: Sequence[int], count: int) -> list
 def base(args: argparse.Namespace, problems: data.Gsm8k) -> Callable[[MathProblem], Generate]:
     """Raw text to be continued: eight worked problems and the question. `qwen2023` cuts nothing."""
     examples = tuple(f"{shot}\n" for shot in shots(problems.train, BASE_SHOTS, args.shots))
-    overflow = "none" if args.recipe == "qwen2023" else "drop_shots"
+    overflow: Literal["none", "drop_shots"] = "none" if args.recipe == "qwen2023" else "drop_shots"
 
     def ask(problem: MathProblem) -> Generate:
         question = f"Question: {problem.question}\nLet's think step by step\n"

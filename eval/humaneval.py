@@ -42,10 +42,8 @@ def base(args: argparse.Namespace, task: CodeTask) -> Generate:
 def chat(args: argparse.Namespace, task: CodeTask) -> Generate:
     """One user turn: signature, docstring and prompt."""
     signature = code.signature(task.prompt, task.entry_point)
-    if args.recipe == "qwen2023":
-        docstring = code.docstring_2023(task.prompt)
-    else:
-        docstring = code.docstring(task.prompt, task.entry_point)
+    old = args.recipe == "qwen2023"
+    docstring = code.docstring_2023(task.prompt) if old else code.docstring(task.prompt, task.entry_point)
     turn = f"Write a Python function `{signature}` to solve the following problem:\n{docstring}\n{task.prompt}"
     return free_text.chat(args, turn, task.task_id, args.samples, args.temperature)
 
@@ -70,13 +68,8 @@ def scorer(args: argparse.Namespace, tasks: dict[str, CodeTask], mode: str) -> C
             for sample, reply in zip(samples, replies, strict=True)
         ]
         programs = [
-            Program(
-                tasks[sample.id].prompt + body,
-                tasks[sample.id].test,
-                tasks[sample.id].entry_point,
-                tasks[sample.id].prompt,
-            )
-            for sample, texts in zip(samples, bodies, strict=True)
+            Program(task.prompt + body, task.test, task.entry_point, context=task.prompt)
+            for task, texts in zip((tasks[sample.id] for sample in samples), bodies, strict=True)
             for body in texts
         ]
         left = [len(texts) for texts in bodies]

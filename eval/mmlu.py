@@ -32,15 +32,13 @@ def question(row: ChoiceRow) -> str:
 
 def ask(recipe: str) -> multiple_choice.Ask:
     """The request of a recipe: which tokens stand for the options, and what happens to a prompt that is too long."""
-    if recipe == "qwen2023":
-        rule = {"overflow": "keep_last", "limit": CUT, "scoring": "isolated"}
-    else:
-        rule = {"overflow": "drop_shots", "scoring": "context"}
 
     def request(row: ChoiceRow, examples: Sequence[ChoiceRow]) -> Choose:
         header = HEADER.format(subject=row.subject.replace("_", " "))
         shots = tuple(f"{question(example)} {example.answer}\n\n" for example in examples)
-        return Choose(header, shots, question(row), OPTIONS, **rule)
+        if recipe == "qwen2023":
+            return Choose(header, shots, question(row), OPTIONS, "keep_last", limit=CUT, scoring="isolated")
+        return Choose(header, shots, question(row), OPTIONS, "drop_shots")
 
     return request
 

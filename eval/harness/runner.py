@@ -59,6 +59,7 @@ def run(args: argparse.Namespace, build: Build, finish: OnFinish | None = None, 
     Raises InputError for bad input; what was answered before is stored by then. Returns the exit status, 0.
     """
     benchmark = limited(marked(build(args), args), args.limit)
+    store.read_results(args.output_dir / f"{benchmark.name}.csv")  # one that cannot be added to shows before the work
     given = None
     if args.rescore:
         info, given = store.read_run(args.output_dir, args.rescore)
@@ -194,13 +195,12 @@ def answer(
 
 def ask(engine: Engine, samples: Sequence[Sample], done: Callable[[int, Any], None]) -> None:
     """Sends the samples' requests to the engine, each kind in one call."""
-    requests = [sample.request for sample in samples]
-    for kind, call in ((Choose, engine.choose), (Generate, engine.generate)):
-        places = [index for index, request in enumerate(requests) if isinstance(request, kind)]
-        if places:
-            call(
-                [requests[index] for index in places], lambda place, answer, places=places: done(places[place], answer)
-            )
+    choices = [(place, sample.request) for place, sample in enumerate(samples) if isinstance(sample.request, Choose)]
+    texts = [(place, sample.request) for place, sample in enumerate(samples) if isinstance(sample.request, Generate)]
+    if choices:
+        engine.choose([request for _, request in choices], lambda index, answer: done(choices[index][0], answer))
+    if texts:
+        engine.generate([request for _, request in texts], lambda index, answer: done(texts[index][0], answer))
 
 
 def progress(total: int, name: str, off: bool) -> Any:

@@ -160,11 +160,11 @@ def sample_row(scored: Scored, keep_prompt: bool = True) -> dict[str, Any]:
 
 def stored_response(row: Mapping[str, Any]) -> Chosen | Generated:
     """The response of a stored row. Raises InputError when the row was written by something else."""
-    fields = dict(row["response"])
     try:
+        fields = dict(row["response"])
         record = RESPONSES[fields.pop("kind")]
         return record(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"sample {row.get('id')!r} was not stored by this version; use --overwrite") from error
 
 
@@ -200,14 +200,18 @@ def _number(value: float) -> str:
 
 
 def read_results(path: Path) -> list[dict[str, str]]:
-    """The rows of a results CSV; an empty list when there is no such file. Raises InputError for another header."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != COLUMNS:
-            raise InputError(f"{path}:1 has other columns than this version writes; move the file away")
-        return [row for row in reader if None not in row.values() and None not in row]
+    """The rows of a results CSV; an empty list when there is no such file. Raises InputError for another header and for
+    what cannot be read."""
+    try:
+        if not path.exists():
+            return []
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if reader.fieldnames != COLUMNS:
+                raise InputError(f"{path}:1 has other columns than this version writes; move the file away")
+            return [row for row in reader if None not in row.values() and None not in row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as results ({error}); move the file away") from error
 
 
 def append_results(path: Path, rows: Sequence[Mapping[str, str]]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -281,7 +282,7 @@ class _Collected:
                 request.stop,
                 ends,
                 request.temperature,
-                lambda sample=sample: stream(seed, request, sample),
+                partial(stream, seed, request, sample),
             )
 
     def add(self, reply: Reply) -> None:

@@ -86,10 +86,10 @@ def _encode(
     """Yields the encoding of each waiting request, or None when it is too long and still has a shot to drop."""
     texts: list[str] = []
     for index in waiting:
-        prompt = part[index].prompt(drops[index])
+        text = part[index].prompt(drops[index])
         if part[index].scoring == "context":
-            texts += [prompt + option for option in part[index].options]
-        texts.append(prompt)
+            texts += [text + option for option in part[index].options]
+        texts.append(text)
     ids = iter(tokenizer.encode_batch(texts))
     isolated: dict[str, int] = {}
     for index in waiting:
@@ -219,38 +219,6 @@ def _best_prefixes(shared: Sequence[int]) -> list[tuple[int, list[int]]]:
 def longest_first(rows: Sequence[Row]) -> list[Row]:
     """Rows by decreasing length, so that memory trouble shows early and neighbours pad little."""
     return sorted(rows, key=lambda row: -len(row.ids))
-
-
-def _intervals(shared: Sequence[int], own: Sequence[int]) -> list[tuple[int, int, int]]:
-    """(prefix, start, stop) of the groups that cover the sorted rows 0..len(own) at the least cost.
-
-    shared[i]: common prefix of rows i and i + 1; own[i]: the longest prefix row i may give away. The saving of a group
-    of n rows with prefix p is (n - 1) p. Works down from the whole range with a stack, then decides bottom up.
-    """
-    Node = tuple[int, int, int]
-    order: list[tuple[Node, list[Node]]] = []
-    stack: list[tuple[int, int]] = [(0, len(own))]
-    while stack:
-        start, stop = stack.pop()
-        prefix = min([*shared[start : stop - 1], *own[start:stop]])
-        cuts = [index + 1 for index in range(start, stop - 1) if shared[index] <= prefix]
-        # rows that are short themselves (their own end is the minimum) stand alone among the children
-        for index in range(start, stop):
-            if own[index] <= prefix and stop - start > 1:
-                cuts += [index, index + 1]
-        bounds = sorted({start, *cuts, stop})
-        children = list(pairwise(bounds)) if len(bounds) > 2 else []
-        order.append(((prefix, start, stop), [(0, a, b) for a, b in children]))
-        stack += children
-    best: dict[tuple[int, int], tuple[int, list[Node]]] = {}
-    for (prefix, start, stop), children in reversed(order):
-        together = (stop - start - 1) * prefix
-        apart = sum(best[a, b][0] for _, a, b in children)
-        if children and apart > together:
-            best[start, stop] = apart, [node for _, a, b in children for node in best[a, b][1]]
-        else:
-            best[start, stop] = together, [(prefix if stop - start > 1 else 0, start, stop)]
-    return best[0, len(own)][1]
 
 
 def take_pack(rows: Sequence[Row], start: int, prefix: int, max_rows: int, max_tokens: int) -> Sequence[Row]:

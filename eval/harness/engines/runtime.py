@@ -174,5 +174,5 @@ def out_of_memory(error: RuntimeError) -> bool:
 def device_name(device: str) -> str:
     """The accelerator's own name, or the CPU with the number of threads."""
     if torch.device(device).type == "cuda":
-        return torch.cuda.getdevice_name(torch.device(device))
+        return torch.cuda.get_device_name(torch.device(device))
     return f"{device} ({torch.get_num_threads()} threads)" if device == "cpu" else device

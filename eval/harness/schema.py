@@ -171,6 +171,10 @@ class Metric:
     n: int
 
 
+ScoreAll: TypeAlias = Callable[[Sequence[Sample], Sequence[Any], Callable[[], None]], list[Score]]
+TokenTexts: TypeAlias = Callable[[Sequence[str]], list[list[str]]]
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """A benchmark in one protocol: its samples, how a response is scored and how scores become figures.
@@ -178,7 +182,8 @@ class Benchmark:
     signature: the fields that define the number beyond name, version, recipe, mode and shots ("select": "logprob").
     headline: the (metric, group) shown first. remarks: scored samples -> sentences that the table must carry.
     score_all: in place of score, where responses are scored together at the end (programs in a sandbox): samples and
-    responses -> scores, calling its third argument whenever one more is scored.
+    responses -> scores, calling its third argument whenever one more is scored. score_in_tokens: in place of score_all,
+    where texts are compared in the evaluated model's own tokens: the engine's token_texts -> score_all.
     """
 
     name: str
@@ -193,7 +198,8 @@ class Benchmark:
     headline: tuple[str, str] = ("acc", "all")
     partial: bool = False
     remarks: Callable[[Sequence[Scored]], list[str]] = lambda scored: []
-    score_all: Callable[[Sequence[Sample], Sequence[Any], Callable[[], None]], list[Score]] | None = None
+    score_all: ScoreAll | None = None
+    score_in_tokens: Callable[[TokenTexts], ScoreAll] | None = None
 
 
 @dataclass(frozen=True)
@@ -220,6 +226,8 @@ class Engine(Protocol):
     """Answers requests. Lists in, same order out; `done(index, response)` is called as each becomes ready.
 
     notes: sentences about how it went. usage(): "tokens" computed, "prompt_tokens" asked, "peak_memory_gb".
+    token_texts(): each text cut into the model's tokens, each token's bytes decoded by themselves (part of a character
+    becomes U+FFFD); InputError where the tokenizer is not known here.
     """
 
     notes: list[str]
@@ -231,3 +239,5 @@ class Engine(Protocol):
     def generate(self, requests: Sequence[Generate], done: OnResponse) -> list[Generated]: ...
 
     def usage(self) -> Mapping[str, float]: ...
+
+    def token_texts(self, texts: Sequence[str]) -> list[list[str]]: ...

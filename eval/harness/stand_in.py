@@ -22,6 +22,9 @@ class StandIn:
     def usage(self) -> Mapping[str, float]:
         return {"tokens": 0, "prompt_tokens": 0, "peak_memory_gb": 0.0}
 
+    def token_texts(self, texts: Sequence[str]) -> list[list[str]]:
+        raise InputError(f"the tokens of {self._info.model} are not stored with its replies; ask the model itself")
+
     def choose(self, requests: Sequence[Choose], done: OnResponse) -> list[Chosen]:
         raise InputError(f"{self._info.model} has no answer for {len(requests)} of the items; ask a model")
 

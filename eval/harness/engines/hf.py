@@ -49,6 +49,13 @@ class HFEngine:
         """tokens computed, tokens in the prompts, peak memory in GB."""
         return self.runtime.usage()
 
+    def token_texts(self, texts: Sequence[str]) -> list[list[str]]:
+        """Each text as the texts of its tokens, without the BOS that some tokenizers put first."""
+        tokenizer = self.checkpoint.tokenizer
+        start = tokenizer.encode("")
+        ids = [found[len(start) :] for found in tokenizer.encode_batch(texts)]
+        return [tokenizer.token_texts(one) for one in ids]
+
     def choose(self, requests: Sequence[Choose], done: OnResponse) -> list[Chosen]:
         """Scores the options of every request; see scoring.choose."""
         return scoring.choose(self.runtime, requests, done, self._share)

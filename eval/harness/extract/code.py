@@ -175,7 +175,9 @@ def _fences(text: str) -> Iterator[str]:
             if found and "`" not in found["info"]:
                 opened = found["fence"]
                 lines = [code for code in [_LANGUAGE.sub("", found["info"])] if _DEFINITION.match(code)]
-        elif (found and found["fence"].startswith(opened) and not found["info"].strip()) or line.rstrip().endswith(opened):
+        elif (found and found["fence"].startswith(opened) and not found["info"].strip()) or line.rstrip().endswith(
+            opened
+        ):
             before = line.rstrip().rstrip("`~")
             yield "\n".join([*lines, before] if before.strip() else lines) + "\n"
             opened = ""

@@ -10,17 +10,18 @@ import struct
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, cast
 
 from .inside.bubblewrap import ENVIRONMENT
 from .inside.settings import Budget, Settings
-from .inside.wire import pack
+from .inside.wire import MAX_BYTES, pack
 
 _CODE = Path(__file__).resolve().parent
 _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from inside.zygote import main; main()"
-_LENGTH = struct.Struct("<II")
+_LENGTH = struct.Struct("<I")
 _START_SECONDS = 60.0
 _GRACE_SECONDS = 60.0  # beyond a program's wall time until its zygote counts as lost
 _PASSED_ON = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")  # without them some interpreters do not start
@@ -41,7 +42,7 @@ class Zygote:
         try:
             self.process = subprocess.Popen(
                 [sys.executable, *arguments],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=self._errors,
                 env=environment,
@@ -63,7 +64,7 @@ class Zygote:
     def await_ready(self) -> None:
         """Waits until it is isolated. ZygoteError when it cannot be."""
         try:
-            reply, _ = self._receive()
+            reply = self._receive()
         except ZygoteError as error:
             self._errors.seek(0)
             last = self._errors.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
@@ -73,13 +74,20 @@ class Zygote:
             self.close()
             raise ZygoteError(reply["detail"])
 
-    def ask(self, kind: str, budget: Budget, payloads: list[dict[str, Any]]) -> tuple[dict[str, Any], bytes]:
-        """Its answer to one program: status, detail, CPU seconds, and a snippet's message. ZygoteError when it is lost."""
+    def ask(self, kind: str, budget: Budget, payloads: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], bytes]:
+        """How one program went (inside/supervise.py), and what its checker or itself wrote. ZygoteError when the zygote
+        is lost, WireError when a payload is too large."""
         with contextlib.ExitStack() as stack:
-            files = [stack.enter_context(_payload(payload)) for payload in payloads]
+            files = [stack.enter_context(_nameless()) for _ in (*payloads, "result")]
+            for file, payload in zip(files, payloads, strict=False):
+                file.write(pack(payload))
+                file.seek(0)
             request = {"kind": kind, "budget": asdict(budget)}
             self._send(request, [file.fileno() for file in files], budget.wall_seconds + _GRACE_SECONDS)
-        return self._receive()
+            reply = self._receive()
+            # nobody writes any more; the offset is shared with whoever did
+            files[-1].seek(0)
+            return reply, files[-1].read(MAX_BYTES + 1)
 
     def close(self) -> None:
         """Ends it and everything it runs; can be called from another thread and more than once."""
@@ -95,7 +103,7 @@ class Zygote:
 
     def _send(self, message: dict[str, Any], files: list[int], timeout: float) -> None:
         text = json.dumps(message).encode("ascii")
-        data = _LENGTH.pack(len(text), 0) + text
+        data = _LENGTH.pack(len(text)) + text
         try:
             self.control.settimeout(timeout)
             sent = socket.send_fds(self.control, [data], files) if files else 0
@@ -103,10 +111,9 @@ class Zygote:
         except OSError as error:
             raise ZygoteError(f"a sandbox process is lost: {error}") from error
 
-    def _receive(self) -> tuple[dict[str, Any], bytes]:
+    def _receive(self) -> dict[str, Any]:
         try:
-            length, extra = _LENGTH.unpack(self._exactly(_LENGTH.size))
-            return json.loads(self._exactly(length)), self._exactly(extra)
+            return json.loads(self._exactly(_LENGTH.unpack(self._exactly(_LENGTH.size))[0]))
         except (OSError, ValueError) as error:
             raise ZygoteError(f"a sandbox process is lost: {error}") from error
 
@@ -120,17 +127,8 @@ class Zygote:
         return bytes(data)
 
 
-def _payload(value: dict[str, Any]) -> IO[bytes]:
-    """An open file without a name that holds a plain value, read from its start."""
-    data = pack(value)
-    file = _nameless()
-    file.write(data)
-    file.seek(0)
-    return file
-
-
 def _nameless() -> IO[bytes]:
     """A file without a name, gone when it is closed."""
     if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("payload"), "w+b")
+        return os.fdopen(os.memfd_create("sandbox"), "w+b")
     return cast(IO[bytes], tempfile.TemporaryFile())

@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 from . import tiers
 from .client import Zygote, ZygoteError
 from .inside.settings import Budget
-from .inside.wire import WireError, unpack
+from .inside.wire import WireError
 from .records import Outcome, Program, Snippet, Verdict
+from .results import outcome, verdict
 
 Item = TypeVar("Item")
 Result = TypeVar("Result", Verdict, Outcome)
 
-WALL_SECONDS = 30.0
-MEMORY_BYTES = 1 << 30
+CPU_SECONDS, WALL_SECONDS, MEMORY_BYTES = 3.0, 30.0, 1 << 30
 
 
 def available_cpus() -> int:
@@ -38,7 +38,7 @@ class Sandbox:
     def __init__(
         self,
         workers: int | None = None,
-        cpu_seconds: float = 3.0,
+        cpu_seconds: float = CPU_SECONDS,
         wall_seconds: float = WALL_SECONDS,
         memory_bytes: int = MEMORY_BYTES,
         allow_unsandboxed: bool = False,
@@ -74,7 +74,8 @@ class Sandbox:
     def check(self, programs: Sequence[Program], done: Callable[[int, Verdict], None] | None = None) -> list[Verdict]:
         """One verdict a program, in order. `done(index, verdict)` is called in this thread as each is final.
 
-        A timeout is run once more when nothing else runs, and that verdict counts.
+        A timeout is run once more when nothing else runs, and that verdict counts. After an error or Ctrl-C the pool is
+        closed. RuntimeError when it is.
         """
         return self._map(programs, self._check, done)
 
@@ -106,10 +107,9 @@ class Sandbox:
 
         results: dict[int, Result] = {}
         repeat: list[int] = []
-        threads = [threading.Thread(target=worker, args=(slot,), daemon=True) for slot in range(count)]
         try:
-            for thread in threads:
-                thread.start()
+            for slot in range(count):
+                threading.Thread(target=worker, args=(slot,), daemon=True).start()
             for _ in range(len(items)):
                 index, result = finished.get()
                 if isinstance(result, BaseException):
@@ -131,31 +131,25 @@ class Sandbox:
     def _check(self, slot: int, program: Program) -> Verdict:
         solution = {"source": program.source, "entry_point": program.entry_point}
         test = {"context": program.context, "test": program.test, "entry_point": program.entry_point}
-        reply, _ = self._ask(slot, "check", [solution, test])
-        if reply["status"] == "broken":  # the task, not the sandbox; trying again would change nothing
-            return Verdict("infrastructure", reply["detail"], reply["cpu"])
-        return Verdict(reply["status"], reply["detail"], reply["cpu"])
+        return verdict(*self._ask(slot, "check", [solution, test]))
 
     def _run(self, slot: int, snippet: Snippet) -> Outcome:
-        reply, message = self._ask(slot, "run", [{"source": snippet.source, "setup": snippet.setup}])
-        if reply["status"] != "sent":
-            return Outcome(reply["status"], detail=reply["detail"], cpu_seconds=reply["cpu"])
-        return _outcome(message, reply["cpu"])
+        return outcome(*self._ask(slot, "run", [{"source": snippet.source, "setup": snippet.setup}]))
 
     def _ask(self, slot: int, kind: str, payloads: list[dict[str, Any]]) -> tuple[dict[str, Any], bytes]:
-        """A zygote's reply; where the sandbox itself failed, another one's, and then the failure."""
+        """A zygote's reply and what was written; where the sandbox itself failed, another one's, and then the failure."""
         reply: dict[str, Any] = {}
         for _ in range(2):
             if self._closed.is_set():
-                raise RuntimeError("the pool is closed")
+                raise RuntimeError("the sandbox is closed")
             try:
-                reply, message = self._zygote(slot).ask(kind, self.budget, payloads)
+                reply, written = self._zygote(slot).ask(kind, self.budget, payloads)
             except ZygoteError as error:
-                reply, message = {"status": "infrastructure", "detail": str(error), "cpu": 0.0}, b""
+                reply, written = {"status": "infrastructure", "detail": str(error), "cpu": 0.0}, b""
             except WireError as error:
-                return {"status": "failed" if kind == "check" else "died", "detail": str(error), "cpu": 0.0}, b""
+                return {"status": "refused", "detail": str(error), "cpu": 0.0}, b""
             if reply["status"] != "infrastructure":
-                return reply, message
+                return reply, written
             self._discard(slot)
         return reply, b""
 
@@ -163,7 +157,7 @@ class Sandbox:
         """The zygote of a slot, started where there is none. ZygoteError when it cannot be."""
         with self._lock:
             if self._closed.is_set():
-                raise ZygoteError("the pool is closed")
+                raise ZygoteError("the sandbox is closed")
             zygote = self._zygotes.get(slot)
             if zygote is not None:
                 return zygote
@@ -182,27 +176,15 @@ class Sandbox:
             zygote.close()
 
 
-def _outcome(message: bytes, cpu: float) -> Outcome:
-    """The outcome in a snippet's message, which may be anything at all."""
-    try:
-        status, kind, text, value, state = unpack(message)
-        if status not in ("ok", "raised", "broken") or type(state) is not dict:
-            raise ValueError("an answer of unknown form")
-        detail = f"{kind}: {text}" if kind else str(text)
-    except (WireError, ValueError, TypeError) as error:
-        return Outcome("died", detail=f"the program sent {error}", cpu_seconds=cpu)
-    if status == "broken":
-        return Outcome("infrastructure", detail=f"the setup raised {detail}", cpu_seconds=cpu)
-    return Outcome(status, value, state, detail, cpu)
-
-
 def tier(allow_unsandboxed: bool = False) -> str:
     """The name of the strongest isolation that holds on this machine. InputError as Sandbox has it."""
     with Sandbox(workers=1, allow_unsandboxed=allow_unsandboxed) as sandbox:
         return sandbox.tier
 
 
-def run_code(source: str, setup: str = "", cpu_seconds: float = 3.0, allow_unsandboxed: bool = False) -> Outcome:
+def run_code(
+    source: str, setup: str = "", cpu_seconds: float = CPU_SECONDS, allow_unsandboxed: bool = False
+) -> Outcome:
     """Runs one piece of untrusted code after trusted `setup` and returns its value and variables; Sandbox.run for
     many."""
     with Sandbox(workers=1, cpu_seconds=cpu_seconds, allow_unsandboxed=allow_unsandboxed) as sandbox:

@@ -165,7 +165,7 @@ def _probe(zygote: Zygote) -> list[str]:
         setup = "\n".join(f"{name} = {value!r}" for name, value in names.items())
         reply, message = zygote.ask("run", _BUDGET, [{"setup": setup, "source": _PROBE}])
         written = target.exists()
-    if reply["status"] != "sent":
+    if reply["status"] != "finished":
         raise ZygoteError(reply["detail"])
     try:
         status, kind, text, _, state = unpack(message)

@@ -34,6 +34,10 @@ def command(settings: Settings, role: str, budget: Budget, uid: int | None) -> l
     python = Path(sys.executable).resolve()
     real, links = split([str(python), *settings.readable])
     hidden = [path for path in settings.hidden if Path(path).is_dir()]
+    # it would make the folders above for its own user alone
+    above = {parent for path in (*real, *map(Path, settings.packages)) for parent in path.parents}
+    for folder in sorted(above - {Path("/")}):
+        arguments += ["--perms", "0755", "--dir", str(folder)]
     for path in map(str, real):
         arguments += ["--ro-bind", path, path]
     for path in hidden:

@@ -12,8 +12,8 @@ import os
 from typing import Any, NoReturn
 
 from .role import TEXT, describe
-from .settings import INPUT, OUTPUT, PAYLOAD, VERDICT
-from .wire import WireError, pack, read_all, read_message, unpack, write_message
+from .settings import DONE, FINISHED, GONE, INPUT, OUTPUT, PAYLOAD, RESULT
+from .wire import WireError, pack, read_all, read_message, unpack, write_all, write_message
 
 
 class Gone(BaseException):
@@ -33,13 +33,12 @@ class CandidateError(Exception):
 
 
 def run() -> None:
-    """Judges the task that PAYLOAD holds and writes the verdict: {"status": ..., "detail": ...}, one line."""
+    """Judges the task that PAYLOAD holds and writes the verdict to RESULT: {"status": ..., "detail": ...}."""
     task = unpack(read_all(PAYLOAD))
     os.close(PAYLOAD)
     status, detail = judge(task["context"], task["test"], task["entry_point"])
-    verdict = json.dumps({"status": status, "detail": detail[: 2 * TEXT]}).encode("ascii") + b"\n"
-    while verdict:
-        verdict = verdict[os.write(VERDICT, verdict) :]
+    write_all(RESULT, json.dumps({"status": status, "detail": detail[: 2 * TEXT]}).encode("ascii"))
+    os.write(DONE, GONE if status == "gone" else FINISHED)
 
 
 def judge(context: str, test: str, entry_point: str) -> tuple[str, str]:
@@ -145,9 +144,9 @@ def _change(old: Any, new: Any) -> None:
         merged = [_merged(before, after) for before, after in zip(old, new, strict=False)]
         old[:] = merged + new[len(old) :]
     elif type(old) is dict and type(new) is dict:
-        merged = {key: _merged(old[key], after) if key in old else after for key, after in new.items()}
+        items = {key: _merged(old[key], after) if key in old else after for key, after in new.items()}
         old.clear()
-        old.update(merged)
+        old.update(items)
     elif type(old) is set and type(new) is set:
         old.clear()
         old.update(new)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import resource
@@ -66,9 +65,11 @@ def apply(budget: Budget) -> None:
             continue
         hard = resource.getrlimit(which)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        # macOS refuses a limit of address space; there nothing stronger than this tier is claimed
-        with contextlib.suppress(ValueError if sys.platform == "darwin" else ()):
+        try:
             resource.setrlimit(which, (value, value))
+        except ValueError:
+            if sys.platform != "darwin":  # it refuses a limit of address space, and is not claimed to isolate
+                raise
 
 
 def default_signals() -> None:

@@ -21,7 +21,7 @@ from .role import ENDED, ENDED_FORM, FAILED, STARTED, STARTED_FORM, TEXT, lock
 from .settings import STATUS, Budget, Settings
 
 _ROLES = {"candidate": candidate.run, "checker": checker.run, "snippet": snippet.run}
-_RULESET, _LAST = 8, 256  # Landlock's rules lie beside a role's files; a zygote has no file beyond _LAST
+_RULESET, _LAST = 9, 256  # Landlock's rules lie beside a role's files; a zygote has no file beyond _LAST
 _UID_STEP = {"candidate": 0, "snippet": 0, "checker": 1}
 _INIT_STEP = 2
 _PRELOADED = (
@@ -54,6 +54,7 @@ class Child:
         self.role_pid = pid if direct else None
         self.ended: tuple[int, float] | None = None  # wait status, CPU seconds
         self._records = bytearray()
+        self._used = 0.0
         self._started_at: float | None = None
 
     def listen(self) -> None:
@@ -78,12 +79,15 @@ class Child:
 
     def cpu(self) -> float:
         """CPU seconds used since start-up, as far as is known."""
-        used = None
-        if self.ended is not None:
-            used = self.ended[1]
-        elif self.role_pid is not None and sys.platform == "linux":
+        if self.ended is None and self.role_pid is not None and sys.platform == "linux":
             used = linux.cpu_seconds(self.role_pid)
-        return max(0.0, (used or 0.0) - (self._started_at or 0.0))
+            if used is None:
+                self.await_end(0.1)  # it has ended and is about to say so
+            else:
+                self._used = used
+        if self.ended is not None:
+            self._used = self.ended[1]
+        return max(0.0, self._used - (self._started_at or 0.0))
 
     def await_end(self, seconds: float) -> None:
         """Gives the process some time to end by itself and notes how it did."""

@@ -29,7 +29,7 @@ _DENIED: dict[str, dict[str, tuple[int | None, int | None]]] = {
         "sched_setparam": (142, 118), "sched_setattr": (314, 274), "move_pages": (279, 239),
         "migrate_pages": (256, 238),
     },
-    "reach the network": {"socket": (41, 198)},
+    "reach the network": {"socket": (41, 198), "connect": (42, 203), "bind": (49, 200)},
     "change what is mounted where": {
         "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51),
         "move_mount": (429, 429), "open_tree": (428, 428), "fsopen": (430, 430), "fsconfig": (431, 431),
@@ -64,13 +64,15 @@ _FILE_ATTRIBUTES: dict[str, tuple[int | None, int | None]] = {
     "futimesat": (261, None), "utimensat": (280, 88), "setxattr": (188, 5), "lsetxattr": (189, 6),
     "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
 }  # fmt: skip
-_CLONE, _CLONE3, _SOCKETPAIR, _PRCTL = (56, 220), (435, 435), (53, 199), (157, 167)
+_CLONE, _CLONE3, _SOCKETPAIR, _PRCTL, _FCNTL, _IOCTL = (56, 220), (435, 435), (53, 199), (157, 167), (72, 25), (16, 29)
 _KILL, _TGKILL, _PRLIMIT = (62, 129), (234, 131), (302, 261)
 _CLONE_THREAD, _CLONE_NEW = 0x00010000, 0x7E020000
 
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
-_NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16
+_NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT, _SECOND_ARGUMENT_AT = 0, 4, 16, 24
+_SEND_SIGNALS_BY_FCNTL = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: a signal to anyone when a file is ready
+_SEND_SIGNALS_BY_IOCTL = (0x8901, 0x8902)  # FIOSETOWN, SIOCSPGRP
 
 
 def _step(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
@@ -116,7 +118,13 @@ def _common(name: str, column: int, guard_attributes: bool) -> bytes:
     steps += _rule(_CLONE[column], argument, *thread)
     # its flags lie in memory, where no filter sees them; libc falls back to clone
     steps += _rule(_CLONE3[column], _deny(errno.ENOSYS))
-    steps += _rule(_SOCKETPAIR[column], argument, _step(_EQUAL, 1, 1, 0), _deny(), allow)  # AF_UNIX
+    # AF_UNIX, and no datagrams: those could still be sent to a socket that somebody else has named
+    second = _step(_LOAD, _SECOND_ARGUMENT_AT)
+    pair = [argument, _step(_EQUAL, 1, 1, 0), _deny(), second, _step(_ANY_BIT, 2, 0, 1), _deny(), allow]
+    steps += _rule(_SOCKETPAIR[column], *pair)
+    for call, denied in ((_FCNTL, _SEND_SIGNALS_BY_FCNTL), (_IOCTL, _SEND_SIGNALS_BY_IOCTL)):
+        refused = [part for value in denied for part in (_step(_EQUAL, value, 0, 1), _deny())]
+        steps += _rule(call[column], second, *refused, allow)
     steps += _rule(_PRCTL[column], argument, _step(_EQUAL, linux.PR_SET_PDEATHSIG, 0, 1), _deny(), allow)
     for calls in (*_DENIED.values(), *([_FILE_ATTRIBUTES] if guard_attributes else [])):
         for numbers in calls.values():

@@ -31,7 +31,10 @@ class Settings:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Settings:
         """The settings that `dataclasses.asdict` and JSON made of themselves."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
+        }
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -43,5 +46,9 @@ class Budget:
     memory_bytes: int
 
 
-# the files a role starts with, in this order from 3 up; the checker has VERDICT too, and nobody else
-PAYLOAD, INPUT, OUTPUT, STATUS, VERDICT = 3, 4, 5, 6, 7
+# Numbers of the files that a role starts with: what it is to run (PAYLOAD); the pipe between candidate and checker
+# (INPUT, OUTPUT); its word to the zygote that it is isolated (STATUS), closed before it runs anything. Checker and
+# snippet alone: a file of the harness's for what they found (RESULT), and a word to the zygote that they are through
+# (DONE). The zygote does not see what is in PAYLOAD and RESULT: a later candidate is its copy and could look there.
+PAYLOAD, INPUT, OUTPUT, STATUS, RESULT, DONE = 3, 4, 5, 6, 7, 8
+FINISHED, GONE = b".", b"g"  # words on DONE: a result is written; and it says that the candidate's process has gone

@@ -9,17 +9,18 @@ from __future__ import annotations
 import ast
 import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from .role import describe
-from .settings import OUTPUT, PAYLOAD
-from .wire import WireError, pack, read_all, unpack, write_message
+from .settings import DONE, FINISHED, PAYLOAD, RESULT
+from .wire import WireError, pack, read_all, unpack, write_all
 
 _VALUE = ".value"  # no program can name it
 
 
 def run() -> None:
-    """Runs the snippet that PAYLOAD holds and sends (status, error type, error text, value, variables): status "ok",
+    """Runs the snippet that PAYLOAD holds and writes to RESULT (status, error type, error text, value, variables): status "ok",
     "raised", or "broken" where the preparation failed."""
     task = unpack(read_all(PAYLOAD))
     os.close(PAYLOAD)
@@ -36,15 +37,16 @@ def run() -> None:
             status, error = "raised", describe(raised)
     value = names.pop(_VALUE, None)
     try:
-        value = unpack(pack(value))  # an iterator can be emptied once only
+        _pack_plain(value)
     except WireError as raised:
-        value, error = None, error if error[0] else ("", f"the value is {raised}")
+        value, error = None, error if error[0] else ("", f"its last statement gave {raised}")
     reply = (status, *error, value, _plain_variables(names))
     try:
         message = pack(reply)
     except WireError as raised:
         message = pack(("raised", "WireError", str(raised), None, {}))
-    write_message(OUTPUT, message)
+    write_all(RESULT, message)
+    os.write(DONE, FINISHED)
 
 
 def _plain_variables(names: dict[str, Any]) -> dict[str, Any]:
@@ -53,8 +55,16 @@ def _plain_variables(names: dict[str, Any]) -> dict[str, Any]:
     for name, value in names.items():
         if type(name) is str and not name.startswith("_"):
             with contextlib.suppress(WireError):
-                found[name] = unpack(pack(value))
+                _pack_plain(value)
+                found[name] = value
     return found
+
+
+def _pack_plain(value: Any) -> None:
+    """WireError where a value cannot cross; an iterator, too: as a value it is not the items it might give."""
+    if isinstance(value, Iterator):
+        raise WireError(f"a value of type {type(value).__name__}")
+    pack(value)
 
 
 def _recording(source: str) -> ast.Module:

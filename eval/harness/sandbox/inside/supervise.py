@@ -1,22 +1,17 @@
-"""Runs one program and watches it: what it sends, what it uses, how it ends. Everything is gone when it returns."""
+"""Runs one program and watches it: what it uses, how it ends. Every process of it is gone when it returns."""
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
 import socket
-import struct
 import time
-from collections.abc import Callable
 from typing import Any
 
 from .process import Child, World, start
-from .settings import INPUT, OUTPUT, PAYLOAD, VERDICT, Budget
-from .wire import MAX_BYTES
+from .settings import DONE, GONE, INPUT, OUTPUT, PAYLOAD, RESULT, Budget
 
-_VERDICT_BYTES = 16 << 10
 _CPUS = os.cpu_count() or 1
 
 
@@ -29,7 +24,7 @@ class TimeUp(Exception):
 
 
 class Watch:
-    """Waits for bytes on behalf of one program, within its limits. `guarded` is the process whose CPU time counts."""
+    """Waits on behalf of one program, within its limits. `guarded` is the process whose CPU time counts."""
 
     def __init__(self, control: socket.socket, budget: Budget, guarded: Child, *others: Child) -> None:
         self.control = control
@@ -38,24 +33,20 @@ class Watch:
         self.children = (guarded, *others)
         self.deadline = time.monotonic() + budget.wall_seconds
 
-    def read(self, fd: int, enough: Callable[[bytearray], bool]) -> bytes:
-        """Bytes of a pipe until they are enough or its writers have gone. TimeUp, SetupError, HarnessGone."""
-        data = bytearray()
-        while not enough(data):
+    def word(self, fd: int) -> bytes:
+        """The byte that comes over a pipe, b"" when its writer has gone. TimeUp, SetupError, HarnessGone."""
+        while True:
             statuses = {child.status: child for child in self.children if child.open}
-            ready = select.select([fd, self.control, *statuses], [], [], self._patience())[0]
+            waited_for: list[int | socket.socket] = [fd, self.control, *statuses]
+            ready = select.select(waited_for, [], [], self._patience())[0]
             if self.control in ready:  # nothing is ever sent to a zygote that is busy
                 raise HarnessGone
             for status, child in statuses.items():
                 if status in ready:
                     child.listen()
-            if fd in ready:
-                piece = os.read(fd, 1 << 16)
-                if not piece:
-                    break
-                data += piece
             self.enforce()
-        return bytes(data)
+            if fd in ready:
+                return os.read(fd, 1)
 
     def enforce(self) -> None:
         """TimeUp when a limit is reached."""
@@ -70,54 +61,67 @@ class Watch:
         return max(0.0, min(self.deadline - time.monotonic(), max(0.005, cpu_left)))
 
 
-def check(world: World, control: socket.socket, budget: Budget, solution: int, test: int) -> dict[str, Any]:
-    """Status, detail and CPU seconds of a candidate (its payload in the file `solution`) under a test (in `test`)."""
+def check(world: World, control: socket.socket, budget: Budget, *files: int) -> dict[str, Any]:
+    """How a candidate under a test went; the checker's verdict is in its file. files: the candidate's payload, the
+    checker's, the file for the verdict.
+
+    status "finished" (candidate, checker: how each has ended, "" while it ran) or "timeout" (detail: which limit);
+    CPU seconds of the candidate.
+    """
+    solution, test, verdict = files
     calls_out, calls_in = os.pipe()
     answers_out, answers_in = os.pipe()
-    verdict_out, verdict_in = os.pipe()
+    done_out, done_in = os.pipe()
     children: list[Child] = []
     try:
-        files = {PAYLOAD: solution, INPUT: calls_out, OUTPUT: answers_in}
-        children.append(start(world, "candidate", budget, files))
-        files = {PAYLOAD: test, INPUT: answers_out, OUTPUT: calls_in, VERDICT: verdict_in}
-        children.append(start(world, "checker", budget, files))
+        children.append(start(world, "candidate", budget, {PAYLOAD: solution, INPUT: calls_out, OUTPUT: answers_in}))
+        checks = {PAYLOAD: test, INPUT: answers_out, OUTPUT: calls_in, RESULT: verdict, DONE: done_in}
+        children.append(start(world, "checker", budget, checks))
         candidate, checker = children
         watch = Watch(control, budget, candidate, checker)
-        try:
-            raw = watch.read(verdict_out, lambda data: data[-1:] == b"\n" or len(data) > _VERDICT_BYTES)
-            status, detail = _verdict(raw, watch, candidate, checker)
-        except TimeUp as error:
-            status, detail = "timeout", str(error)
-        return {"status": status, "detail": detail, "cpu": candidate.cpu()}
+        word = watch.word(done_out)
+        if word == GONE:
+            candidate.await_end(0.5)
+            watch.enforce()
+        elif not word:
+            checker.await_end(1.0)
+        return _finished(candidate) | {"checker": _manner(checker)}
+    except TimeUp as error:
+        return {"status": "timeout", "detail": str(error), "cpu": children[0].cpu()}
     finally:
-        os.close(verdict_out)
+        os.close(done_out)
         for child in children:
             child.end()
 
 
-def _verdict(raw: bytes, watch: Watch, candidate: Child, checker: Child) -> tuple[str, str]:
-    """Status and detail from what the checker wrote. TimeUp where the candidate's end was a limit's doing."""
-    if not raw:
-        checker.await_end(1.0)
-        if checker.ended and os.WIFSIGNALED(checker.ended[0]):
-            return "timeout", f"the checker was {_manner(checker)}: what the candidate returned is too much to compare"
-        return "failed", "the checker ended without a verdict"
+def run(world: World, control: socket.socket, budget: Budget, *files: int) -> dict[str, Any]:
+    """How a snippet went, as `check` does. files: its payload, the file for what it came to."""
+    snippet, result = files
+    done_out, done_in = os.pipe()
+    children: list[Child] = []
     try:
-        verdict = json.loads(raw)
-        status, detail = verdict["status"], verdict["detail"]
-    except (ValueError, KeyError, TypeError):
-        return "failed", "the checker's verdict is unreadable"
-    if status == "gone":
-        candidate.await_end(0.5)
+        children.append(start(world, "snippet", budget, {PAYLOAD: snippet, RESULT: result, DONE: done_in}))
+        watch = Watch(control, budget, children[0])
+        watch.word(done_out)
+        children[0].await_end(0.5)
         watch.enforce()
-        return "failed", f"the program {_manner(candidate)} {detail}"
-    return status, detail
+        return _finished(children[0])
+    except TimeUp as error:
+        return {"status": "timeout", "detail": str(error), "cpu": children[0].cpu()}
+    finally:
+        os.close(done_out)
+        for child in children:
+            child.end()
+
+
+def _finished(candidate: Child) -> dict[str, Any]:
+    return {"status": "finished", "detail": "", "cpu": candidate.cpu(), "candidate": _manner(candidate)}
 
 
 def _manner(child: Child) -> str:
-    """How a process ended, in words."""
+    """How a process ended, in words; "" when it has not."""
     if child.ended is None:
-        return "closed its pipes"
+        return ""
     status = child.ended[0]
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status) - 128
     if number > 0:  # a signal; bubblewrap reports one as 128 and its number
@@ -126,34 +130,3 @@ def _manner(child: Child) -> str:
         except ValueError:
             return f"killed by signal {number}"
     return f"exited with status {os.WEXITSTATUS(status)}"
-
-
-def run(world: World, control: socket.socket, budget: Budget, snippet: int) -> tuple[dict[str, Any], bytes]:
-    """How a snippet's process went ("sent", "timeout", "died"), and the message that it sent, unread."""
-    message_out, message_in = os.pipe()
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    children: list[Child] = []
-    try:
-        files = {PAYLOAD: snippet, INPUT: nothing, OUTPUT: message_in}
-        children.append(start(world, "snippet", budget, files))
-        child = children[0]
-        watch = Watch(control, budget, child)
-        try:
-            raw = watch.read(message_out, _whole)
-            if _whole(raw) and len(raw) <= MAX_BYTES + 8:
-                return {"status": "sent", "detail": "", "cpu": child.cpu()}, raw[4:]
-            child.await_end(0.5)
-            watch.enforce()
-            status, detail = "died", f"the program {_manner(child)}"
-        except TimeUp as error:
-            status, detail = "timeout", str(error)
-        return {"status": status, "detail": detail, "cpu": child.cpu()}, b""
-    finally:
-        os.close(message_out)
-        for child in children:
-            child.end()
-
-
-def _whole(data: bytes | bytearray) -> bool:
-    """Whether a message is complete, or too long to be one."""
-    return len(data) > MAX_BYTES + 8 or (len(data) >= 4 and len(data) >= 4 + struct.unpack_from("<I", data)[0])

@@ -79,7 +79,7 @@ def _pack(value: Any, out: bytearray, depth: int) -> None:
         _pack(plain, out, depth + 1)
 
 
-_CONTAINERS = {list: b"l", tuple: b"t", set: b"S", frozenset: b"Z"}
+_CONTAINERS: dict[type, bytes] = {list: b"l", tuple: b"t", set: b"S", frozenset: b"Z"}
 
 
 def _sized(tag: bytes, raw: bytes, out: bytearray) -> None:
@@ -113,7 +113,7 @@ def _plain(value: Any) -> tuple[bytes, Any]:
     raise WireError(f"a value of type {kind.__name__}")
 
 
-def _base_value(base: type, value: Any) -> Any:
+def _base_value(base: Any, value: Any) -> Any:
     """The plain value inside an instance of a subclass, without asking the subclass."""
     if base is int:
         return int.__int__(value)
@@ -258,7 +258,12 @@ def _typed(kind: type, value: Any) -> Any:
 
 def write_message(fd: int, data: bytes) -> None:
     """Writes one message to a pipe, all of it; OSError when nobody reads."""
-    view = memoryview(_LENGTH.pack(len(data)) + data)
+    write_all(fd, _LENGTH.pack(len(data)) + data)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Writes all of `data`."""
+    view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
 

@@ -1,9 +1,9 @@
 """A fresh interpreter that isolates itself once and then forks a process for each program it is given.
 
 Two processes: the first watches the harness and goes when it goes; the second, first process of its own process
-namespace where there are namespaces, does the work, so that its end is the end of everything below it. The payloads
-(solutions, tests) are open files that it passes on unread: a candidate is a copy of this process and must not find a
-test in its memory.
+namespace where there are namespaces, does the work, so that its end is the end of everything below it. Solutions, tests
+and verdicts are open files that it passes on unread: a candidate is a copy of this process and must not find in its
+memory what a test expects.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .settings import Budget, Settings
 from .supervise import HarnessGone, check, run
 
 _OPEN_FILES = 256
-_LENGTH = struct.Struct("<II")
+_LENGTH = struct.Struct("<I")
 
 
 def main() -> None:
@@ -95,22 +95,18 @@ def _work(control: socket.socket, settings: Settings, parent: int) -> NoReturn:
     with contextlib.suppress(HarnessGone, EOFError, OSError):
         while True:
             request, files = receive(control)
-            reply, extra = _serve(world, control, request, files)
+            reply = _serve(world, control, request, files)
             _sweep(settings)
-            send(control, reply, extra)
+            send(control, reply)
     os._exit(0)
 
 
-def _serve(
-    world: World, control: socket.socket, request: dict[str, Any], files: list[int]
-) -> tuple[dict[str, Any], bytes]:
-    budget = Budget(**request["budget"])
+def _serve(world: World, control: socket.socket, request: dict[str, Any], files: list[int]) -> dict[str, Any]:
+    work = check if request["kind"] == "check" else run
     try:
-        if request["kind"] == "check":
-            return check(world, control, budget, *files), b""
-        return run(world, control, budget, *files)
+        return work(world, control, Budget(**request["budget"]), *files)
     except (SetupError, OSError) as error:
-        return {"status": "infrastructure", "detail": str(error), "cpu": 0.0}, b""
+        return {"status": "infrastructure", "detail": str(error), "cpu": 0.0}
 
 
 def _expanded(settings: Settings) -> list[str]:
@@ -158,10 +154,10 @@ def _descendants(root: int) -> list[int]:
     return found
 
 
-def send(control: socket.socket, message: dict[str, Any], extra: bytes = b"") -> None:
-    """Sends a message and bytes that go with it."""
+def send(control: socket.socket, message: dict[str, Any]) -> None:
+    """Sends a message."""
     text = json.dumps(message).encode("ascii")
-    control.sendall(_LENGTH.pack(len(text), len(extra)) + text + extra)
+    control.sendall(_LENGTH.pack(len(text)) + text)
 
 
 def receive(control: socket.socket) -> tuple[dict[str, Any], list[int]]:
@@ -173,8 +169,7 @@ def receive(control: socket.socket) -> tuple[dict[str, Any], list[int]]:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             files.frombytes(value[: len(value) - len(value) % size])
     data += _exactly(control, _LENGTH.size - len(data))
-    length, _ = _LENGTH.unpack(data)
-    return json.loads(_exactly(control, length)), list(files)
+    return json.loads(_exactly(control, _LENGTH.unpack(data)[0])), list(files)
 
 
 def _exactly(control: socket.socket, count: int) -> bytes:

@@ -1,0 +1,57 @@
+"""From how processes ended and what they wrote to verdicts and outcomes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from .inside.wire import WireError, unpack
+from .records import Outcome, Verdict
+
+
+def verdict(reply: Mapping[str, Any], written: bytes) -> Verdict:
+    """The verdict on a candidate: reply of its zygote, and what the checker wrote."""
+    cpu = reply["cpu"]
+    if reply["status"] == "refused":
+        return Verdict("failed", f"the program is {reply['detail']}", cpu)
+    if reply["status"] != "finished":
+        return Verdict(reply["status"], reply["detail"], cpu)
+    if not written:
+        if reply["checker"].startswith("killed"):
+            # by its limits: the candidate may only send values, but it may send many
+            return Verdict("timeout", f"the checker was {reply['checker']} over what the program returned", cpu)
+        return Verdict("failed", f"the checker {reply['checker'] or 'was silent'} without a verdict", cpu)
+    found = json.loads(written)  # the checker's own words: it is trusted
+    status, detail = found["status"], found["detail"]
+    if status == "gone":
+        return Verdict("failed", f"the program {_ended(reply)} {detail}", cpu)
+    if status == "broken":
+        return Verdict("infrastructure", detail, cpu)
+    return Verdict(status, detail, cpu)
+
+
+def outcome(reply: Mapping[str, Any], written: bytes) -> Outcome:
+    """What a snippet came to: reply of its zygote, and what the snippet's process wrote, which may be anything."""
+    cpu = reply["cpu"]
+    if reply["status"] == "refused":
+        return Outcome("died", detail=f"the program is {reply['detail']}", cpu_seconds=cpu)
+    if reply["status"] != "finished":
+        return Outcome(reply["status"], detail=reply["detail"], cpu_seconds=cpu)
+    if not written:
+        return Outcome("died", detail=f"the program {_ended(reply)}", cpu_seconds=cpu)
+    try:
+        status, kind, text, value, state = unpack(written)
+        if status not in ("ok", "raised", "broken") or type(state) is not dict:
+            raise ValueError("a result of unknown form")
+        detail = f"{kind}: {text}" if kind else str(text)
+    except (WireError, ValueError, TypeError) as error:
+        return Outcome("died", detail=f"the program wrote {error}", cpu_seconds=cpu)
+    if status == "broken":
+        return Outcome("infrastructure", detail=f"the setup raised {detail}", cpu_seconds=cpu)
+    return Outcome(status, value, state, detail, cpu)
+
+
+def _ended(reply: Mapping[str, Any]) -> str:
+    ended = reply["candidate"]
+    return f"was {ended}" if ended.startswith("killed") else ended or "closed its pipes"

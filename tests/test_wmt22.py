@@ -1,0 +1,165 @@
+"""WMT22: prompts by hand, figures equal to sacrebleu's own command line, translations from files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tiny
+import wmt22
+from harness import arguments, data, metrics, runner, store
+from harness.data import Source
+from harness.schema import DataError, InputError
+from shared import shared
+
+
+def options(*words: str):
+    parser = arguments.parser("", {"base": 5}, generates=("base",))
+    wmt22.add_arguments(parser)
+    return parser.parse_args([*words])
+
+
+SOURCES = {
+    "en": ["One boat sails.", "Two lamps burn at dusk.", "The keeper sleeps."],
+    "zh": ["一条船在航行。", "黄昏时两盏灯亮着。", "守灯人在睡觉。"],
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "wmt"
+    root.mkdir()
+    for first, second in (("en", "zh"), ("zh", "en")):
+        stem = f"generaltest2022.{first}-{second}"
+        (root / f"{stem}.src.{first}").write_text("\n".join(SOURCES[first]) + "\n", encoding="utf-8")
+        for ref in "AB":
+            lines = [line + ("" if ref == "A" else "!") for line in SOURCES[second]]
+            (root / f"{stem}.ref.{ref}.{second}").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root
+
+
+def test_the_prompt_by_hand(folder: Path) -> None:
+    part = data.wmt22(Source(folder), "en-zh")
+    sample = wmt22.samples(options("--shots", "1"), part)[1]
+    shot = data.translation_shots(wmt22.SHOTS)[0]
+    assert sample.request.text() == (
+        "Translate the following sentences from English into Chinese.\n\n"
+        f"English: {shot.source}\nChinese: {shot.target}\n\n"
+        "English: Two lamps burn at dusk.\nChinese:"
+    )
+    assert sample.id == "en-zh/1" and sample.target == ["黄昏时两盏灯亮着。"] and sample.request.stop == ("\n",)
+
+
+def test_our_shots_are_five_a_direction_and_in_no_test_set() -> None:
+    shots = data.translation_shots(wmt22.SHOTS)
+    assert [shot.direction for shot in shots] == ["en-zh"] * 5 + ["zh-en"] * 5
+    text = "".join(path.read_text(encoding="utf-8") for path in shared("data/wmt22").iterdir())
+    assert not any(shot.source in text or shot.target in text for shot in shots)
+
+
+@pytest.mark.parametrize(("direction", "ref"), [("en-zh", "A"), ("zh-en", "B"), ("en-zh", "both")])
+def test_figures_equal_sacrebleu_s_command_line(direction: str, ref: str, tmp_path: Path) -> None:
+    """Reference B of the real set, worsened, as hypotheses: the same BLEU and chrF to the last digit it prints."""
+    second = direction.split("-")[1]
+    stem = shared("data/wmt22") / f"generaltest2022.{direction}"
+    lines = Path(f"{stem}.ref.B.{second}").read_text(encoding="utf-8").splitlines()
+    # every third line loses its end, so that no figure is 100
+    worse = [line[: len(line) * 2 // 3] if index % 3 == 0 else line for index, line in enumerate(lines)]
+    hypotheses = tmp_path / "hyp.txt"
+    hypotheses.write_text("\n".join(worse) + "\n", encoding="utf-8")
+    references = [f"{stem}.ref.{name}.{second}" for name in wmt22.REFERENCES[ref]]
+    tokenize = wmt22.TOKENIZE[second]
+    command = [
+        sys.executable,
+        "-m",
+        "sacrebleu",
+        *references,
+        "-i",
+        str(hypotheses),
+        "-m",
+        "bleu",
+        "chrf",
+        "--tokenize",
+        tokenize,
+        "-w",
+        "6",
+    ]
+    theirs = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    args = options(
+        "--hypotheses",
+        str(hypotheses),
+        "--direction",
+        direction,
+        "--ref",
+        ref,
+        "-d",
+        str(shared("data/wmt22")),
+        "-o",
+        str(tmp_path),
+        "--quiet",
+    )
+    runner.run(args, wmt22.build, engine=wmt22.stand_in(args))
+    ours = {row["metric"]: row for row in store.read_results(tmp_path / "wmt22.csv")}
+    for row in theirs:
+        figure = ours["bleu" if row["name"] == "BLEU" else "chrf2"]
+        assert f"{float(figure['value']):.6f}" == f"{row['score']:.6f}"
+        assert float(figure["ci_low"]) < row["score"] < float(figure["ci_high"])
+
+
+def test_the_bootstrap_agrees_with_sacrebleu_s_own() -> None:
+    from sacrebleu.metrics import BLEU
+
+    lines = (shared("data/wmt22") / "generaltest2022.zh-en.ref.A.en").read_text(encoding="utf-8").splitlines()[:300]
+    worse = [line[: len(line) * 2 // 3] if index % 2 else line for index, line in enumerate(lines)]
+    ours, _ = metrics.bleu("zh-en", worse, [lines], "13a")
+    theirs = BLEU(tokenize="13a").corpus_score(worse, [lines], n_bootstrap=1000)
+    assert (ours.ci_high - ours.ci_low) / 2 == pytest.approx(theirs._ci, rel=0.15)
+
+
+def test_worthless_translations_have_an_interval_all_the_same() -> None:
+    figure, _ = metrics.chrf("en-zh", ["x", "y"], [["一", "二"]])
+    assert (figure.value, figure.ci_low, figure.ci_high) == (0, 0, 0)
+
+
+def test_the_mean_of_two_directions() -> None:
+    parts = [metrics.Metric("bleu", "a", 20, 18, 23, 10), metrics.Metric("bleu", "b", 30, 26, 34, 10)]
+    mean = metrics.mean_of("all", parts)
+    assert (mean.value, mean.n) == (25, 20)
+    assert (mean.ci_low, mean.ci_high) == pytest.approx((25 - np.hypot(2, 4) / 2, 25 + np.hypot(3, 4) / 2))
+
+
+def test_the_translation_is_the_first_line_and_a_run_ends_to_end(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = tiny.write_qwen1(tmp_path / "model", positions=4096)
+    args = options("-c", str(checkpoint), "-d", str(folder), "-o", str(tmp_path), "--quiet", "--max-new-tokens", "8")
+    runner.run(args, wmt22.build)
+    assert "tok:zh" in capsys.readouterr().out
+    rows = {(row["metric"], row["group"]): row for row in store.read_results(tmp_path / "wmt22.csv")}
+    assert rows["bleu", "all"]["n"] == "6" and ("chrf2", "en-zh") in rows
+    assert float(rows["bleu", "all"]["value"]) == pytest.approx(
+        (float(rows["bleu", "en-zh"]["value"]) + float(rows["bleu", "zh-en"]["value"])) / 2, abs=1e-5
+    )
+
+
+def test_wrong_files_are_named(folder: Path, tmp_path: Path) -> None:
+    short = tmp_path / "short.txt"
+    short.write_text("only one\n")
+    args = options(
+        "--hypotheses", str(short), "--direction", "en-zh", "-d", str(folder), "-o", str(tmp_path), "--quiet"
+    )
+    with pytest.raises(DataError, match=r"short\.txt: 1 texts for 3 items"):
+        runner.run(args, wmt22.build, engine=wmt22.stand_in(args))
+    with pytest.raises(InputError, match="--direction"):
+        wmt22.stand_in(options("--hypotheses", str(short)))
+    broken = tmp_path / "shots.jsonl"
+    broken.write_text('{"direction": "en-zh", "source": "x"}\n')
+    with pytest.raises(DataError, match=r"shots\.jsonl:1"):
+        wmt22.build(options("--shots-file", str(broken), "-d", str(folder)))
+    with pytest.raises(InputError, match="at most 5"):
+        wmt22.build(options("--shots", "6", "-d", str(folder)))

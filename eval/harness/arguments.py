@@ -170,6 +170,7 @@ def parser(
     )
     add("--overwrite", action="store_true", help="ask everything again, also what is stored")
     add("--rescore", metavar="RUN", help="no model: score the replies that RUN stored, under this command's recipe")
+    add("--dump-prompts", action="store_true", help="no model: print every prompt as a line of JSON and exit")
     add("--no-prompts", action="store_true", help="store the prompts' hashes instead of their texts")
     add("--quiet", action="store_true", help="no progress on stderr")
     return top

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import subprocess
 import sys
 import time
@@ -59,6 +60,9 @@ def run(args: argparse.Namespace, build: Build, finish: OnFinish | None = None, 
     Raises InputError for bad input; what was answered before is stored by then. Returns the exit status, 0.
     """
     benchmark = limited(marked(build(args), args), args.limit)
+    if args.dump_prompts:
+        dump_prompts(benchmark)
+        return 0
     store.read_results(args.output_dir / f"{benchmark.name}.csv")  # one that cannot be added to shows before the work
     given = None
     if args.rescore:
@@ -101,6 +105,13 @@ def run(args: argparse.Namespace, build: Build, finish: OnFinish | None = None, 
         notes += finish(args, run_id, scored)
     print(tables.terminal(benchmark, metrics, title(benchmark, info), store.signature(benchmark, info), notes))
     return 0
+
+
+def dump_prompts(benchmark: Benchmark) -> None:
+    """Every sample's prompt on stdout, one JSON object a line."""
+    for sample in benchmark.samples:
+        row = {"id": sample.id, "group": sample.group, "prompt": store.prompt_of(sample.request)}
+        print(json.dumps(row, ensure_ascii=False))
 
 
 def title(benchmark: Benchmark, info: EngineInfo) -> str:
@@ -181,12 +192,13 @@ def answer(
 
             ask(engine, [benchmark.samples[index] for index in todo], done)
         order = range(len(benchmark.samples))
-        if benchmark.score_all:
+        score_all = benchmark.score_in_tokens(engine.token_texts) if benchmark.score_in_tokens else benchmark.score_all
+        if score_all:
             with progress(len(order), f"{benchmark.name} scores", args.quiet) as bar:
-                together = benchmark.score_all(benchmark.samples, [responses[index] for index in order], bar.update)
+                together = score_all(benchmark.samples, [responses[index] for index in order], bar.update)
             scores = dict(enumerate(together))
         scored = [Scored(benchmark.samples[index], responses[index], scores[index]) for index in order]
-        if benchmark.score_all:
+        if score_all:
             samples.replace([store.sample_row(item, keep_prompt=not args.no_prompts) for item in scored])
         return scored
     finally:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.schema import Benchmark, Choose, Chosen, EngineInfo, Generated, InputError, Metric, Scored
+from harness.schema import Benchmark, Choose, Chosen, EngineInfo, Generated, InputError, Metric, Request, Scored
 
 # fmt: off
 COLUMNS = [
@@ -139,10 +139,14 @@ def read_run(output: Path, run: str) -> tuple[EngineInfo, dict[str, dict[str, An
         raise InputError(f"run {run} cannot be read ({error}); {have}") from error
 
 
+def prompt_of(request: Request) -> Any:
+    """The whole prompt of a request: text, or messages."""
+    return request.prompt() if isinstance(request, Choose) else request.text()
+
+
 def sample_row(scored: Scored, keep_prompt: bool = True) -> dict[str, Any]:
     """One sample as it is stored: id, group, prompt (or its hash), response, answer, target, statistics."""
-    request = scored.sample.request
-    prompt: Any = request.prompt() if isinstance(request, Choose) else request.text()
+    prompt = prompt_of(scored.sample.request)
     if not keep_prompt:
         text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False)
         prompt = {"sha256": hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()}

@@ -22,10 +22,9 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: $(READY)
-	$(BIN)/python eval/mmlu.py -c demo --overwrite
-	$(BIN)/python eval/ceval.py -c demo --overwrite
-	$(BIN)/python eval/cmmlu.py -c demo --overwrite
+	$(BIN)/python eval/suite.py -c demo --overwrite
 	$(BIN)/python eval/report.py
+	$(BIN)/python eval/report.py --show main
 
 # each worker of the suite computes with one thread: two workers on two cores
 test: $(READY)

@@ -76,7 +76,14 @@ def submission(args: argparse.Namespace, run_id: str, scored: Sequence[Scored]) 
     return [f"submission file {path}"]
 
 
+def parser() -> arguments.Parser:
+    """The command line."""
+    made = arguments.parser(__doc__, {"base": 5, "chat": 0}, generates=("chat",), subjects=True)
+    made.add_argument("--split", choices=("val", "test"), default="val", help="val is scored, test is submitted")
+    return made
+
+
+SCRIPT = runner.Script(parser, build, finish=submission)
+
 if __name__ == "__main__":
-    parser = arguments.parser(__doc__, {"base": 5, "chat": 0}, generates=("chat",), subjects=True)
-    parser.add_argument("--split", choices=("val", "test"), default="val", help="val is scored, test is submitted")
-    runner.main(parser, build, submission)
+    runner.main(SCRIPT)

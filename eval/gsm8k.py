@@ -118,5 +118,12 @@ def build(args: argparse.Namespace) -> Benchmark:
     )
 
 
+def parser() -> arguments.Parser:
+    """The command line."""
+    return arguments.parser(__doc__, {"base": 8, "chat": 0}, generates=("base", "chat"))
+
+
+SCRIPT = runner.Script(parser, build)
+
 if __name__ == "__main__":
-    runner.main(arguments.parser(__doc__, {"base": 8, "chat": 0}, generates=("base", "chat")), build)
+    runner.main(SCRIPT)

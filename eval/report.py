@@ -1,9 +1,10 @@
 """Makes the tables of README.md from results/*.csv (ours) and results/published.csv (figures others published).
 
     python eval/report.py            rewrites what stands between <!-- table:NAME --> and <!-- /table:NAME -->
+    python eval/report.py --show main    prints one table
     python eval/report.py --check    changes nothing; exit status 3 when a table is stale
 
-Tables: main, mmlu, ceval, cmmlu. Our rows carry 95% intervals and a footnote with the signature that made them.
+Tables: main, chat, wmt22, mmlu, ceval, cmmlu. Our rows carry 95% intervals and a footnote with the signature that made them.
 """
 
 from __future__ import annotations
@@ -50,13 +51,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its head, the benchmark and (metric, group) of ours, the same of published.csv, and its setting."""
+    """A column: its head, the benchmark and (metric, group) of ours, the same of published.csv, and its setting there."""
 
     head: str
     benchmark: str
     ours: tuple[str, str]
     published: tuple[str, str]
     setting: str = "5-shot"
+    shots: str = ""  # of ours, where the protocol has several
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,9 @@ def _categories(benchmark: str, table: Mapping[str, str]) -> tuple[Column, ...]:
     return tuple(Column(head, benchmark, ("acc", group), ("acc", group)) for head, group in table.items())
 
 
+WMT22_NOTE = (
+    "WMT22: the published protocol is not known (shots, prompt, BLEU signature); ours is not comparable with it."
+)
 TABLES = (
     Table(
         "main",
@@ -84,6 +89,30 @@ TABLES = (
             Column("HumanEval", "humaneval", ("pass@1", "all"), ("pass@1", ""), "0-shot"),
             Column("WMT22 (en-zh)", "wmt22", ("bleu", "en-zh"), ("bleu en-zh", "")),
         ),
+        notes=(WMT22_NOTE,),
+    ),
+    Table(
+        "chat",
+        (
+            Column("MMLU (0-shot)", "mmlu", ("acc", "all"), ("acc", ""), "0-shot chat"),
+            Column("C-Eval val (0-shot)", "ceval", ("acc", "all"), ("acc", ""), "0-shot chat, val"),
+            Column("GSM8K (0-shot)", "gsm8k", ("acc", "all"), ("acc", ""), "0-shot chat", shots="0"),
+            Column("GSM8K (4-shot)", "gsm8k", ("acc", "all"), ("acc", ""), "4-shot chat", shots="4"),
+            Column("HumanEval", "humaneval", ("pass@1", "all"), ("pass@1", ""), "0-shot chat"),
+        ),
+        mode="chat",
+    ),
+    Table(
+        "wmt22",
+        tuple(
+            Column(head, "wmt22", ("bleu", group), (f"bleu {name}", ""))
+            for head, group, name in (
+                ("en-zh", "en-zh", "en-zh"),
+                ("zh-en", "zh-en", "zh-en"),
+                ("average", "all", "average"),
+            )
+        ),
+        notes=(WMT22_NOTE,),
     ),
     Table(
         "mmlu",
@@ -182,6 +211,8 @@ def our_lines(table: Table, results: Mapping[str, Sequence[Mapping[str, str]]]) 
     settings: dict[tuple[str, ...], dict[str, Mapping[str, str]]] = {}
     for column in table.columns:
         for row in results.get(column.benchmark, ()):
+            if column.shots not in ("", row["shots"]):
+                continue
             if row["mode"] == table.mode and not int(row["partial"]) and (row["metric"], row["group"]) == column.ours:
                 key = tuple(row[name] for name in ("model", "recipe", "precision", "context"))
                 settings.setdefault(key, {})[column.head] = row  # the file is in order of time: the newest stays
@@ -213,6 +244,8 @@ def render(table: Table, lines: Sequence[Line]) -> str:
         out.append(f"| {label} | " + " | ".join(cells) + f" | {line.source} |")
     if notes:
         out += ["", *(f"{number}. {note}" for number, note in enumerate(notes, 1))]
+    if table.notes:
+        out += ["", *table.notes]
     return "\n".join(out) + "\n"
 
 
@@ -246,7 +279,10 @@ def tables(results: Path) -> Callable[[str], str]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Rewrites or checks the file's tables; returns the exit status."""
+    """Rewrites, checks or shows tables; returns the exit status."""
+    if args.show:
+        print(tables(args.results)(args.show), end="")
+        return 0
     try:
         before = args.readme.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -272,13 +308,11 @@ def run(args: argparse.Namespace) -> int:
 def main() -> None:
     parser = arguments.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 3 when a table is stale")
+    parser.add_argument("--show", metavar="TABLE", help="print one table, change nothing")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     parser.add_argument("--readme", type=Path, default=Path("README.md"), metavar="FILE", help="default: README.md")
     args = parser.parse_args()
-    try:
-        sys.exit(run(args))
-    except InputError as error:
-        runner.fail(parser.prog, str(error))
+    runner.finish(parser.prog, lambda: run(args))
 
 
 if __name__ == "__main__":

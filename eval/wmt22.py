@@ -135,16 +135,18 @@ def stand_in(args: argparse.Namespace) -> Engine | None:
     return GivenTexts(args.hypotheses, [(line,) for path in args.hypotheses for line in data.text_lines(path)])
 
 
-def add_arguments(parser: arguments.Parser) -> None:
-    """The options of this script alone."""
-    add = parser.add_argument
+def parser() -> arguments.Parser:
+    """The command line."""
+    made = arguments.parser(__doc__, {"base": 5}, generates=("base",))
+    add = made.add_argument
     add("--direction", choices=(*DIRECTIONS, "both"), default="both")
     add("--ref", choices=tuple(REFERENCES), default="A", help="reference translation (default A)")
     add("--shots-file", type=Path, default=SHOTS, metavar="FILE", help="JSONL: direction, source, target")
     add("--hypotheses", type=Path, nargs="+", metavar="FILE", help="one translation a line, no model")
+    return made
 
+
+SCRIPT = runner.Script(parser, build, stand_in=stand_in)
 
 if __name__ == "__main__":
-    parser = arguments.parser(__doc__, {"base": 5}, generates=("base",))
-    add_arguments(parser)
-    runner.main(parser, build, stand_in=stand_in)
+    runner.main(SCRIPT)

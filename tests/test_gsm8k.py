@@ -10,7 +10,7 @@ import pytest
 
 import gsm8k
 import tiny
-from harness import arguments, data, runner, store
+from harness import data, runner, store
 from harness.data import MathProblem, Source
 from harness.engines.hf import HFEngine
 from harness.schema import Generated, InputError, ModelSpec, Sample
@@ -18,7 +18,7 @@ from shared import shared
 
 
 def options(*words: str):
-    return arguments.parser("", {"base": 8, "chat": 0}, generates=("base", "chat")).parse_args([*words])
+    return gsm8k.parser().parse_args([*words])
 
 
 def digest(text: str) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 import humaneval
 import tiny
-from harness import arguments, data, metrics, runner, store
+from harness import data, metrics, runner, store
 from harness.data import CodeTask, Source
 from harness.schema import DataError, InputError
 from shared import shared
@@ -33,9 +33,7 @@ TASKS = [
 
 
 def options(*words: str):
-    parser = arguments.parser("", {"base": 0, "chat": 0}, generates=("base", "chat"))
-    humaneval.add_arguments(parser)
-    return parser.parse_args([*words])
+    return humaneval.parser().parse_args([*words])
 
 
 @pytest.fixture

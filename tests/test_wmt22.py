@@ -12,16 +12,14 @@ import pytest
 
 import tiny
 import wmt22
-from harness import arguments, data, metrics, runner, store
+from harness import data, metrics, runner, store
 from harness.data import Source
 from harness.schema import DataError, InputError
 from shared import shared
 
 
 def options(*words: str):
-    parser = arguments.parser("", {"base": 5}, generates=("base",))
-    wmt22.add_arguments(parser)
-    return parser.parse_args([*words])
+    return wmt22.parser().parse_args([*words])
 
 
 SOURCES = {

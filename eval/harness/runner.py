@@ -14,6 +14,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,22 +30,38 @@ OnFinish = Callable[[argparse.Namespace, str, Sequence[Scored]], list[str]]
 UNSCORED = Score({}, None)
 
 
-def main(
-    parser: arguments.Parser, build: Build, finish: OnFinish | None = None, stand_in: OpenStandIn | None = None
-) -> NoReturn:
-    """Runs a script: parses its arguments, builds the benchmark, answers it and exits with the status.
+@dataclass(frozen=True)
+class Script:
+    """What a benchmark script gives the runner.
 
-    build: arguments -> Benchmark (raises InputError for bad data). finish: called at the end with the run's id and all
-    scored samples, returns lines for the table (C-Eval's submission file, say). stand_in: gives an engine that answers
-    in a model's place (translations from a file), or None for the one the arguments name.
+    parser: makes its command line. build: arguments -> Benchmark (raises InputError for bad data). finish: called at the end
+    with the run's id and all scored samples, returns lines for the table (C-Eval's submission file, say). stand_in: gives
+    an engine that answers in a model's place (translations from a file), or None for the one the arguments name.
     """
+
+    parser: Callable[[], arguments.Parser]
+    build: Build
+    finish: OnFinish | None = None
+    stand_in: OpenStandIn | None = None
+
+
+def main(script: Script) -> NoReturn:
+    """Runs a script: parses its arguments, builds the benchmark, answers it and exits with the status."""
+    parser = script.parser()
     args = parser.parse_args()
+    finish(
+        parser.prog, lambda: run(args, script.build, script.finish, script.stand_in(args) if script.stand_in else None)
+    )
+
+
+def finish(program: str, work: Callable[[], int]) -> NoReturn:
+    """Does the work and exits with the status it returns; bad input is one line and status 2, Ctrl-C one line and 130."""
     try:
-        sys.exit(run(args, build, finish, stand_in(args) if stand_in else None))
+        sys.exit(work())
     except InputError as error:
-        fail(parser.prog, str(error))
+        fail(program, str(error))
     except KeyboardInterrupt:
-        print(f"\n{parser.prog}: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        print(f"\n{program}: interrupted; the same command goes on where this one stopped", file=sys.stderr)
         sys.exit(130)
 
 
@@ -74,13 +91,13 @@ def run(args: argparse.Namespace, build: Build, finish: OnFinish | None = None, 
     if args.checkpoint_path == demo.NAME and not args.rescore:
         info = dataclasses.replace(info, model=demo.NAME, revision="demo")
     run_id = store.run_id(benchmark, info)
-    started = time.monotonic()
+    started, before = time.monotonic(), engine.usage()["tokens"]
     scored = answer(benchmark, engine, args, run_id, given)
     execution = {
         "run_id": run_id,
         "timestamp": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "seconds": f"{time.monotonic() - started:.1f}",
-        "tokens": int(engine.usage()["tokens"]),
+        "tokens": int(engine.usage()["tokens"] - before),
         "peak_memory_gb": f"{engine.usage()['peak_memory_gb']:.3f}",
         "harness_version": __version__,
         "git_commit": git_commit(),
@@ -103,7 +120,9 @@ def run(args: argparse.Namespace, build: Build, finish: OnFinish | None = None, 
     notes.append(f"samples in {args.output_dir / 'samples' / (run_id + '.jsonl')}")
     if finish:
         notes += finish(args, run_id, scored)
-    print(tables.terminal(benchmark, metrics, title(benchmark, info), store.signature(benchmark, info), notes))
+    print(
+        tables.terminal(benchmark, metrics, title(benchmark, info), store.signature(benchmark, info), notes), end="\n\n"
+    )
     return 0
 
 

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "sandbox": {"schema"},
     "multiple_choice": {"schema", "data", "prompts", "metrics", "free_text", "extract", "arguments"},
     "free_text": {"schema", "arguments", "metrics"},
+    "hfagent": {"schema", "data", "sandbox"},
     "stand_in": {"schema"},
     "models": {"schema"},
     "engines": {"schema", "models", "extract"},
@@ -36,8 +37,8 @@ MAY_IMPORT = {
     "runner": {"schema", "arguments", "data", "demo", "engines", "stand_in", "store", "tables"},
 }
 SCRIPTS_MAY_IMPORT = {
-    "arguments", "data", "extract", "free_text", "metrics", "multiple_choice", "prompts", "runner",
-    "sandbox", "schema", "stand_in", "store",
+    "arguments", "data", "extract", "free_text", "hfagent", "metrics", "multiple_choice", "prompts",
+    "runner", "sandbox", "schema", "stand_in", "store",
 }  # fmt: skip
 
 

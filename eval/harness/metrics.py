@@ -7,6 +7,7 @@ mean, with the subjects fixed and the items of each a sample.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from math import nan, sqrt
@@ -44,6 +45,13 @@ def share_of(metric: str, group: str, hits: float, n: int) -> Metric:
     """`hits` of n items in percent, with its Wilson interval."""
     low, high = wilson(hits, n)
     return Metric(metric, group, 100 * hits / n if n else nan, 100 * low, 100 * high, n)
+
+
+def mean(metric: str, group: str, scores: Sequence[float]) -> Metric:
+    """The mean of scores in [0, 1], as it is, with the Wilson interval of a share: nothing in [0, 1] of that mean varies
+    more."""
+    figure = share(metric, group, scores)
+    return Metric(metric, group, figure.value / 100, figure.ci_low / 100, figure.ci_high / 100, figure.n)
 
 
 def stratified_mean(metric: str, group: str, strata: Iterable[Sequence[float]]) -> Metric:
@@ -167,3 +175,27 @@ def pass_at_k(k: int, totals: Sequence[int], passed: Sequence[int]) -> Metric:
     return Metric(
         f"pass@{k}", "all", 100 * value, 100 * max(0.0, value - half), 100 * min(1.0, value + half), len(totals)
     )
+
+
+class _Whole:
+    """A tokenizer, as rouge-score asks for one, of texts that are cut into tokens already."""
+
+    def tokenize(self, tokens: Sequence[str]) -> list[str]:
+        return list(tokens)
+
+
+def rouge_l(gold: Sequence[str], tokens: Sequence[str]) -> float:
+    """Rouge-L F1 of two texts given as tokens, by the rouge-score package; 0 where either has none."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return float(RougeScorer(["rougeL"], tokenizer=_Whole()).score(gold, tokens)["rougeL"].fmeasure)
+
+
+_SPACELESS = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han and kana
+_TOKEN = re.compile(rf"[^\W{_SPACELESS}]+|\S")
+
+
+def words(text: str) -> list[str]:
+    """A text in tokens that no model has a say in: runs of letters, digits and underscores; every Han or kana character
+    and every other mark by itself. Case counts."""
+    return _TOKEN.findall(text)

@@ -1,28 +1,34 @@
 """Benchmark data as typed rows: `data.mmlu(...)` and its fellows, the subjects, and the hash that names a data set.
 
-A module for each kind (choice, problems, translation) on top of files (bytes to rows, errors with file and line) and
-catalogue (the subjects).
+A module for each kind (choice, problems, tools, translation) on top of files (bytes to rows, errors with file and line)
+and catalogue (the subjects).
 """
 
 from harness.data.catalogue import SubjectInfo, choose_subjects, subjects
 from harness.data.choice import LETTERS, ChoiceRow, ChoiceSet, ceval, cmmlu, mmlu
 from harness.data.files import Source, content_hash, text_lines
 from harness.data.problems import CodeTask, Gsm8k, HumanEval, MathProblem, completions, gsm8k, humaneval
+from harness.data.tools import AgentSet, AgentTask, FakeTool, ReactItem, agent_set, option, react_items, tool_files
 from harness.data.translation import Segment, TranslationShot, Wmt22, translation_shots, wmt22
 
 __all__ = [
     "LETTERS",
+    "AgentSet",
+    "AgentTask",
     "ChoiceRow",
     "ChoiceSet",
     "CodeTask",
+    "FakeTool",
     "Gsm8k",
     "HumanEval",
     "MathProblem",
+    "ReactItem",
     "Segment",
     "Source",
     "SubjectInfo",
     "TranslationShot",
     "Wmt22",
+    "agent_set",
     "ceval",
     "choose_subjects",
     "cmmlu",
@@ -31,8 +37,11 @@ __all__ = [
     "gsm8k",
     "humaneval",
     "mmlu",
+    "option",
+    "react_items",
     "subjects",
     "text_lines",
+    "tool_files",
     "translation_shots",
     "wmt22",
 ]

@@ -4,7 +4,8 @@
     python eval/report.py --show main    prints one table
     python eval/report.py --check    changes nothing; exit status 3 when a table is stale
 
-Tables: main, chat, wmt22, mmlu, ceval, cmmlu. Our rows carry 95% intervals and a footnote with the signature that made them.
+Tables: main, chat, wmt22, mmlu, ceval, cmmlu, plugin, hfagent. Our rows carry 95% intervals and a footnote with the
+signature that made them.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ class Column:
     published: tuple[str, str]
     setting: str = "5-shot"
     shots: str = ""  # of ours, where the protocol has several
+    table: str = ""  # in published.csv, where it is not the benchmark's name
+    digits: int = 1
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,33 @@ TABLES = (
             Column("Micro", "cmmlu", ("acc_micro", "all"), ("acc_micro", "")),
         ),
     ),
+    Table(
+        "plugin",
+        (
+            Column("Tool selection (acc., ↑)", "plugin", ("tool_selection", "react"), ("tool selection acc", ""), ""),
+            Column(
+                "Tool input (Rouge-L, ↑)", "plugin", ("tool_input", "react"), ("tool input rouge-l", ""), "", digits=2
+            ),
+            Column("False positives (↓)", "plugin", ("false_positive", "react"), ("false positive rate", ""), ""),
+        ),
+        mode="chat",
+    ),
+    Table(
+        "hfagent",
+        tuple(
+            Column(head, "plugin", (ours, "hfagent"), (name, ""), "", table="hfagent", digits=2)
+            for head, ours, name in (
+                ("Tool selection (↑)", "tool_selection", "tool selection"),
+                ("Tool used (↑)", "tool_used", "tool used"),
+                ("Code (↑)", "code", "code"),
+            )
+        ),
+        mode="chat",
+        notes=(
+            "HF agent: signatures with `hfagent-own` answer our own instructions in place of the 27 published ones; the "
+            "agent's prompt is ours unless `--agent-prompt` gave another.",
+        ),
+    ),
 )
 
 
@@ -196,7 +226,7 @@ def published_lines(table: Table, rows: Sequence[Mapping[str, str]]) -> list[Lin
     sources: dict[str, list[str]] = {}
     for row in rows:
         for column in table.columns:
-            wanted = (column.benchmark, *column.published, column.setting)
+            wanted = (column.table or column.benchmark, *column.published, column.setting)
             if (row["table"], row["metric"], row["group"], row["setting"]) == wanted:
                 models.setdefault(row["model"], {}).setdefault(column.head, Figure(float(row["value"])))
                 cited = sources.setdefault(row["model"], [])
@@ -232,7 +262,8 @@ def our_lines(table: Table, results: Mapping[str, Sequence[Mapping[str, str]]]) 
 
 def render(table: Table, lines: Sequence[Line]) -> str:
     """The table in Markdown, with numbered footnotes for the signatures."""
-    heads = [column.head for column in table.columns if any(column.head in line.figures for line in lines)]
+    columns = [column for column in table.columns if any(column.head in line.figures for line in lines)]
+    heads = [column.head for column in columns]
     out = ["| Model | " + " | ".join(heads) + " | Source |", "|:--|" + "--:|" * len(heads) + ":--|"]
     notes: list[str] = []
     for line in lines:
@@ -240,7 +271,7 @@ def render(table: Table, lines: Sequence[Line]) -> str:
         if line.signatures:
             notes.append(", ".join(line.marks) + ": " + "; ".join(f"`{text}`" for text in line.signatures))
             label += f" [{len(notes)}]"
-        cells = [line.figures[head].text() if head in line.figures else "" for head in heads]
+        cells = [line.figures[c.head].text(c.digits) if c.head in line.figures else "" for c in columns]
         out.append(f"| {label} | " + " | ".join(cells) + f" | {line.source} |")
     if notes:
         out += ["", *(f"{number}. {note}" for number, note in enumerate(notes, 1))]

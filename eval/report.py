@@ -343,7 +343,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     parser.add_argument("--readme", type=Path, default=Path("README.md"), metavar="FILE", help="default: README.md")
     args = parser.parse_args()
-    runner.finish(parser.prog, lambda: run(args))
+    runner.exit_with(parser.prog, lambda: run(args))
 
 
 if __name__ == "__main__":

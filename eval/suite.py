@@ -52,7 +52,7 @@ def main() -> None:
         "-d", "--data", metavar="DIR", help="one folder a benchmark below it, or demo; without it the hub"
     )
     args, shared = parser.parse_known_args()
-    runner.finish(parser.prog, lambda: run(plan(args, shared)))
+    runner.exit_with(parser.prog, lambda: run(plan(args, shared)))
 
 
 def run(jobs: Sequence[tuple[runner.Script, argparse.Namespace]]) -> int:

@@ -154,6 +154,8 @@ def parser(
     add("--max-seq-len", type=whole_number, metavar="N", help="context limit in tokens (default: the model's own)")
     add("--dynamic-ntk", choices=("auto", "on", "off"), default="auto", help="auto: as the checkpoint's config says")
     add("--logn", choices=("auto", "on", "off"), default="auto", help="auto: as the checkpoint's config says")
+    add("--window", default="off", metavar="off|auto|W|W,W,...", help="window attention: keys a query sees, by layer")
+    add("--train-length", type=whole_number, metavar="N", help="the trained length (default: as the config says)")
     add("--trust-remote-code", action="store_true", help="run the Python code that comes with the checkpoint")
     add("--hub", choices=("hf", "modelscope"), default="hf", help="where hub ids are looked up")
     add("--engine", choices=("hf",), default="hf", help="hf: transformers in this process")
@@ -215,6 +217,8 @@ def model_spec(args: argparse.Namespace) -> ModelSpec:
         max_seq_len=args.max_seq_len,
         dynamic_ntk=args.dynamic_ntk,
         logn=args.logn,
+        window=args.window,
+        train_length=args.train_length,
     )
 
 

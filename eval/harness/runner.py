@@ -49,12 +49,12 @@ def main(script: Script) -> NoReturn:
     """Runs a script: parses its arguments, builds the benchmark, answers it and exits with the status."""
     parser = script.parser()
     args = parser.parse_args()
-    finish(
+    exit_with(
         parser.prog, lambda: run(args, script.build, script.finish, script.stand_in(args) if script.stand_in else None)
     )
 
 
-def finish(program: str, work: Callable[[], int]) -> NoReturn:
+def exit_with(program: str, work: Callable[[], int]) -> NoReturn:
     """Does the work and exits with the status it returns; bad input is one line and status 2, Ctrl-C one line and 130."""
     try:
         sys.exit(work())

@@ -29,8 +29,9 @@ class ModelSpec:
 
     path: a folder or a hub id. hub: "hf" or "modelscope". dtype: "auto" (the checkpoint's own) or a torch dtype name.
     quantize: "none", "int8" or "nf4". attention: "auto", "eager", "sdpa" or "flash". max_seq_len: the context limit in
-    tokens, None for the model's own. dynamic_ntk, logn: "auto" (as the config says), "on" or "off". device: "auto" or
-    a torch device.
+    tokens, None for the model's own. dynamic_ntk, logn: "auto" (as the config says), "on" or "off". window: "off", "auto"
+    (our default sizes), a number of keys, or one number a layer. device: "auto" or a torch device. train_length: the
+    trained length in tokens, None for what the config says.
     """
 
     path: str
@@ -44,6 +45,8 @@ class ModelSpec:
     max_seq_len: int | None = None
     dynamic_ntk: Literal["auto", "on", "off"] = "auto"
     logn: Literal["auto", "on", "off"] = "auto"
+    window: str = "off"
+    train_length: int | None = None
 
 
 @dataclass(frozen=True)
@@ -205,7 +208,7 @@ class Benchmark:
 @dataclass(frozen=True)
 class EngineInfo:
     """What defines an engine's answers (model, revision, fingerprint, context limit in tokens, precision, context
-    extension, hash of the chat template) and where it runs (engine, device, library versions)."""
+    extension with its window sizes and trained length, hash of the chat template) and where it runs (engine, device, library versions)."""
 
     model: str
     revision: str
@@ -216,6 +219,8 @@ class EngineInfo:
     engine: str
     device: str
     chat_template: str = ""
+    window: str = ""
+    trained_length: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
 
 

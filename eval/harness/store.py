@@ -37,6 +37,9 @@ def signature(benchmark: Benchmark, info: EngineInfo) -> str:
     fields["ctx"] = str(info.context_limit)
     if info.context != "none":
         fields["ext"] = info.context
+        fields["trained"] = str(info.trained_length)
+    if info.window:
+        fields["window"] = info.window
     fields["dtype"] = info.precision
     head = [benchmark.name, f"v{benchmark.version}", benchmark.recipe, benchmark.mode]
     return "|".join(head + [f"{name}:{value}" for name, value in fields.items()])

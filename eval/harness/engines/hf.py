@@ -39,6 +39,8 @@ class HFEngine:
             context_limit=checkpoint.context_limit,
             precision=checkpoint.precision,
             context=checkpoint.context.label,
+            window=",".join(map(str, checkpoint.context.windows)),
+            trained_length=checkpoint.context.trained_length,
             engine="hf",
             device=device_name(checkpoint.device),
             chat_template=hashlib.sha256((checkpoint.tokenizer.chat_template or "").encode()).hexdigest()[:8],

@@ -141,6 +141,8 @@ class Runtime:
     def cascade_attention(self) -> Iterator[None]:
         """The model with the cascade as its attention. Raises Unsupported for a model that takes no other attention."""
         model = self.model
+        if self.checkpoint.context.windows:
+            raise Unsupported("window attention is on")
         if not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(model.forward).parameters.values()):
             raise Unsupported("its code passes no arguments on to its attention")
         before = model.config._attn_implementation

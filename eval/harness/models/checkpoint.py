@@ -26,6 +26,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 from harness.models import files, hub, qwen1
 from harness.models.context import ContextExtension, install
 from harness.models.tokenizers import HubTokenizer, QwenTokenizer, TextTokenizer, one_line, open_tokenizer
+from harness.models.window import parse_windows
 from harness.schema import CheckpointError, ModelSpec
 
 _LABELS = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
@@ -156,7 +157,7 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
         files.weight_names(folder, {path.name for path in folder.iterdir()})
     own_limit = _own_limit(text, tokenizer)
     limit = spec.max_seq_len or own_limit
-    trained = _trained_length(text) or own_limit
+    trained = spec.train_length or _trained_length(text) or own_limit
     if limit is None or trained is None:
         raise CheckpointError(f"{folder / 'config.json'} gives no context length; pass --max-seq-len")
     dtype = _DTYPES[spec.dtype] if spec.dtype != "auto" else _own_dtype(config)
@@ -168,7 +169,7 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
         config=config,
         tokenizer=tokenizer,
         context_limit=limit,
-        context=_context(spec, config, trained),
+        context=context_extension(spec, config, trained),
         dtype=dtype,
         device=_device(spec.device),
         precision=_precision(spec, config, dtype),
@@ -261,11 +262,19 @@ def _trained_length(text: PreTrainedConfig) -> int | None:
     return int(said) if said else None
 
 
-def _context(spec: ModelSpec, config: PreTrainedConfig, trained: int) -> ContextExtension:
+def context_extension(spec: ModelSpec, config: PreTrainedConfig, trained: int) -> ContextExtension:
+    """What the spec and the config ask for. Raises CheckpointError for window sizes that do not fit the model."""
+
     def on(choice: str, key: str) -> bool:
         return bool(getattr(config, key, False)) if choice == "auto" else choice == "on"
 
-    return ContextExtension(on(spec.dynamic_ntk, "use_dynamic_ntk"), on(spec.logn, "use_logn_attn"), trained)
+    windows: tuple[int, ...] = ()
+    if spec.window != "off":
+        try:
+            windows = parse_windows(spec.window, config.get_text_config().num_hidden_layers, trained)
+        except ValueError as error:
+            raise CheckpointError(f"--window {error}") from None
+    return ContextExtension(on(spec.dynamic_ntk, "use_dynamic_ntk"), on(spec.logn, "use_logn_attn"), trained, windows)
 
 
 def _own_dtype(config: PreTrainedConfig) -> torch.dtype:

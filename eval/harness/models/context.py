@@ -1,4 +1,4 @@
-"""Context extension as Qwen-1 has it, for any rotary model of transformers: dynamic NTK and LogN attention.
+"""Context extension as Qwen-1 has it, for any rotary model of transformers: dynamic NTK, LogN and window attention.
 
 Dynamic NTK stretches the rotary base by a factor that depends on the sequence's length; LogN sharpens the queries past
 the trained length. Both are put on a loaded model from outside (`install`) and taken off again (`Installed.remove`), so
@@ -22,6 +22,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from harness.models.window import window_attention
 from harness.schema import CheckpointError
 
 Alpha: TypeAlias = float | Sequence[float] | Tensor
@@ -32,17 +33,21 @@ _SELF_ADJUSTING = ("dynamic", "longrope")  # rope types that change their own fr
 
 @dataclass(frozen=True)
 class ContextExtension:
-    """Which extensions to apply, and the length in tokens the model was trained with (Qwen-1: seq_length)."""
+    """Which extensions to apply, and the length in tokens the model was trained with (Qwen-1: seq_length).
+
+    windows: for window attention, the keys a query sees in each layer; empty for full attention.
+    """
 
     dynamic_ntk: bool
     logn: bool
     trained_length: int
+    windows: tuple[int, ...] = ()
 
     @property
     def label(self) -> str:
-        """ "none", "dynamic_ntk", "logn" or "dynamic_ntk+logn", as tables and signatures name it."""
-        names = [name for name, on in (("dynamic_ntk", self.dynamic_ntk), ("logn", self.logn)) if on]
-        return "+".join(names) or "none"
+        """ "none" or those of "dynamic_ntk+logn+local_attn" that are on, as tables and signatures name it."""
+        switches = {"dynamic_ntk": self.dynamic_ntk, "logn": self.logn, "local_attn": bool(self.windows)}
+        return "+".join(name for name, on in switches.items() if on) or "none"
 
     def alpha(self, length: int) -> float:
         """The NTK factor of a sequence of `length` tokens; 1.0 where NTK is off."""
@@ -105,9 +110,9 @@ class Installed:
         if extension.dynamic_ntk:
             for module in _rotary_modules(model):
                 self._hooks.append(module.register_forward_hook(self._rotate, with_kwargs=True))
-        if extension.logn:
+        if extension.logn or extension.windows:
             self._base_attention = model.config._attn_implementation or "eager"
-            model.set_attn_implementation(_register_logn(self._base_attention, extension.trained_length))
+            model.set_attn_implementation(_register(self._base_attention, extension))
 
     @contextmanager
     def alpha(self, value: Alpha) -> Iterator[None]:
@@ -230,22 +235,35 @@ def _theta(model: PreTrainedModel) -> float | None:
     return rope.get("rope_theta")
 
 
-def _register_logn(base: str, trained_length: int) -> str:
-    """Register `base` attention with LogN before it under a name of its own; returns the name.
+def _register(base: str, extension: ContextExtension) -> str:
+    """Register `base` attention with LogN before it, or window attention in its place, under a name of its own; returns
+    the name.
 
     base: the name of a registered attention or "eager", which is each model's own function.
     """
-    name = f"logn{trained_length}_{base}"
+    windows = extension.windows
+    sizes = "_".join(map(str, windows))
+    name = f"extended{extension.trained_length}_{int(extension.logn)}_{sizes}_{base}"
 
     def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **kwargs: Any) -> Any:
-        position_ids = kwargs.get("position_ids")
-        if position_ids is None:
-            raise CheckpointError(f"{type(module).__name__} hides positions from its attention; use --logn off")
-        factor = logn_factor(position_ids, trained_length, query.dtype).to(query.device)
-        return _attention(base, module)(module, query * factor[:, None, :, None], key, value, mask, **kwargs)
+        if extension.logn:
+            position_ids = kwargs.get("position_ids")
+            if position_ids is None:
+                raise CheckpointError(f"{type(module).__name__} hides positions from its attention; use --logn off")
+            factor = logn_factor(position_ids, extension.trained_length, query.dtype).to(query.device)
+            query = query * factor[:, None, :, None]
+        if not windows:
+            return _attention(base, module)(module, query, key, value, mask, **kwargs)
+        if mask is not None and not bool(mask[:, 0].all()):
+            raise CheckpointError("window attention takes no batches padded on the left")
+        scale = kwargs.get("scaling") or query.shape[-1] ** -0.5
+        out = window_attention(query, key, value, windows[int(module.layer_idx)], scale)  # type: ignore[arg-type]
+        return out.transpose(1, 2).contiguous(), None
 
     AttentionInterface.register(name, attend)
-    AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[base])
+    # window attention makes its own band; it only wants to know of padding
+    masks = ALL_MASK_ATTENTION_FUNCTIONS["flash_attention_2" if windows else base]
+    AttentionMaskInterface.register(name, masks)
     return name
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import runpy
 import shutil
 import sys
@@ -70,8 +69,7 @@ def run_script(name: str, words: Sequence[object], output: Path, capsys: pytest.
     ] or [""]
     stored = store.read_results(output / f"{name}.csv") if run_id else []
     rows = [row for row in stored if row["run_id"] == run_id]
-    lines = (output / "samples" / f"{run_id}.jsonl").read_text(encoding="utf-8").splitlines() if run_id else []
-    samples = {row["id"]: row for row in map(json.loads, lines)}
+    samples = store.read_samples(output / "samples" / f"{run_id}.jsonl") if run_id else {}
     return Run(int(stop.value.code or 0), streams.out, streams.err, rows, samples)
 
 
@@ -164,4 +162,4 @@ def coverage(samples: Iterable[Mapping[str, Any]], permutations: int = 2000) -> 
         low, high = metrics.wilson(int((answers == rng.permutation(golds)).sum()), n)
         covered += low <= expected <= high
     narrower = (p @ (g - p @ g) ** 2 + g @ (p - p @ g) ** 2) / (expected * (1 - expected))
-    return 100 * covered / permutations, 100 * erf(metrics.Z95 / sqrt(2 * (1 - narrower)))
+    return 100 * covered / permutations, 100 * erf(1.959964 / sqrt(2 * (1 - narrower)))

@@ -257,16 +257,24 @@ def assert_one_line(done: subprocess.CompletedProcess[str], place: Place, before
     assert place.kept() == before
 
 
-def test_bad_data_shows_before_torch_is_imported(place: Place) -> None:
-    """A torch that fails when it is imported comes first on the path: the line about the data is all that appears."""
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (spoil_encoding, ("test/anatomy_test.csv:4: byte 0xe9 at offset", "get the file again")),
+        (csv_of_another_layout, ("results/mmlu.csv:1 has other columns", "move the file away")),
+    ],
+)
+def test_bad_files_show_before_torch_is_imported(
+    spoil: Callable[[Place], list[str]], says: Sequence[str], place: Place
+) -> None:
+    """A torch that fails when it is imported comes first on the path: the line about the file is all that appears."""
     trap = place.root / "trap/torch"
     trap.mkdir(parents=True)
     (trap / "__init__.py").write_text("raise RuntimeError('torch was imported')\n")
     sound = process(place, place.words(), PYTHONPATH=str(trap.parent))
     assert "torch was imported" in sound.stderr  # the trap works
-    words, before = spoil_encoding(place), place.kept()
-    done = process(place, words, PYTHONPATH=str(trap.parent))
-    assert_one_line(done, place, before, "test/anatomy_test.csv:4: byte 0xe9 at offset", "get the file again")
+    words, before = spoil(place), place.kept()
+    assert_one_line(process(place, words, PYTHONPATH=str(trap.parent)), place, before, *says)
 
 
 def test_no_network_for_the_data_says_which_files_to_get(place: Place) -> None:

@@ -199,3 +199,26 @@ def words(text: str) -> list[str]:
     """A text in tokens that no model has a say in: runs of letters, digits and underscores; every Han or kana character
     and every other mark by itself. Case counts."""
     return _TOKEN.findall(text)
+
+
+def perplexity(group: str, nll: Sequence[float], tokens: Sequence[int], sizes: Sequence[int]) -> tuple[Metric, Metric]:
+    """Perplexity and bits per byte of one cell, from sums by document.
+
+    nll: negative log-likelihoods (natural log); tokens, sizes: scored tokens and their bytes. Perplexity is
+    exp(sum of nll / sum of tokens). The intervals are the percentile bootstrap over documents, which are what was sampled;
+    with a single document there is none (not a number). n is the number of documents.
+    """
+    import numpy as np
+
+    losses, counts, lengths = (np.array(values, dtype=np.float64) for values in (nll, tokens, sizes))
+    count = len(losses)
+    draws = np.random.default_rng(SEED).integers(count, size=(BOOTSTRAP, count)) if count > 1 else None
+
+    def figure(name: str, weights: Any, shape: Any) -> Metric:
+        value = float(shape(losses.sum() / weights.sum()))
+        if draws is None:
+            return Metric(name, group, value, nan, nan, count)
+        low, high = np.quantile(shape(losses[draws].sum(1) / weights[draws].sum(1)), [0.025, 0.975])
+        return Metric(name, group, value, float(low), float(high), count)
+
+    return figure("perplexity", counts, np.exp), figure("bits_per_byte", lengths, lambda rate: rate / np.log(2))

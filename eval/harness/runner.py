@@ -16,11 +16,12 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from harness import __version__, arguments, demo, store, tables
-from harness.schema import Benchmark, Choose, Engine, EngineInfo, Generate, InputError, Sample, Score, Scored
+from harness.schema import Benchmark, Choose, Engine, EngineInfo, Generate, InputError, Measure, Sample, Score, Scored
 from harness.stand_in import StandIn
 
 Build = Callable[[argparse.Namespace], Benchmark]
@@ -226,12 +227,16 @@ def answer(
 
 def ask(engine: Engine, samples: Sequence[Sample], done: Callable[[int, Any], None]) -> None:
     """Sends the samples' requests to the engine, each kind in one call."""
-    choices = [(place, sample.request) for place, sample in enumerate(samples) if isinstance(sample.request, Choose)]
-    texts = [(place, sample.request) for place, sample in enumerate(samples) if isinstance(sample.request, Generate)]
-    if choices:
-        engine.choose([request for _, request in choices], lambda index, answer: done(choices[index][0], answer))
-    if texts:
-        engine.generate([request for _, request in texts], lambda index, answer: done(texts[index][0], answer))
+    for kind, call in ((Choose, "choose"), (Generate, "generate"), (Measure, "measure")):
+        places = [place for place, sample in enumerate(samples) if isinstance(sample.request, kind)]
+        if places:
+            requests: list[Any] = [samples[place].request for place in places]
+            getattr(engine, call)(requests, partial(_hand_over, places, done))
+
+
+def _hand_over(places: Sequence[int], done: Callable[[int, Any], None], index: int, answer: Any) -> None:
+    """Gives the answer to the index-th request of one kind to the sample it is of."""
+    done(places[index], answer)
 
 
 def progress(total: int, name: str, off: bool) -> Any:

@@ -129,8 +129,36 @@ class Generated:
     truncated: bool = False
 
 
-Request: TypeAlias = Choose | Generate
-Response: TypeAlias = Chosen | Generated
+@dataclass(frozen=True)
+class Measure:
+    """One cell of a perplexity table: these documents, in chunks of `length` tokens whose first token is context only.
+
+    same_as: 0, or take only documents of at least so many tokens, cropped to a multiple of it (so that every length up to it
+    scores the same text). stride: None for chunks side by side; else windows every `stride` tokens, of which the last
+    `stride` are scored. max_tokens: chunks are taken in order until so many tokens are scored; 0 for all.
+    """
+
+    documents: tuple[str, ...]
+    length: int
+    same_as: int = 0
+    stride: int | None = None
+    max_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The answer to Measure, by document that had a chunk: summed negative log-likelihood (natural log), scored tokens,
+    their bytes, chunks; and how many documents were too short."""
+
+    nll: tuple[float, ...]
+    tokens: tuple[int, ...]
+    bytes: tuple[int, ...]
+    chunks: tuple[int, ...]
+    dropped: int
+
+
+Request: TypeAlias = Choose | Generate | Measure
+Response: TypeAlias = Chosen | Generated | Measured
 
 
 @dataclass(frozen=True)
@@ -208,7 +236,8 @@ class Benchmark:
 @dataclass(frozen=True)
 class EngineInfo:
     """What defines an engine's answers (model, revision, fingerprint, context limit in tokens, precision, context
-    extension with its window sizes and trained length, hash of the chat template) and where it runs (engine, device, library versions)."""
+    extension with its window sizes and trained length, hash of the chat template), and where it runs (engine, device,
+    library versions)."""
 
     model: str
     revision: str
@@ -242,6 +271,12 @@ class Engine(Protocol):
     def choose(self, requests: Sequence[Choose], done: OnResponse) -> list[Chosen]: ...
 
     def generate(self, requests: Sequence[Generate], done: OnResponse) -> list[Generated]: ...
+
+    def measure(self, requests: Sequence[Measure], done: OnResponse) -> list[Measured]: ...
+
+    def extend(self, spec: ModelSpec) -> None:
+        """Another context extension on the same weights. Raises InputError where there is none."""
+        ...
 
     def usage(self) -> Mapping[str, float]: ...
 

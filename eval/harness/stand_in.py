@@ -6,7 +6,19 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.schema import Choose, Chosen, DataError, EngineInfo, Generate, Generated, InputError, OnResponse
+from harness.schema import (
+    Choose,
+    Chosen,
+    DataError,
+    EngineInfo,
+    Generate,
+    Generated,
+    InputError,
+    Measure,
+    Measured,
+    ModelSpec,
+    OnResponse,
+)
 
 
 class StandIn:
@@ -29,6 +41,12 @@ class StandIn:
         raise InputError(f"{self._info.model} has no answer for {len(requests)} of the items; ask a model")
 
     def generate(self, requests: Sequence[Generate], done: OnResponse) -> list[Generated]:
+        raise InputError(f"{self._info.model} has no answer for {len(requests)} of the items; ask a model")
+
+    def extend(self, spec: ModelSpec) -> None:
+        raise InputError(f"{self._info.model} is no model; it has no context to extend")
+
+    def measure(self, requests: Sequence[Measure], done: OnResponse) -> list[Measured]:
         raise InputError(f"{self._info.model} has no answer for {len(requests)} of the items; ask a model")
 
 

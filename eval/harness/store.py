@@ -17,7 +17,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.schema import Benchmark, Choose, Chosen, EngineInfo, Generated, InputError, Metric, Request, Scored
+from harness.schema import (
+    Benchmark,
+    Choose,
+    Chosen,
+    EngineInfo,
+    Generated,
+    InputError,
+    Measure,
+    Measured,
+    Metric,
+    Request,
+    Response,
+    Scored,
+)
 
 # fmt: off
 COLUMNS = [
@@ -26,7 +39,7 @@ COLUMNS = [
     "device", "harness_version", "git_commit",
 ]
 # fmt: on
-RESPONSES = {"chosen": Chosen, "generated": Generated}
+RESPONSES = {"chosen": Chosen, "generated": Generated, "measured": Measured}
 
 
 def signature(benchmark: Benchmark, info: EngineInfo) -> str:
@@ -143,7 +156,9 @@ def read_run(output: Path, run: str) -> tuple[EngineInfo, dict[str, dict[str, An
 
 
 def prompt_of(request: Request) -> Any:
-    """The whole prompt of a request: text, or messages."""
+    """The whole prompt of a request: text, or messages; of a measurement what it reads, not the documents."""
+    if isinstance(request, Measure):
+        return {**dataclasses.asdict(request), "documents": len(request.documents)}
     return request.prompt() if isinstance(request, Choose) else request.text()
 
 
@@ -165,7 +180,7 @@ def sample_row(scored: Scored, keep_prompt: bool = True) -> dict[str, Any]:
     }
 
 
-def stored_response(row: Mapping[str, Any]) -> Chosen | Generated:
+def stored_response(row: Mapping[str, Any]) -> Response:
     """The response of a stored row. Raises InputError when the row was written by something else."""
     try:
         fields = dict(row["response"])

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from harness.schema import Benchmark, Metric
 
-MAIN = ("acc", "acc_micro", "acc_macro")
-HEADS = {"acc": "acc", "acc_micro": "micro", "acc_macro": "macro"}
+HEADS = {"acc_micro": "micro", "acc_macro": "macro"}
+COUNTS = ("documents", "tokens", "chunks")
 
 
 def terminal(benchmark: Benchmark, metrics: Sequence[Metric], title: str, signature: str, notes: Sequence[str]) -> str:
-    """Groups as lines, the headline metric with its interval and the averages as columns; the other figures, the notes
-    and the signature below."""
+    """Groups as lines: the headline metric with its interval, and every other metric that several groups have as a column.
+    Figures of one group alone, the notes and the signature stand below."""
     headline = benchmark.headline[0]
     figures = {(metric.group, metric.metric): metric for metric in metrics}
     groups = list(dict.fromkeys(metric.group for metric in metrics if metric.metric == headline))
     groups.sort(key=lambda group: ((group, "acc_micro") in figures, group == "all"))  # subjects, categories, all
-    columns = [name for name in MAIN if name != headline and any(key[1] == name for key in figures)]
-    lines = [["", "n", HEADS.get(headline, headline), "95% interval", *(HEADS[name] for name in columns)]]
+    spread = Counter(metric.metric for metric in metrics if metric.group in groups)
+    columns = [name for name, count in spread.items() if name != headline and count > 1]
+    lines = [["", "n", headline, "95% interval", *(HEADS.get(name, name) for name in columns)]]
     for group in groups:
         metric = figures[group, headline]
-        cells = [group, str(metric.n), f"{metric.value:.2f}", f"{metric.ci_low:.2f} to {metric.ci_high:.2f}"]
-        cells += [f"{figures[group, name].value:.2f}" if (group, name) in figures else "" for name in columns]
-        lines.append(cells)
+        cells = [group, str(metric.n), number(metric), f"{metric.ci_low:.2f} to {metric.ci_high:.2f}"]
+        lines.append(cells + [number(figures[group, name]) if (group, name) in figures else "" for name in columns])
     others = [metric for metric in metrics if metric.metric not in (headline, *columns)]
     parts = [title, "", *(aligned(lines) if len(lines) > 1 else [])]
     if others:
-        parts += ["", *aligned([[f"{m.metric} {m.group}".removesuffix(" all"), f"{m.value:.2f}"] for m in others])]
+        parts += ["", *aligned([[f"{m.metric} {m.group}".removesuffix(" all"), number(m)] for m in others])]
     return "\n".join([*parts, "", *notes, f"signature {signature}"])
+
+
+def number(metric: Metric) -> str:
+    """A figure with two decimals; a count with none."""
+    return f"{metric.value:.0f}" if metric.metric in COUNTS else f"{metric.value:.2f}"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

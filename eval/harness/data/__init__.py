@@ -6,6 +6,7 @@ and catalogue (the subjects).
 
 from harness.data.catalogue import SubjectInfo, choose_subjects, subjects
 from harness.data.choice import LETTERS, ChoiceRow, ChoiceSet, ceval, cmmlu, mmlu
+from harness.data.documents import Documents, documents
 from harness.data.files import Source, content_hash, text_lines
 from harness.data.problems import CodeTask, Gsm8k, HumanEval, MathProblem, completions, gsm8k, humaneval
 from harness.data.tools import AgentSet, AgentTask, FakeTool, ReactItem, agent_set, option, react_items, tool_files
@@ -18,6 +19,7 @@ __all__ = [
     "ChoiceRow",
     "ChoiceSet",
     "CodeTask",
+    "Documents",
     "FakeTool",
     "Gsm8k",
     "HumanEval",
@@ -34,6 +36,7 @@ __all__ = [
     "cmmlu",
     "completions",
     "content_hash",
+    "documents",
     "gsm8k",
     "humaneval",
     "mmlu",

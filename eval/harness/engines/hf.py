@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 
 import torch
 import transformers
 
-from harness.engines import generation, scoring
+from harness.engines import generation, measuring, scoring
 from harness.engines.runtime import Runtime, device_name
-from harness.models.checkpoint import Checkpoint, open_checkpoint
-from harness.schema import Choose, Chosen, EngineInfo, Generate, Generated, ModelSpec, OnResponse
+from harness.models.checkpoint import Checkpoint, context_extension, open_checkpoint
+from harness.models.context import install
+from harness.schema import Choose, Chosen, EngineInfo, Generate, Generated, Measure, Measured, ModelSpec, OnResponse
 
 
 class HFEngine:
@@ -65,3 +67,15 @@ class HFEngine:
     def generate(self, requests: Sequence[Generate], done: OnResponse) -> list[Generated]:
         """Writes the replies to every request; see generation.generate."""
         return generation.generate(self.runtime, requests, done, self._seed, self._share)
+
+    def measure(self, requests: Sequence[Measure], done: OnResponse) -> list[Measured]:
+        """Negative log-likelihoods of texts; see measuring.measure."""
+        return measuring.measure(self.runtime, requests, done)
+
+    def extend(self, spec: ModelSpec) -> None:
+        """Another context extension (NTK, LogN, window) on the same loaded weights. Raises CheckpointError."""
+        checkpoint = self.checkpoint
+        context = context_extension(spec, checkpoint.config, checkpoint.trained_length)
+        self.checkpoint = self.runtime.checkpoint = dataclasses.replace(checkpoint, context=context)
+        if self.runtime.loaded:
+            install(self.runtime.model, context)

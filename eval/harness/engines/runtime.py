@@ -42,6 +42,12 @@ class Runtime:
         self.tokens_in_prompts = 0
         self.notes: list[str] = []
         self._model: Any = None
+        self._head: Any = None
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the weights are in memory."""
+        return self._model is not None
 
     @property
     def model(self) -> Any:
@@ -98,6 +104,23 @@ class Runtime:
         if "logits_to_keep" in inspect.signature(self.model.forward).parameters:
             return self.model(**inputs, logits_to_keep=keep).logits
         return self.model(**inputs).logits[:, keep]
+
+    def output_head(self) -> Callable[[Tensor], Tensor]:
+        """Hidden states [n, width] -> logits [n, vocabulary], for models whose logits are the output matrix and nothing
+        more (checked once on a short input). Raises InputError for the others."""
+        if self._head is None:
+            ids = torch.arange(1, 9, device=self.model.device)[None]
+            head = self.model.get_output_embeddings()
+            plain = head(self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state).float()
+            if not torch.allclose(
+                plain, self.model(input_ids=ids, use_cache=False).logits.float(), atol=1e-3, rtol=1e-3
+            ):
+                raise InputError(
+                    f"{self.checkpoint.name} scales or caps its logits after the output matrix; its perplexity cannot be "
+                    "computed in slices, so this model is not supported"
+                )
+            self._head = head
+        return self._head
 
     def forward_padded(self, sequences: Sequence[np.ndarray], keep: Sequence[int]) -> Tensor:
         """Whole prompts in one right-padded batch through the model's own attention. Returns the logits at the sequence

@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-LETTERS = (
-    "ABCDEFGH"  # one beyond the options is still a letter, so that "the answer is E" is an answer, and a wrong one
-)
+LETTERS = "ABCDEFGH"  # those beyond the options too: "the answer is E" is an answer, and a wrong one
 
 # Kinds of token
 ANSWER, LABEL, PICK, IS, GOOD, BAD = "answer", "label", "pick", "is", "good", "bad"
 NOT, EXCEPT, IF, HEDGE, FILLER, LINK, LIST = "not", "except", "if", "hedge", "filler", "link", "list"
+LABELS = "labels"
 BREAK, THEREFORE, CONTRAST = "break", "therefore", "contrast"
 LETTER, TEXT, OTHER = "letter", "text", "other"
 COMMA, COLON, END, ASK, LINE = "comma", "colon", "end", "ask", "line"
 
 _ENGLISH = {
     ANSWER: "answer answers ans choice selection result conclusion response verdict",
-    LABEL: "option options letter alternative choice_letter",
-    PICK: "choose chose chosen choosing select selecting pick picking go_with going_with opt_for vote_for settle_on",
+    LABEL: "option letter",
+    LABELS: "options choices alternatives",
+    PICK: "choose chose chosen select pick guess go_with going_with opt_for vote_for settle_on",
     IS: "is are be was were_to_be being seems appears equals corresponds_to matches leaves namely means",
     GOOD: "correct right true best suitable appropriate accurate valid proper fitting",
     BAD: "incorrect wrong false inaccurate untrue invalid unsuitable inappropriate mistaken",
@@ -33,12 +33,12 @@ _ENGLISH = {
         discarded reject rejected dismiss dismissed rather_than instead_of unlike except other_than besides apart_from""",
     IF: """if suppose supposing assuming assume were whether unless someone somebody students people others many thought
         initially originally seemed looked tempting at_first at_first_glance had""",
-    HEDGE: "might may could maybe perhaps possibly",
-    FILLER: """the my our your this that these those it i we you think thinks believe say would should will must shall
+    HEDGE: "might may could maybe perhaps possibly alternative second_choice second_best next_best",
+    FILLER: """the my our your this that these those what it i we you think thinks believe say would should will must shall
         definitely clearly certainly surely obviously most more very likely probably indeed also final one here there now
-        am confident sure guess going_to feel feeling let me us i'd i'll i'm i've we'd it'd only just still simply all both
+        am confident sure going_to feel feeling let me us i'd i'll i'm i've we'd it'd only just still simply all both
         either no can listed provided given following above single yes ok okay well hmm ah without_doubt of_course she he
-        they an to has have make makes do does did overall finally gets get final_answer""",
+        they an to for_sure has have make makes do does did overall finally gets get final_answer""",
     LINK: """in on of for from with under at by about among between based according given_that per as_for regarding
         during within into over""",
     LIST: "and or to through & and/or versus vs",
@@ -47,20 +47,22 @@ _ENGLISH = {
     CONTRAST: "but however rather actually instead wait correction",
 }
 _CHINESE = {
-    ANSWER: "答案 正解 回答 答案选项 结论 结果",
+    ANSWER: "答案 正解 解答 回答 答案选项 结论 结果",
     LABEL: "选项 项 两项 三项 四项 一项 题肢",
+    LABELS: "各选项 四个选项 选项有 选项包括 以下选项",
     PICK: "选择 选定 选取 选 应选 故选 当选择",
     IS: "是 为 应为 即 就是 即为 乃 对应 对应的是 等于 便是 即是 应是 当属",
     GOOD: "正确 符合 合适 恰当 准确 成立 合理 满足 当选 入选 没有错误 无误 吻合",
     BAD: "错误 错 有误 不正确 不对 不符合 不符 不恰当 不准确 不合适 不成立 不合理 不满足 不当选 不入选",
     NOT: "不 非 并非 不是 不能 不会 不应 不应该 不可能 不属于 没有 未 不认为 不选 别",
     EXCEPT: "排除 而不是 而非 除了 除 剔除 淘汰 舍去 不同于",
-    IF: "如果 假设 若 假如 倘若 是否 有的 有些 有人 同学 考生 误选 错选 易选 误认为 起初 原以为 一开始 看似 原本 最初 为什么",
+    IF: """如果 假设 若 假如 倘若 是否 有的 有些 有人 同学 考生 误选 错选 易选 误认为 起初 原以为 一开始 看似 原本 最初 为什么
+        的话""",
     HEDGE: "可能 也许 或许 大概 有可能",
     FILLER: """我 我们 认为 觉得 相信 应 应该 应当 该 本题 此题 这道题 这题 这道 题 的 了 吧 呢 啊 也 就 最 最终 最后 参考 说法
         叙述 描述 表述 观点 做法 题意 题目 要求 依 根据 所述 显然 可知 得 可得 会 要 只有 只 仅 均 都 全 这个 这 那么 那 一个
-        个 其中 中 里 毫无疑问 毋庸置疑 没错 必 一定 必然 确实 更 很 较 选出 给出 判断 由此 由上 可见 作者 您好 你好 能 可以
-        可 以 当 者 四个 各 本 其 它""",
+        个 其中 中 里 毫无疑问 毋庸置疑 没错 必 一定 必然 确实 更 比较 很 较 选出 给出 判断 由此 由上 可见 作者 您好 你好 能
+        可以 可 以 当 者 四个 各 本 其 它""",
     LINK: "在 从 由 对于 关于 与 于 按照 按 因",
     LIST: "和 或 或者 与 及 以及 还是 到 至 并",
     BREAK: "因为 由于 而且 解析 解释 说明 原因 理由 则",
@@ -81,26 +83,30 @@ _KINDS = {
 }
 
 
-def _alternatives(table: dict[str, str]) -> str:
+def _alternatives(table: dict[str, str], holding: str = "") -> str:
+    """A pattern for the words of a table that hold a certain character, the longest first."""
     words = {word.replace("_", " ") for words in table.values() for word in words.split()}
-    return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+    return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True) if holding in word)
 
+
+_CHINESE_FIRST = "".join(sorted({word[0] for words in _CHINESE.values() for word in words.split()}))
 
 _TEXT_MARK = 0xE000  # private-use characters stand for the options' texts
 _QUOTED = r"""[(\["'“‘<《【「『{]"""
 _UNQUOTED = r"""[)\]"'”’>》】」』}]"""
 _TOKEN = re.compile(
-    rf"""(?P<text>[{chr(_TEXT_MARK)}-{chr(_TEXT_MARK + len(LETTERS))}])
+    rf"""(?P<space>[ \t]+)
+    |(?P<text>[{chr(_TEXT_MARK)}-{chr(_TEXT_MARK + len(LETTERS) - 1)}])
     |(?:(?<![A-Za-z])|(?<=option)|(?<=choice)|(?<=answer)){_QUOTED}\s*(?P<marked>[A-Ha-h])\s*(?:{_UNQUOTED})+
     |(?<![A-Za-z0-9_∠△°])(?<![A-Za-z]\.)(?<![A-Za-z][A-Za-z]-)(?<!\d\s)
         (?P<letter>[A-Ha-h])(?![A-Za-z0-9_*+#'’°]|-[A-Za-z]{{2}}|\.[A-Za-z](?![A-Za-z])|\s?[+×·<∪∩∈])
     |(?<![A-Za-z0-9])(?P<joined>(?-i:[A-H]{{2,5}}))(?![A-Za-z0-9])
     |(?P<negated>\b[a-z]+n['’]t\b)
-    |(?P<english>(?<![a-z])(?:{_alternatives(_ENGLISH)})(?![a-z]))
+    |(?P<phrase>(?<![a-z])(?:{_alternatives(_ENGLISH, " ")})(?![a-z]))
     |(?P<right>对(?=的?\s*(?:[,。;.!:]|$)))
     |(?P<reply>答(?=\s*[:]))
-    |(?P<chinese>{_alternatives(_CHINESE)})
-    |(?P<word>[a-z0-9][\w'’+-]*|[^\W_])
+    |(?P<phrase_zh>(?=[{_CHINESE_FIRST}])(?:{_alternatives(_CHINESE)}))
+    |(?P<word>[a-z0-9][a-z0-9_'+/-]*|[^\W_])
     |(?P<line>\n)
     |(?P<ask>[?])
     |(?P<end>[.。!;…]+)
@@ -110,12 +116,13 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE | re.MULTILINE,
 )
-_SIMPLE = {"line": LINE, "ask": ASK, "end": END, "comma": COMMA, "list": LIST, "colon": COLON, "word": OTHER,
-           "negated": NOT, "right": GOOD, "reply": ANSWER}  # fmt: skip
+_SIMPLE = {
+    "line": LINE, "ask": ASK, "end": END, "comma": COMMA, "list": LIST, "colon": COLON, "word": OTHER, "phrase": OTHER,
+    "phrase_zh": OTHER, "negated": NOT, "right": GOOD, "reply": ANSWER,
+}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     """A token: its kind, the letters it stands for, where it is, and how it is written.
 
     marked: in brackets or quotes. label: a letter at the start of a line with a mark behind it, as in "B. Rhea". lower: a
@@ -137,7 +144,8 @@ class Token:
 
 _WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad\r"), None)
-_CHARACTERS = _WIDE | _INVISIBLE | {ord("\u3000"): " ", ord("\u00a0"): " ", ord("’"): "'", ord("｡"): "。"}
+_RESERVED = dict.fromkeys(range(_TEXT_MARK, _TEXT_MARK + len(LETTERS)), None)
+_CHARACTERS = _WIDE | _RESERVED | _INVISIBLE | {ord("\u3000"): " ", ord("\u00a0"): " ", ord("’"): "'", ord("｡"): "。"}
 _REWRITES = tuple(
     (re.compile(pattern, re.IGNORECASE | re.MULTILINE), replacement)
     for pattern, replacement in (
@@ -151,14 +159,14 @@ _REWRITES = tuple(
         (r"(?<!\*)\*([^*\n]{1,200})\*(?!\*)", r"\1"),
         (r"^[ \t]*(?:[#>•·–-]+[ \t]+|[#>]+)+", ""),
         (r"\\[,;! ]", " "),
-        (r"\b(it|that|this|here|there|what|which)'s\b", r"\1 is"),
+        (r"\b(it|that|this|here|there|what|which|answer|choice|option)'s\b", r"\1 is"),
     )
 )  # fmt: skip
 
 
 def normal(text: str) -> str:
     """The text without markup and LaTeX, full-width characters as ASCII; what follows the end of the reply is cut."""
-    text = text.translate(_CHARACTERS)
+    text = re.sub(r"[ \t]{2,}", " ", re.sub(r"\n\s*\n", "\n\n", text.translate(_CHARACTERS)))
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
     return text
@@ -166,7 +174,7 @@ def normal(text: str) -> str:
 
 def option_texts(options: Sequence[str]) -> list[str]:
     """The options in normal form, without full stops at the end; "" for one that cannot be told from another."""
-    texts = [" ".join(normal(option).rstrip().rstrip(".。").split()) for option in options]
+    texts = [" ".join(normal(option).rstrip().rstrip(".。").split()) for option in options[: len(LETTERS)]]
     return ["" if texts.count(text) > 1 else text for text in texts]
 
 
@@ -178,10 +186,7 @@ def _masked(text: str, options: Sequence[str]) -> str:
     marks = {
         option.lower(): chr(_TEXT_MARK + index)
         for index, option in enumerate(options)
-        if option
-        and not re.fullmatch(r"[A-Ha-h]", option)
-        and option.lower() not in _KINDS
-        and option.lower() not in "on"
+        if option and not re.fullmatch(r"[A-Ha-h]", option) and option.lower() not in _KINDS
     }
     if not marks:
         return text
@@ -202,8 +207,8 @@ def _masked(text: str, options: Sequence[str]) -> str:
 def tokens(reply: str, options: Sequence[str]) -> list[Token]:
     """The tokens of a reply; letters that belong together ("A and C", "A-D", AC) are one token."""
     text = _masked(reply, options)
-    found = [_token(match, text) for match in _TOKEN.finditer(text)]
-    return _grouped(_without_articles(found, text))
+    found = [_token(match, text) for match in _TOKEN.finditer(text) if match.lastgroup != "space"]
+    return _grouped(_without_negations(_without_articles(found, text)))
 
 
 # What may stand before a letter that opens a line, and behind it where it labels what follows.
@@ -223,18 +228,16 @@ def _token(match: re.Match[str], text: str) -> Token:
     if kind == "text":
         return Token(TEXT, frozenset(LETTERS[ord(value) - _TEXT_MARK]), start, end, opens=_opens(text, start))
     if kind in ("letter", "marked"):
-        opens = _opens(text, start)
+        letter, opens = match[kind], _opens(text, start)
+        marked = kind == "marked" or text[end : end + 1] in (")", "]")
         label = opens and (kind == "marked" or _LABELS.match(text, end) is not None)
-        letter = match[kind]
-        return Token(
-            LETTER, frozenset(letter.upper()), start, end, letter, kind == "marked", label, letter.islower(), opens
-        )
+        return Token(LETTER, frozenset(letter.upper()), start, end, letter, marked, label, letter.islower(), opens)
     if kind == "joined":
         distinct = list(value) == sorted(set(value))
         return Token(LETTER if distinct else OTHER, frozenset(value if distinct else ""), start, end, value)
-    if kind in ("english", "chinese"):
-        return Token(_KINDS[" ".join(value.lower().split())], frozenset(), start, end, value.lower())
-    return Token(_SIMPLE[kind], frozenset(), start, end, value.lower())
+    word = value.lower()
+    found = _KINDS.get(word) if kind in ("word", "phrase", "phrase_zh") else None
+    return Token(found or _SIMPLE[kind], frozenset(), start, end, word)
 
 
 # what may follow the bare letter A; before any other English word it is an article
@@ -255,7 +258,17 @@ def _without_articles(found: list[Token], text: str) -> list[Token]:
                 english = apart and after.word[:1].isascii() and after.word[:1].isalnum()
                 article = english and (token.lower or (after.kind not in _AFTER_A and after.word not in _AFTER_A_WORDS))
             if article:
-                token = replace(token, kind=FILLER if token.lower else OTHER, letters=frozenset())
+                token = token._replace(kind=FILLER if token.lower else OTHER, letters=frozenset())
+        kept.append(token)
+    return kept
+
+
+def _without_negations(found: list[Token]) -> list[Token]:
+    """The tokens, with "not true" and the like made one token: wrong."""
+    kept: list[Token] = []
+    for token in found:
+        if token.kind == GOOD and kept and kept[-1].kind == NOT:
+            token = kept.pop()._replace(kind=BAD, end=token.end)
         kept.append(token)
     return kept
 
@@ -280,7 +293,7 @@ def _grouped(found: list[Token]) -> list[Token]:
                 letters = token.letters | other.letters
                 if LIST in links and found[index].word in ("-", "–", "—", "~", "to", "through", "到", "至"):
                     letters = frozenset(LETTERS[LETTERS.index(min(letters)) : LETTERS.index(max(letters)) + 1])
-                token = replace(token, letters=letters, end=other.end, marked=False, label=False)
+                token = token._replace(letters=letters, end=other.end, marked=False, label=False)
                 index = index_of_next + 1
         kept.append(token)
     return kept
@@ -289,8 +302,8 @@ def _grouped(found: list[Token]) -> list[Token]:
 def _joined(found: list[Token], index: int, kind: str) -> tuple[list[str], int] | None:
     """The kinds of the links from `index` on and the index of the letter behind them; None if they do not join."""
     links: list[str] = []
-    while index < len(found) and found[index].kind in (COMMA, LIST, LABEL) and len(links) < 4:
+    while index < len(found) and found[index].kind in (COMMA, LIST, LABEL, PICK) and len(links) < 4:
         links.append(found[index].kind)
         index += 1
-    joins = COMMA in links or LIST in links
+    joins = LIST in links or (COMMA in links and PICK not in links)
     return (links, index) if joins and index < len(found) and found[index].kind == kind else None

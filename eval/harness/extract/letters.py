@@ -18,35 +18,41 @@ from harness.extract.letters_2023 import ceval_2023, mmlu_2023
 
 __all__ = ["ceval_2023", "letter", "mmlu_2023"]
 
-_CLAUSE_LIMIT = 120  # tokens; longer ones are split, which bounds the work for each letter
+_CLAUSE_LIMIT = 80  # tokens; longer ones are split, which bounds the work for each letter
 
-# Ranks of an event, the strongest first. DENIED says that a letter is not the answer.
-STATED, JUDGED, NAMED, HEDGED, DENIED = range(5)
+# Ranks of an event, the strongest first. DENIED says that a letter is wrong ("B is false"), which may be why it is the
+# answer; REFUSED that it is not the answer ("not B", "B is not the answer").
+STATED, JUDGED, NAMED, HEDGED, DENIED, REFUSED = range(6)
 
 _ENDS = {lt.END, lt.ASK, lt.LINE, lt.COMMA, lt.BREAK, lt.THEREFORE, lt.CONTRAST}
 _MENTIONS = {lt.LETTER, lt.TEXT}
 _SUBJECTS = {lt.ANSWER, lt.LABEL, lt.GOOD, lt.BAD, lt.PICK}
 _UNKNOWN = {lt.OTHER, lt.LINK}
 _DENYING = {lt.NOT, lt.EXCEPT}
-_EMPTY = {lt.FILLER, lt.LABEL}  # says nothing that matters here
-_ANNOUNCING = {lt.ANSWER, lt.PICK, lt.LABEL, lt.IS, lt.GOOD, lt.FILLER, lt.COLON}
+_EMPTY = {lt.FILLER, lt.LABEL, lt.LABELS}  # says nothing that matters here
+_ANNOUNCING = {lt.ANSWER, lt.PICK, lt.LABEL, lt.LABELS, lt.IS, lt.GOOD, lt.FILLER, lt.COLON}
+
+
+_NEGATED = {lt.ANSWER: REFUSED, lt.PICK: REFUSED, lt.GOOD: DENIED, "": REFUSED}  # by what "not" is followed by
 
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that the reply says about letters; alone: on a line of its own."""
+    """One thing that the reply says about letters; by: their LETTER or TEXT; alone: on a line of its own."""
 
     rank: int
     letters: frozenset[str]
+    by: str = lt.LETTER
     alone: bool = False
 
 
 @dataclass(frozen=True)
 class Clause:
-    """Tokens up to the next break; whether a "so" or "but" leads to it; the kind of token that ends it."""
+    """Tokens up to the next break; whether a "so" or "but" leads to it; whether an "if" does; the kind of what ends it."""
 
     tokens: list[Token]
     concluding: bool
+    conditional: bool
     ends: str
 
 
@@ -87,7 +93,7 @@ def _whole(text: str, texts: Sequence[str]) -> str | None:
 
 def _clauses(found: Sequence[Token]) -> Iterator[Clause]:
     current: list[Token] = []
-    concluding = False
+    concluding = conditional = False
     for token in found:
         if token.kind in (lt.LINE, lt.THEREFORE) and _awaits(current):
             continue  # "The answer is:" and the letter on a line of its own; "the answer is therefore"
@@ -97,12 +103,16 @@ def _clauses(found: Sequence[Token]) -> Iterator[Clause]:
             current.append(token)
             continue
         if current:
-            yield Clause(current, concluding, token.kind)
+            yield Clause(current, concluding, conditional, token.kind)
+            kinds = {item.kind for item in current}
+            conditional = conditional or (lt.IF in kinds and lt.PICK not in kinds)  # not "if I had to pick one, B"
         current = [] if token.kind in _ENDS else [token]
         if token.kind != lt.COMMA:
             concluding = token.kind in (lt.THEREFORE, lt.CONTRAST)
+        if token.kind not in (lt.COMMA, lt.BREAK):
+            conditional = False
     if current:
-        yield Clause(current, concluding, lt.LINE)
+        yield Clause(current, concluding, conditional, lt.LINE)
 
 
 def _awaits(clause: Sequence[Token]) -> bool:
@@ -122,7 +132,7 @@ def _opening(found: Sequence[Token]) -> Iterator[Event]:
     token, after = found[first], [item for item in found[first + 1 : first + 4] if item.kind not in (lt.END, lt.COLON)]
     kinds = [item.kind for item in after]
     own_line = first + 1 == len(found) or found[first + 1].kind == lt.LINE
-    judged = bool(kinds) and (kinds[0] in (lt.GOOD, lt.BAD) or kinds[:2] == [lt.NOT, lt.GOOD])
+    judged = bool(kinds) and kinds[0] in (lt.GOOD, lt.BAD)
     if (token.label or own_line) and not judged and not _lists(found, first):
         yield Event(STATED, token.letters)
 
@@ -151,7 +161,7 @@ def _events(clause: Clause) -> Iterator[Event]:
         if rank is not None:
             token = clause.tokens[index]
             alone = len(clause.tokens) == 1 and token.opens and clause.ends == lt.LINE
-            yield Event(rank, token.letters, alone and token.kind == lt.LETTER)
+            yield Event(rank, token.letters, token.kind, alone and token.kind == lt.LETTER)
 
 
 def _rank(clause: Clause, previous: int, index: int, after: list[Token]) -> int | None:
@@ -161,27 +171,28 @@ def _rank(clause: Clause, previous: int, index: int, after: list[Token]) -> int 
     """
     token, before, between = clause.tokens[index], clause.tokens[:index], clause.tokens[previous + 1 : index]
     kinds = {item.kind for item in before}
-    if clause.ends == lt.ASK or lt.IF in kinds:
+    if clause.ends == lt.ASK or lt.IF in kinds or any(item.kind == lt.IF for item in after[:2]):
         return None
     if any(item.kind in _DENYING for item in between):
-        return DENIED
+        return REFUSED
     judgement = _judgement(token, after)
-    if judgement == DENIED:
-        return DENIED
+    if judgement in (DENIED, REFUSED):
+        return judgement
     rank = _claimed(clause, index, previous, after, judgement)
-    hedged = lt.HEDGE in kinds or any(item.kind == lt.HEDGE for item in after[:2])
+    if clause.conditional and rank == NAMED:
+        return None  # "if A then B"
+    hedged = clause.conditional or lt.HEDGE in kinds or any(item.kind == lt.HEDGE for item in after[:2])
     return HEDGED if hedged and rank is not None else rank
 
 
 def _judgement(token: Token, after: list[Token]) -> int | None:
-    """What stands behind a letter: STATED ("is the answer"), JUDGED ("is correct"), DENIED ("is wrong"), or None."""
+    """What stands behind a letter: STATED ("is the answer"), JUDGED ("is correct"), DENIED ("is wrong"), REFUSED, None."""
     kinds = [item.kind for item in after if item.kind not in _EMPTY and item.kind != lt.COLON]
     plain = [kind for kind in kinds if kind not in (lt.IS, lt.HEDGE)]
     if not plain:
         return None
     if plain[0] == lt.NOT:
-        denied = plain[1] in (lt.GOOD, lt.ANSWER, lt.PICK) if len(plain) > 1 else not token.label
-        return DENIED if denied else None
+        return None if len(plain) == 1 and token.label else _NEGATED.get(plain[1] if len(plain) > 1 else "")
     if plain[0] in (lt.BAD, lt.EXCEPT):
         return DENIED
     if plain[0] in (lt.ANSWER, lt.PICK) and kinds[0] == lt.IS:
@@ -198,28 +209,37 @@ def _claimed(clause: Clause, index: int, previous: int, after: list[Token], judg
         head.pop()
     link = head[-1] if head else None
     known = not any(item.kind in _UNKNOWN for item in head)
-    # "option B says C" is not "the option is C"
-    subjects = _SUBJECTS if previous < 0 else _SUBJECTS - {lt.LABEL}
-    subject = any(item.kind in subjects for item in clause.tokens[previous + 1 : index])
+    subjects = {item.kind for item in clause.tokens[previous + 1 : index]} & _SUBJECTS
+    if previous >= 0:
+        subjects.discard(lt.LABEL)  # "option B says C" is not "the option is C"
+    if link is not None and link.kind == lt.COLON:
+        subjects.discard(lt.BAD)  # "Incorrect: A, C and D" is a heading, "what is incorrect is C" an answer
+    rest = _rest(clause.tokens[index + 1 :], token)
     if judgement == STATED:
         return STATED
     if link is not None and _leads(link, head):
         if not _closed(token, after):
             return None
-        if subject and (known or link.kind != lt.ANSWER):
+        if subjects == {lt.LABEL} and link.kind == lt.COLON:
+            return NAMED  # "Options: A. ..." may list them
+        if subjects and (link.kind != lt.ANSWER or (known and rest <= _EMPTY | {lt.IS})):
             return STATED
-        if link.kind == lt.IS and (known or (clause.concluding and not after)):
+        if link.kind == lt.IS and (known or _pronoun(head) or (clause.concluding and not after)):
             return STATED if token.kind == lt.LETTER else NAMED
         if link.kind == lt.IS and token.marked and not after:
             return NAMED
-    bare = link is None or (link.kind == lt.COLON and not subject)
+    bare = link is None or (link.kind == lt.COLON and not subjects)
     if judgement == JUDGED:
-        return JUDGED if bare or (link is not None and link.kind in (lt.GOOD, lt.BAD)) else None
-    rest = _rest(clause.tokens[index + 1 :], token)
+        return JUDGED if bare or (link is not None and link.kind in (lt.GOOD, lt.BAD, lt.ANSWER)) else None
     if bare and rest <= _EMPTY | {lt.IS}:
         return STATED if clause.concluding and token.kind == lt.LETTER else NAMED
     glossed = link is not None and link.kind == lt.TEXT and link.letters == token.letters
     return NAMED if glossed and token.marked and not rest else None  # "nitrogen (B)"
+
+
+def _pronoun(head: list[Token]) -> bool:
+    """Whether the verb at the end of the head is that of "it is"."""
+    return len(head) > 1 and head[-2].word in ("it", "它")
 
 
 def _rest(following: Sequence[Token], token: Token) -> set[str]:
@@ -248,22 +268,25 @@ def _closed(token: Token, after: list[Token]) -> bool:
 
 
 def _decided(events: Sequence[Event]) -> frozenset[str]:
-    """The letters that the events agree on: the last statement; else all that are judged right; else named; else hedged.
+    """The letters that the reply commits to; more than one, also where it takes the last statement back, is none.
 
-    More than one letter, also where the last statement is withdrawn, means that the reply commits to none.
+    The last statement by letter decides, else the last one by an option's words; else all letters that are judged right,
+    else named, else hedged.
     """
     alone = {event.letters for event in events if event.alone}
-    last = -1
-    for index, event in enumerate(events):
-        if event.rank == STATED or (event.alone and len(alone) == 1):
-            last = index
-    if last >= 0:
-        withdrawn = any(event.rank == DENIED and event.letters & events[last].letters for event in events[last:])
-        return frozenset(lt.LETTERS) if withdrawn else events[last].letters
-    denied = frozenset(letter for event in events if event.rank == DENIED for letter in event.letters)
+    for by in (lt.LETTER, lt.TEXT):
+        stated = [
+            index
+            for index, event in enumerate(events)
+            if event.by == by and (event.rank == STATED or (event.alone and len(alone) == 1))
+        ]
+        if stated:
+            letters = events[stated[-1]].letters
+            refused = any(event.rank == REFUSED and event.letters & letters for event in events[stated[-1] :])
+            return frozenset(lt.LETTERS) if refused else letters
+    denied = frozenset(letter for event in events if event.rank >= DENIED for letter in event.letters)
     for rank in (JUDGED, NAMED, HEDGED):
-        letters = frozenset(letter for event in events if event.rank == rank for letter in event.letters) - denied
-        if letters:
+        if letters := frozenset(letter for event in events if event.rank == rank for letter in event.letters) - denied:
             return letters
     return frozenset()
 

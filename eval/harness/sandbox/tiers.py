@@ -100,7 +100,8 @@ def wanted() -> Iterator[Tier]:
             plain = replace(base, seccomp=seccomp)
             if root:
                 yield Tier("namespaces" + suffix, plain)
-            # a container's root, too, may lack the right to make namespaces outside a user namespace of its own
+                # a container's root may lack the right to make others; another user may not find the interpreter
+                yield Tier("user-namespaces" + suffix, replace(plain, user_namespace=True))
             yield Tier("user-namespaces" + suffix, replace(plain, user_namespace=True, uid=None))
             if base.bwrap:
                 yield Tier("bubblewrap" + suffix, replace(plain, mode="bubblewrap"))

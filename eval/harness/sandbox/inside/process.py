@@ -28,6 +28,12 @@ _PRELOADED = (
     "bisect", "collections.abc", "copy", "datetime", "decimal", "fractions", "functools", "hashlib", "heapq",
     "itertools", "math", "operator", "random", "re", "statistics", "string", "typing",
 )  # fmt: skip
+_PRELOADED_MORE = (
+    "array", "ast", "asyncio", "base64", "calendar", "cmath", "concurrent.futures", "contextlib", "csv", "dataclasses",
+    "difflib", "encodings.idna", "enum", "glob", "inspect", "io", "json", "mmap", "numbers", "pickle", "pprint", "queue",
+    "secrets", "shutil", "sqlite3", "struct", "subprocess", "tempfile", "termios", "textwrap", "threading", "timeit",
+    "traceback", "unicodedata", "unittest", "uuid", "warnings", "zlib",
+)  # fmt: skip
 
 
 class SetupError(Exception):
@@ -234,7 +240,8 @@ def run_alone(role: str, settings: str, budget: str, uid: str) -> NoReturn:
     _run(role)
 
 
-def preload() -> None:
-    """Imports what solutions import most, so that each program finds it in place at no cost."""
-    for name in _PRELOADED:
+def preload(more: bool) -> None:
+    """Imports what solutions import most, so that each program finds it in place at no cost; more: what they import at
+    times, too."""
+    for name in (*_PRELOADED, *(_PRELOADED_MORE if more else ())):
         importlib.import_module(name)

@@ -11,10 +11,11 @@ class Settings:
     """How programs are isolated. Travels as JSON.
 
     mode: "namespaces", "bubblewrap", "landlock" or "limits". user_namespace: make one first, for want of the right to
-    make the others. uid: the first of three user ids to change to, None to stay the same user. readable: files and
-    folders that programs can read; hidden: folders below them that they cannot (installed packages, which may hold a
-    benchmark's answers); packages: folders in or beside those that they can; path: the import path. seccomp: filter
-    system calls. bwrap: bubblewrap's executable; code: the folder that holds this package.
+    make the others. uid: the first of three user ids to change to (in a user namespace the only one), None to stay the
+    same user. readable: files and folders that programs can read; hidden: folders below them that they cannot
+    (installed packages, which may hold a benchmark's answers); packages: folders in or beside those that they can;
+    path: the import path. seccomp: filter system calls. bwrap: bubblewrap's executable; code: the folder that holds
+    this package.
     """
 
     mode: str

@@ -108,7 +108,7 @@ def _plain(value: Any) -> tuple[bytes, Any]:
                 raise WireError(f"an iterator of more than {MAX_DRAINED} items")
         return b"I", items
     for base in _BASES:
-        if isinstance(value, base) and (kind in _ALIKE or (kind.__eq__, kind.__ne__) == (base.__eq__, base.__ne__)):
+        if issubclass(kind, base) and (kind in _ALIKE or (kind.__eq__, kind.__ne__) == (base.__eq__, base.__ne__)):
             return b"", _base_value(base, value)
     raise WireError(f"a value of type {kind.__name__}")
 

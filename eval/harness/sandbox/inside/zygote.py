@@ -42,8 +42,14 @@ def main() -> None:
         settings = Settings.from_json(receive(control)[0])
         if settings.uid is not None:
             settings = replace(settings, uid=limits.usable_uid(settings.uid))
-        preload()
-        sys.path[:] = [path for path in settings.path if path]
+        # programs may not find the library any more: with no view of their own, and as another user, who may not look
+        # into the folders above it
+        preload(more=settings.mode == "landlock")
+        sys.path[:] = list(settings.path)
+        if settings.user_namespace and settings.uid is not None:
+            limits.become(settings.uid)  # in a user namespace there is no other user to change to
+            linux.prctl(linux.PR_SET_DUMPABLE, 1)  # the change took it away, and with it the files of /proc/self
+            settings = replace(settings, uid=None)
         if settings.mode == "namespaces":
             namespaces.enter(settings)
     except (OSError, TypeError, ValueError, EOFError) as error:
@@ -80,6 +86,10 @@ def _work(control: socket.socket, settings: Settings, parent: int) -> NoReturn:
         if settings.mode == "namespaces":
             own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
             namespaces.build_root(settings)
+            null = os.open(os.devnull, os.O_RDWR)  # on the read-only mount: nobody can change its mode through this one
+            for number in range(3):
+                os.dup2(null, number)
+            os.close(null)
         elif settings.mode == "landlock":
             ruleset = landlock.ruleset(_expanded(settings), list({*settings.readable, *settings.path}))
         if settings.seccomp:
@@ -87,7 +97,7 @@ def _work(control: socket.socket, settings: Settings, parent: int) -> NoReturn:
         world = World(settings, own_namespace, ruleset)
         gc.collect()
         gc.freeze()
-        os.dup2(0, 2)
+        os.dup2(1, 2)
         send(control, {"ready": True, "detail": ""})
     except OSError as error:
         send(control, {"ready": False, "detail": str(error)})

@@ -1,0 +1,589 @@
+"""Tool use: the 2023 script's recorded answers, Rouge-L against its package, agent scores worked out by hand, whole runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rouge_score.rouge_scorer import RougeScorer
+
+import plugin_eval
+import report
+import tiny
+from harness import data, demo, hfagent, metrics, runner, store, tables
+from harness.engines.hf import HFEngine
+from harness.extract import react
+from harness.sandbox import Sandbox
+from harness.schema import Benchmark, DataError, Generated, InputError, ModelSpec, Sample, Score, Scored
+from shared import REPOSITORY, shared
+
+OWN = data.agent_set(plugin_eval.OWN_SET)
+RECIPES = ("default", "qwen2023")
+
+
+def options(*words: object) -> Any:
+    return plugin_eval.parser().parse_args([*map(str, words)])
+
+
+def built(*words: object) -> Benchmark:
+    return plugin_eval.build(options(*words))
+
+
+def reply(text: str, end: str = "eos") -> Generated:
+    return Generated((text,), ("",), (end,))
+
+
+def no_tokens(texts: Sequence[str]) -> list[list[str]]:
+    raise AssertionError("the evaluated model's tokens are not asked for")
+
+
+def asked(part: str, gold: str = "") -> Sample:
+    return Sample(f"{part}/0", plugin_eval.ask(options(), part, 0, "?"), gold, part)
+
+
+def figures(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
+    return {(row["metric"], row["group"]): row for row in store.read_results(folder / "plugin.csv")}
+
+
+# ------------------------------------------------------------------------------------------------------------ ReAct
+def test_the_2023_script_s_recorded_answers() -> None:
+    """Every parsed field of gold and reply, and both decisions, also as the benchmark scores them."""
+    recorded = json.loads(shared("golden/plugin.json").read_text())
+    assert len(recorded) == 72
+    for row in recorded:
+        assert react.react_2023(row["gen"])._asdict() == row["parsed"]
+        assert react.react_2023(row["response"])._asdict() == row["gold_parsed"]
+        positive, negative = asked("react_positive", row["response"]), asked("react_negative")
+        spaced = [text.split() for text in (row["gold_parsed"]["action_input"], row["parsed"]["action_input"])]
+        scored = plugin_eval.score_react_2023(positive, reply(row["gen"]), lambda texts, spaced=spaced: spaced)
+        assert scored.answer == row["parsed"]
+        assert scored.stats["selected"] == row["action_right"]
+        assert (
+            plugin_eval.score_react_2023(negative, reply(row["gen"]), no_tokens).stats["calls"] == row["false_positive"]
+        )
+
+
+PAIRS = [
+    ('{"q": "weather in Paris"}', '{"q": "weather in Rome"}'),
+    ('{"prompt": "一只在月光下睡觉的猫"}', '{"prompt": "月光下的猫"}'),
+    ('{"a": 1}', "[1, 2, 3]"),
+    ('{"city": "Köln", "n": 2.5}', '{"city": "Köln", "n": 2.5}'),
+    ('{"text": "the red boat and the blue boat"}', '{"text": "the blue boat and the red boat"}'),
+]
+
+
+def turn(given: str) -> str:
+    return f"Thought: t\nAction: tool\nAction Input: {given}\nObservation: seen"
+
+
+class BySpaces:
+    def tokenize(self, text: str) -> list[str]:
+        return text.split()
+
+
+class ByWords:
+    def tokenize(self, text: str) -> list[str]:
+        return metrics.words(text)
+
+
+@pytest.mark.parametrize(("gold", "given"), PAIRS)
+def test_rouge_is_the_package_s_and_no_model_s_tokens_count(gold: str, given: str) -> None:
+    scored = plugin_eval.score_react(asked("react_positive", turn(gold)), reply(turn(given)))
+    one, other = react.canonical(gold), react.canonical(given)
+    assert scored.stats["input"] == RougeScorer(["rougeL"], tokenizer=ByWords()).score(one, other)["rougeL"].fmeasure
+
+
+@pytest.mark.parametrize("write", [tiny.write_qwen1, tiny.write_llama, tiny.write_qwen2])
+def test_rouge_2023_in_the_evaluated_model_s_tokens(write: Any, tmp_path: Path) -> None:
+    """Each token's bytes by themselves, joined by spaces, through the package; the tokens say which model it was."""
+    engine = HFEngine(ModelSpec(str(write(tmp_path / "model"))))
+    tokenizer = engine.checkpoint.tokenizer
+    for gold, given in PAIRS:
+        texts = []
+        for text in map(react.canonical, (gold, given)):
+            ids = tokenizer.encode(text)[len(tokenizer.encode("")) :]
+            texts.append(" ".join(tokenizer.decode([index]) for index in ids))
+        expected = RougeScorer(["rougeL"], tokenizer=BySpaces()).score(*texts)["rougeL"].fmeasure
+        scored = plugin_eval.score_react_2023(
+            asked("react_positive", turn(gold)), reply(turn(given)), engine.token_texts
+        )
+        assert scored.stats["input"] == expected
+
+
+def test_the_same_pair_differs_between_models_only_under_2023(tmp_path: Path) -> None:
+    sample, answer = asked("react_positive", turn(PAIRS[0][0])), reply(turn(PAIRS[0][1]))
+    found = set()
+    for number, words in enumerate((tiny.WORDS, (" weather in Paris", " Rome"))):
+        engine = HFEngine(ModelSpec(str(tiny.write_qwen1(tmp_path / str(number), words=words))))
+        found.add(plugin_eval.score_react_2023(sample, answer, engine.token_texts).stats["input"])
+    assert len(found) == 2
+    eleven_tokens_ten_in_common = pytest.approx(10 / 11)
+    assert plugin_eval.score_react(sample, answer).stats["input"] == eleven_tokens_ten_in_common
+
+
+@pytest.mark.parametrize(
+    ("gold", "given", "score"),
+    [
+        ("", "", 1.0),  # two empty inputs
+        ("", "{broken", 0.0),  # unreadable against empty
+        ("{broken", "", 0.0),
+        ('{"a": 1}', '{"a": 1', 0.0),  # a tool that wants JSON can do nothing with it
+        ("print(1)", "print(1)", 1.0),  # code, no JSON: as it stands
+        ("print(1)", "print(2)", 0.75),
+        ('{"a": 1, "b": 2}', "{b: 2, 'a': 1}", 1.0),  # JSON5, keys in another order
+        ('{"a": 1}', "", 0.0),
+    ],
+)
+def test_inputs_under_default(gold: str, given: str, score: float) -> None:
+    stats = plugin_eval.score_react(asked("react_positive", turn(gold)), reply(turn(given))).stats
+    assert stats["input"] == score
+    assert stats["same"] == (score == 1.0)
+
+
+def test_no_call_has_no_input() -> None:
+    stats = plugin_eval.score_react(asked("react_positive", turn("")), reply("I can answer that.")).stats
+    assert (stats["selected"], stats["input"], stats["same"], stats["made"]) == (0, 0, 0, 0)
+
+
+def test_two_empty_inputs_score_nothing_under_2023() -> None:
+    scored = plugin_eval.score_react_2023(asked("react_positive", turn("")), reply(turn("")), lambda texts: [[], []])
+    assert scored.stats["input"] == 0.0
+
+
+def test_what_is_counted_beside() -> None:
+    """A reply that starts with the marker calls a tool under default only; the second call is counted."""
+    text = 'Action: tool\nAction Input: {"a": 1}\nThought: more\nAction: other\nAction Input: {"b": 2}'
+    sample = asked("react_positive", turn('{"a": 1}'))
+    new = plugin_eval.score_react(sample, reply(text, "stop")).stats
+    old = plugin_eval.score_react_2023(sample, reply(text, "length"), lambda texts: [["a"], ["a"]]).stats
+    assert (new["selected"], new["calls"], new["several"], new["json"], new["end_stop"]) == (1, 1, 1, 1, 1)
+    assert (old["calls"], old["several"], old["json"], old["end_length"], old["cut"]) == (1, 1, 1, 1, 1)
+    only = reply('Action: tool\nAction Input: {"a": 1}')
+    assert plugin_eval.score_react(asked("react_negative"), only).stats["calls"] == 1
+    assert plugin_eval.score_react_2023(asked("react_negative"), only, no_tokens).stats["calls"] == 0
+
+
+def test_generation_stops_where_the_tool_would_speak() -> None:
+    for recipe, stop in (("default", ("Observation:",)), ("qwen2023", ())):
+        request = plugin_eval.ask(options("--recipe", recipe), "react_positive", 0, "?")
+        assert request.stop == stop and request.prompt == ({"role": "user", "content": "?"},)
+
+
+# --------------------------------------------------------------------------------------------------------- HF agent
+def original_set() -> data.AgentSet:
+    """The shared record of the original instructions in our own records."""
+    content = json.loads(shared("data/hfagent/tasks.json").read_text())
+    tools = []
+    for name, entry in content["tools"].items():
+        returns, _, condition = entry["returns"].partition("  (error unless ")
+        requires = dict([condition.removesuffix(")").split(" is in ")[::-1]]) if condition else {}
+        parameters = [text.split("=")[0] for text in entry["parameters"]]
+        defaults = {text.split("=")[0]: int(text.split("=")[1]) for text in entry["parameters"] if "=" in text}
+        wanted = {parameter: part.strip("'") for parameter, part in requires.items()}
+        tools.append(data.FakeTool(name, "", tuple(parameters), returns, defaults, wanted))
+    tasks: list[data.AgentTask] = []
+    for entry in content["problems"]:
+        for text in entry["instructions"]:
+            tasks.append(
+                data.AgentTask(len(tasks), text, tuple(entry["tools"]), entry["inputs"], tuple(entry["answers"]))
+            )
+    return data.AgentSet(tuple(tools), tuple(tasks))
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(workers=2, cpu_seconds=0.5) as pool:
+        yield pool
+
+
+DRAW = "tools: `image_generator` to draw and `image_transformer` to change it."
+CODE = "image = image_generator(text_input)\nimage_transformer(image, prompt)"
+# task 6 of the original, which takes image_generator and image_transformer:
+# explanation, code, tool selection, tool used, code under default, code under qwen2023
+BY_HAND = {
+    "perfect": (DRAW, CODE, 1, 1, 1, 1),
+    "value assigned last": (DRAW, "r = image_transformer(image_generator(text_input), prompt)", 1, 1, 1, 1),
+    "missing tool": ("tool: `image_generator`.", "image_generator(text_input)", 0.75, 0.75, 0.3, 0.3),
+    "no back-ticks": ("tools: image_generator, image_transformer.", CODE, 0.5, 1, 1, 1),
+    "extra tool": (DRAW + " And `text_reader`.", CODE + "\ntext_reader(prompt)", 0.75, 0.75, 0.3, 0.3),
+    "two extra, one missing": (
+        "`image_generator` `text_reader` `summarizer`",
+        "text_reader(summarizer(image_generator(prompt)))",
+        0.25,
+        0.25,
+        0.3,
+        0.3,
+    ),
+    "five wrong": (
+        "`translator` `text_reader` `summarizer` `transcriber`",
+        "translator(text_reader(summarizer(prompt)), 'a', 'b')",
+        0,
+        0,
+        0.3,
+        0.3,
+    ),
+    "value left in a variable": (DRAW, f"done = {CODE.splitlines()[1]}".replace("image,", "image_generator(text_input),")
+                                 + "\n'finished'", 1, 1, 0.75, 0.75),
+    "value printed": (DRAW, CODE.replace("image_transformer", "made = image_transformer") + "\nprint(made)", 1, 1, 0.75,
+                      0.75),
+    "raises": (DRAW, "image_transformer(image_generator(text_input), missing)", 1, 1, 0, 0.3),
+    "raises with the value at hand": (DRAW, f"made = {CODE.splitlines()[1]}".replace(
+        "image,", "image_generator(text_input),") + "\n1 / 0", 1, 1, 0, 0.3),
+    "a tool refuses": (DRAW, "image_generator(image_transformer(text_input, prompt))", 1, 1, 0, 0.3),
+    "no program": (DRAW, "image_generator then image_transformer!", 1, 1, 0, 0.3),
+    "loops": (DRAW, "while True:\n    image_transformer(image_generator(text_input), prompt)", 1, 1, 0, 0.3),
+    "imports os": (DRAW, f"import os\n{CODE}", 1, 1, 1, 1),
+    "removes with os": (DRAW, f"import os\nos.remove('/etc/passwd')\n{CODE}", 1, 1, 0, 0.3),
+    "leaves with os": (DRAW, f"import os\nos._exit(0)\n{CODE}", 1, 1, 0, 0.3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_agent_scores_by_hand(recipe: str, sandbox: Sandbox) -> None:
+    agent = original_set()
+    replies = [f"{said}\n\nAnswer:\n```py\n{code}\n```" for said, code, *_ in BY_HAND.values()]
+    scores = hfagent.judge(recipe, agent, [(agent.tasks[6], text) for text in replies], sandbox)
+    for (name, (*_, selection, used, default, old)), score in zip(BY_HAND.items(), scores, strict=True):
+        found = tuple(score.stats[stat] for stat in ("selection", "used", "code"))
+        assert found == (selection, used, default if recipe == "default" else old), (name, score)
+    statuses = [score.answer["status"] for score in scores]
+    assert statuses == ["ok"] * 9 + ["raised"] * 4 + ["timeout", "ok", "raised", "died"]
+
+
+@pytest.mark.parametrize("text", [f"{DRAW}\n{CODE}", f"{DRAW}\nAnswer:\n{CODE}\nAnswer:\n{CODE}", "", "Answer"])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_reply_that_does_not_part_in_two_is_worth_nothing(recipe: str, text: str, sandbox: Sandbox) -> None:
+    (score,) = hfagent.judge(recipe, OWN, [(OWN.tasks[0], text)], sandbox)
+    assert score.stats == {"selection": 0, "used": 0, "code": 0, "unsplit": 1}
+
+
+@pytest.mark.parametrize(
+    ("reply_text", "code"),
+    [
+        ("x Answer: a()", "a()"),
+        ("x\n\nAnswer:\n```py\na()\nb()\n```\n", "a()\nb()"),
+        ("x Answer:\n```python\na()\n```", "a()"),
+        ("x Answer:```\na()\n```", "a()"),
+        ("x Answer:\n```py\na()\n```\nThat is all.", "a()\n```\nThat is all."),  # not a surrounding fence
+        ("x Answer:\n```js\na()\n```", "```js\na()"),
+        ("x Answer:", ""),
+        ("x Answer:```", ""),
+    ],
+)
+def test_explanation_and_code(reply_text: str, code: str) -> None:
+    assert hfagent.split(reply_text) == ("x", code)
+
+
+def test_the_code_never_touches_this_process(tmp_path: Path, sandbox: Sandbox) -> None:
+    trace = tmp_path / "trace"
+    code = f"import os\nos.system('touch {trace}')\nopen({str(trace)!r}, 'w').write('x')"
+    (score,) = hfagent.judge("default", OWN, [(OWN.tasks[0], f"x Answer:\n{code}")], sandbox)
+    assert score.stats["code"] == 0 and score.answer["status"] == "raised" and not trace.exists()
+
+
+def test_the_original_s_fake_tools(sandbox: Sandbox) -> None:
+    """What each returns, and that four of them refuse what is no image or sound."""
+    agent = original_set()
+    assert len(agent.tools) == 13 and len(agent.tasks) == 27
+    calls = {tool.name: f"{tool.name}({', '.join(repr(p) for p in tool.parameters)})" for tool in agent.tools}
+    task = dataclasses.replace(agent.tasks[0], inputs={})
+    refused = []
+    for tool, outcome in zip(
+        agent.tools, sandbox.run([hfagent.snippet(c, agent.tools, task) for c in calls.values()]), strict=True
+    ):
+        if outcome.status == "raised":
+            refused.append(tool.name)
+        else:
+            assert outcome.value == tool.returns.format(**{name: name for name in tool.parameters})
+    assert refused == ["transcriber"]  # image is in 'image', sound is not in 'audio'
+    wrong = [f"{name}('picture', 'x')" for name in ("image_transformer", "image_qa")] + ["image_captioner('picture')"]
+    found = sandbox.run([hfagent.snippet(code, agent.tools, task) for code in wrong])
+    assert {outcome.status for outcome in found} == {"raised"}
+    assert hfagent.described(agent.tools[-1]) == "- video_generator(prompt, seconds=2)"
+
+
+SOLUTIONS = [
+    "text_reader(translator(letter, src_lang='Dutch', tgt_lang='English'))",
+    "image_captioner(image_segmenter(image, 'dog'))",
+    "image_generator(transcriber(audio))",
+    "summarizer(text_downloader(link))",
+    "video_generator(summarizer(story), seconds=4)",
+    "image_captioner(image_transformer(image, wish))",
+    "text_qa(text_downloader(link), question)",
+    "image_qa(image, translator(question, 'Polish', 'English'))",
+    "text_classifier(review, ['good', 'bad'])",
+]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_our_own_instructions_can_all_be_solved(recipe: str, sandbox: Sandbox) -> None:
+    replies = []
+    for task in OWN.tasks:
+        code = next(code for code in SOLUTIONS if hfagent.used(code, task.tools) == set(task.tools)
+                    and hfagent.used(code, [tool.name for tool in OWN.tools]) == set(task.tools)
+                    and all(name in code for name in task.inputs))  # fmt: skip
+        replies.append(
+            (task, f"tools: {', '.join(f'`{name}`' for name in task.tools)}.\n\nAnswer:\n```py\n{code}\n```")
+        )
+    for score in hfagent.judge(recipe, OWN, replies, sandbox):
+        assert score.stats == {"selection": 1, "used": 1, "code": 1, "ok": 1}, score
+
+
+def test_half_a_point_in_27_is_1_85() -> None:
+    stats = {"selection": 0.0, "used": 1.0, "code": 0.0, "texts": 1.0, "cut": 0.0, "truncated": 0.0}
+    samples = [Sample(f"hfagent/{i}", plugin_eval.ask(options(), "hfagent", i, "?"), i, "hfagent") for i in range(27)]
+    scored = [Scored(one, reply(""), Score({**stats, "code": 0.5 * (i == 13)}, None)) for i, one in enumerate(samples)]
+    found = {metric.metric: metric for metric in plugin_eval.measure(scored)}
+    assert found["code"].value == pytest.approx(100 * 0.5 / 27) and found["code"].n == 27
+    assert (found["tool_selection"].value, found["tool_used"].value) == (0.0, 100.0)
+    shown = tables.terminal(built("--hfagent"), list(found.values()), "t", "s", [])
+    assert "code hfagent              1.85" in shown
+
+
+# ------------------------------------------------------------------------------------------------------------- data
+TOOL = {"tool": "speak", "parameters": ["text"], "returns": "sound of {text}"}
+PROBLEM = {"instructions": ["Say `a`."], "tools": ["speak"], "inputs": {"a": "b"}, "answers": ["sound of b"]}
+
+
+def written(path: Path, *rows: object) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def test_a_set_of_one_s_own(tmp_path: Path) -> None:
+    tool = {**TOOL, "description": "says it", "parameters": ["text", "speed"], "defaults": {"speed": 1}}
+    made = data.agent_set(written(tmp_path / "x.jsonl", PROBLEM, tool))
+    (speak,) = made.tools
+    assert hfagent.described(speak) == "- speak(text, speed=1): says it"
+    assert made.tasks == (data.AgentTask(0, "Say `a`.", ("speak",), {"a": "b"}, ("sound of b",)),)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{", "not JSON"),
+        ("[]", "expected a JSON object"),
+        ({"hello": 1}, "neither 'tool' nor 'instructions'"),
+        ({**TOOL, "tool": "spe ak"}, "cannot be a name"),
+        ({**TOOL, "tool": "for"}, "cannot be a name"),
+        ({**TOOL, "tool": 3}, "tool is 3, expected text"),
+        ({**TOOL, "parameters": "text"}, "parameters is 'text', expected a list of texts"),
+        ({**TOOL, "parameters": ["a", "a"]}, "there twice"),
+        ({**TOOL, "returns": "{sound}"}, "cannot be filled in"),
+        ({**TOOL, "returns": "{text"}, "cannot be filled in"),
+        ({**TOOL, "returns": "{text.__class__}"}, "nothing else in braces"),
+        ({**TOOL, "returns": None}, "returns is None, expected text"),
+        ({**TOOL, "defaults": {"speed": 1}}, "defaults of speak"),
+        ({**TOOL, "requires": {"audio": "x"}}, "no parameter of it"),
+        ({**TOOL, "return": "x"}, "unknown key 'return'"),
+        ({**PROBLEM, "tools": ["speek"]}, "no tool 'speek'"),
+        ({**PROBLEM, "tools": []}, "may not be empty"),
+        ({**PROBLEM, "instructions": []}, "may not be empty"),
+        ({**PROBLEM, "inputs": ["a"]}, "expected an object"),
+        ({**PROBLEM, "inputs": {"speak": 1}}, "the name of a tool"),
+        ({**PROBLEM, "inputs": {"a b": 1}}, "cannot be a name"),
+        ({**PROBLEM, "answers": "x"}, "expected a list of values"),
+        ({**PROBLEM, "answers": []}, "expected a list of values"),
+        ({**PROBLEM, "answer": ["x"]}, "unknown key 'answer'"),
+    ],
+)
+def test_errors_name_file_and_line(line: object, says: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "set.jsonl", {**TOOL, "tool": "speak2"}, {**TOOL}, "", line, PROBLEM)
+    if isinstance(line, dict) and "returns" in line:
+        path = written(path, {**TOOL, "tool": "speak2"}, "", "", line, {**PROBLEM, "tools": ["speak2"]})
+    with pytest.raises(DataError) as error:
+        data.agent_set(path)
+    assert str(error.value).startswith(f"{path}:4") and says in str(error.value)
+
+
+def test_a_set_without_tools_or_instructions(tmp_path: Path) -> None:
+    for row in (TOOL, ""):
+        with pytest.raises(DataError, match=r"0 instructions|is empty"):
+            data.agent_set(written(tmp_path / "set.jsonl", row))
+    with pytest.raises(DataError, match="there twice"):
+        data.agent_set(written(tmp_path / "set.jsonl", TOOL, TOOL, PROBLEM))
+
+
+def test_react_files(tmp_path: Path) -> None:
+    path = written(tmp_path / "p.jsonl", {"prompt": "q", "response": turn("{}"), "more": 1})
+    assert data.react_items(path, positive=True) == (data.ReactItem(0, "q", turn("{}")),)
+    for row, says in (({"prompt": "q"}, "response is None"), ({"prompt": " ", "response": "x"}, "prompt is empty")):
+        with pytest.raises(DataError, match=rf":1: {says}"):
+            data.react_items(written(path, row), positive=True)
+    with pytest.raises(DataError, match="is missing; get exam_plugin"):
+        data.react_items(tmp_path / "none.jsonl", positive=False)
+
+
+def test_the_files_of_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds none of"):
+        data.tool_files(tmp_path)
+    inner = tmp_path / "plugin"
+    inner.mkdir()
+    negative = written(inner / "exam_plugin_v20231206_react_negative.jsonl", {"prompt": "q"})
+    assert data.tool_files(inner) == data.tool_files(tmp_path) == {"react_negative": negative}
+    written(inner / "other_react_negative.jsonl", {"prompt": "q"})
+    with pytest.raises(DataError, match="name one with --react-negative FILE"):
+        data.tool_files(inner)
+
+
+# ------------------------------------------------------------------------------------------------- the original set
+MODULE = """
+def speaker(text):
+    return f"sound of {text} {{!}}."
+def cutter(image, label, size=3):
+    if "image" not in image:
+        raise ValueError("no image")
+    return f"{label} of {image}"
+TEST_TOOLS = {"speak": speaker, "cut": cutter}
+EVALUATION_TASKS = [
+    Problem(task=["One `image`.", "Two " "`image`."], inputs=["image"],
+            answer=["speak(cut(image, label='x'))", "speak(image)"]),
+    Problem(task=["Say it."], inputs={"text": "hello"}, answer="speak('hello')"),
+]
+raise SystemExit("this module is never run")
+"""
+
+
+def fetch() -> Any:
+    spec = importlib.util.spec_from_file_location("fetch_hfagent", REPOSITORY / "tools" / "fetch_hfagent.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def wheel(folder: Path, text: str) -> tuple[Path, str]:
+    path = folder / "package.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("transformers/tools/evaluate_agent.py", text)
+    return path, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_original_is_read_and_never_run(tmp_path: Path) -> None:
+    script = fetch()
+    rows = script.convert(script.read_module(*wheel(tmp_path, MODULE)))
+    found = data.agent_set(written(tmp_path / "hfagent.jsonl", *rows))
+    assert [tool.name for tool in found.tools] == ["speak", "cut"]
+    assert found.tools[1] == data.FakeTool(
+        "cut", "", ("image", "label", "size"), "{label} of {image}", {"size": 3}, {"image": "image"}
+    )
+    first = data.AgentTask(0, "One `image`.", ("speak", "cut"), {"image": "<<image>>"}, ())
+    assert found.tasks[0] == dataclasses.replace(
+        first, answers=("sound of x of <<image>> {!}.", "sound of <<image>> {!}.")
+    )
+    assert found.tasks[1].instruction == "Two `image`."
+    assert found.tasks[2] == data.AgentTask(2, "Say it.", ("speak",), {"text": "hello"}, ("sound of hello {!}.",))
+
+
+def test_another_package_is_refused(tmp_path: Path) -> None:
+    script = fetch()
+    path, _ = wheel(tmp_path, MODULE)
+    with pytest.raises(script.Unexpected, match="is not transformers"):
+        script.read_module(path)
+    changed = MODULE.replace('    return f"sound', '    print("!")\n    return f"sound')
+    with pytest.raises(script.Unexpected, match="does more than it is known to do"):
+        script.convert(script.read_module(*wheel(tmp_path, changed)))
+
+
+# ------------------------------------------------------------------------------------------------------- whole runs
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_qwen1(tmp_path_factory.mktemp("plugin") / "model", positions=4096, seq_length=4096)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_whole_run(recipe: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All three parts; every published figure in the CSV and in the tables of the report."""
+    words = ["-c", checkpoint, "-d", "demo", "--recipe", recipe, "--max-new-tokens", 8, "-o", tmp_path, "--quiet"]
+    assert runner.run(options(*words), plugin_eval.build) == 0
+    first = capsys.readouterr().out
+    assert "the agent's code ran in" in first and "data:demo-react_positive-" in first and "hfagent-own-" in first
+    rows = figures(tmp_path)
+    counts = {"tool_selection": 8, "tool_input": 8, "false_positive": 6, "several_actions": 14, "end_length": 14}
+    assert {name: int(rows[name, "react"]["n"]) for name in counts} == counts
+    assert {int(rows[name, "hfagent"]["n"]) for name in ("tool_selection", "tool_used", "code", "unsplit")} == {13}
+    ends = sum(float(rows[f"end_{why}", "react"]["value"]) for why in plugin_eval.ENDS)
+    assert ends == pytest.approx(100)
+    assert runner.run(options(*words), plugin_eval.build) == 0  # stored replies, scored again
+    assert "already in" in capsys.readouterr().out
+    (tmp_path / "published.csv").write_bytes((REPOSITORY / "results" / "published.csv").read_bytes())
+    make = report.tables(tmp_path)
+    assert "| Qwen-7B-Chat | 99.0 | 0.89 | 9.7 | README |" in make("plugin")
+    assert "| Qwen-7B-Chat | 90.74 | 92.59 | 74.07 | README |" in make("hfagent")
+    assert "| 0.00 (0.00 to 22.81) | ours |" in make("hfagent") and "0.00 (0.00 to 0.32)" in make("plugin")
+
+
+def test_replies_of_2023_scored_under_default_but_not_the_other_way(checkpoint: Path, tmp_path: Path) -> None:
+    words = ["-d", "demo", "--max-new-tokens", 4, "--limit", 2, "-o", tmp_path, "--quiet"]
+    runs = {}
+    for recipe in RECIPES:
+        runner.run(options("-c", checkpoint, "--recipe", recipe, *words), plugin_eval.build)
+        runs[recipe] = store.read_results(tmp_path / "plugin.csv")[-1]["run_id"]
+    runner.run(options("--rescore", runs["qwen2023"], *words), plugin_eval.build)
+    with pytest.raises(InputError, match=r"tokens of .* are not stored"):
+        runner.run(options("--rescore", runs["default"], "--recipe", "qwen2023", *words), plugin_eval.build)
+
+
+def test_known_replies_come_to_known_figures(tmp_path: Path) -> None:
+    """Two of four right tools, inputs worth 1, 1/2, 0 and 0, one false positive of two, one agent task of two solved."""
+    positive = written(tmp_path / "p.jsonl", *({"prompt": f"q{i}", "response": turn("a b")} for i in range(4)))
+    negative = written(tmp_path / "n.jsonl", {"prompt": "q"}, {"prompt": "r"})
+    agent = written(tmp_path / "h.jsonl", TOOL, {**PROBLEM, "instructions": ["Say `a`.", "Say `a` aloud."]})
+    benchmark = built("--react-positive", positive, "--react-negative", negative, "--hfagent", agent)
+    said = ["Thought: t\nAction: Tool \nAction Input: a b", "\nAction: tool\nAction Input: a c", "Action: x", "no"]
+    said += ["x\nAction: tool", "hello", "with `speak`. Answer:\nspeak(a)", "with `speak`. Answer:\nspeak('c')"]
+    replies = [reply(text) for text in said]
+    assert benchmark.score_in_tokens
+    scores = benchmark.score_in_tokens(no_tokens)(benchmark.samples, replies, lambda: None)
+    scored = [Scored(*row) for row in zip(benchmark.samples, replies, scores, strict=True)]
+    found = {(metric.metric, metric.group): metric.value for metric in benchmark.metrics(scored)}
+    assert found["tool_selection", "react"] == 50 and found["tool_input", "react"] == 0.375
+    assert found["false_positive", "react"] == 50 and found["arguments_exact", "react"] == 25
+    assert found["json_valid", "react"] == 0  # of three inputs that were given
+    assert found["tool_selection", "hfagent"] == found["tool_used", "hfagent"] == 100
+    assert found["code", "hfagent"] == pytest.approx(65)
+
+
+def test_the_demonstration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if not (demo.FOLDER / "checkpoint").is_dir():
+        pytest.skip("the demonstration checkpoint is not there")
+    args = options("-c", "demo", "-o", tmp_path, "--limit", 2, "--max-new-tokens", 64, "--quiet")
+    assert runner.run(args, plugin_eval.build) == 0
+    assert "plugin  demo  chat, 0-shot, recipe default, fp32  (partial)" in capsys.readouterr().out
+
+
+def test_prompts_can_be_printed_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = options("-c", "nobody/nothing", "--hfagent", "--dump-prompts", "-o", tmp_path)
+    assert runner.run(args, plugin_eval.build) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["id"] for row in rows] == [f"hfagent/{index}" for index in range(13)]
+    ((message,),) = [row["prompt"] for row in rows[:1]]
+    assert message["content"].endswith(f'Task: "{OWN.tasks[0].instruction}"\n\nI will use the following')
+    assert all(hfagent.described(tool) in message["content"] for tool in OWN.tools)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_agent_s_prompt_is_part_of_the_signature(tmp_path: Path) -> None:
+    given = tmp_path / "prompt.txt"
+    given.write_text("Tools:\n<<all_tools>>\nTask: <<prompt>>\nI will use the following")
+    ours, theirs = built(), built("--hfagent", "--agent-prompt", given)
+    assert ours.signature["agent"] == hashlib.sha256(hfagent.AGENT_PROMPT.encode()).hexdigest()[:8]
+    assert theirs.signature["agent"] == hashlib.sha256(given.read_bytes()).hexdigest()[:8]
+    assert ours.signature["data"] == theirs.signature["data"] and ours.signature["data"].startswith("hfagent-own-")
+    content = theirs.samples[0].request.prompt[0]["content"]
+    assert content.startswith("Tools:\n- text_classifier(text, labels): ") and OWN.tasks[0].instruction in content
+    given.write_text("no place")
+    with pytest.raises(DataError, match="has no <<prompt>>"):
+        built("--hfagent", "--agent-prompt", given)
+
+
+def test_shots_are_refused() -> None:
+    with pytest.raises(InputError, match="no shots"):
+        plugin_eval.build(options("--shots", 3))

@@ -32,6 +32,8 @@ MAY_IMPORT = {
     "models": {"schema"},
     "engines": {"schema", "models", "extract"},
     "store": {"schema"},
+    "report_tables": {"schema", "demo"},
+    "figures": {"schema", "report_tables"},
     "tables": {"schema"},
     "arguments": {"schema", "data", "demo"},
     "runner": {"schema", "arguments", "data", "demo", "engines", "stand_in", "store", "tables"},

@@ -80,7 +80,7 @@ class Tier:
 
 
 def wanted() -> Iterator[Tier]:
-    """Every kind of isolation worth trying here, the strongest first; the last one, "limits", is none to rely on."""
+    """Every kind of isolation worth trying here, the strongest first; limits alone, at the end, are none to rely on."""
     root = os.geteuid() == 0
     folders, paths = view.packages()
     base = Settings(
@@ -106,7 +106,7 @@ def wanted() -> Iterator[Tier]:
             if base.bwrap:
                 yield Tier("bubblewrap" + suffix, replace(plain, mode="bubblewrap"))
         yield Tier("landlock+seccomp", replace(base, mode="landlock"))
-        yield Tier("limits", replace(base, mode="limits"))
+        yield Tier("limits+seccomp", replace(base, mode="limits"))
     yield Tier("limits", replace(base, mode="limits", seccomp=False))
 
 
@@ -119,7 +119,7 @@ def choose(allow_unsandboxed: bool, only: Sequence[str] = ()) -> tuple[Tier, Zyg
     for tier in wanted():
         if only and tier.name not in only:
             continue
-        if tier.name == "limits" and not allow_unsandboxed:
+        if tier.settings.mode == "limits" and not allow_unsandboxed:
             continue
         try:
             return tier, _proven(tier)
@@ -149,7 +149,7 @@ def _proven(tier: Tier) -> Zygote:
     except ZygoteError:
         zygote.close()
         raise
-    if leaks and tier.name != "limits":
+    if leaks and tier.settings.mode != "limits":
         zygote.close()
         raise ZygoteError(f"programs could {', '.join(leaks)}")
     return zygote

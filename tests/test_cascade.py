@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from harness.engines.cascade import Cascade, Unsupported, _attend_in_slices, attend, attention
 from torch import Tensor, nn
+
+from harness.engines.cascade import Cascade, Unsupported, _attend_in_slices, attend, attention
 
 
 def reference(query: Tensor, key: Tensor, value: Tensor, prefix: int, lengths: list[int], scale: float) -> Tensor:

@@ -40,7 +40,7 @@ def prompts(count: int, seed: int = 0, **options: object) -> list[Generate]:
         Generate(
             "Question: " + " ".join(rng.choice(WORDS, int(rng.integers(1, 30)))) + "\nAnswer:",
             int(rng.integers(1, 24)),
-            shots if index % 3 else (),
+            shots=shots if index % 3 else (),
             key=str(index),
             **options,  # type: ignore[arg-type]
         )
@@ -185,9 +185,9 @@ def test_a_prompt_leaves_room_for_its_reply(checkpoints: dict[str, Path]) -> Non
     kept, cut, whole = ask(
         HFEngine(spec),
         [
-            Generate("the boat", 20, shots),
+            Generate("the boat", 20, shots=shots),
             Generate(" ".join(WORDS * 3), 20),
-            Generate("the boat", 20, shots, overflow="none"),
+            Generate("the boat", 20, shots=shots, overflow="none"),
         ],
     )
     assert 0 < kept.shots_used < 6 and kept.prompt_tokens <= 44 and not kept.truncated

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from harness.engines import plan
-from harness.schema import Choose, InputError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from harness.engines import plan
+from harness.schema import Choose, InputError
 
 
 def row(ids: Sequence[int], request: int = 0, positions: int = 1) -> plan.Row:

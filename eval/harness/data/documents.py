@@ -14,7 +14,7 @@ HOW = (
     "from the hub's ccdv/arxiv-summarization"
 )
 # A set that loads without a script; the published table's documents were never published.
-ARXIV = hub.Place("ccdv/arxiv-summarization", "main", "ccdv/arxiv-summarization", HOW)
+ARXIV = hub.Place("ccdv/arxiv-summarization", "240aaf1a969b3f8cd0ade6986bfad0cd730ee288", "", HOW)
 ARXIV_FILE = "document/test-00000-of-00001.parquet"
 
 
@@ -31,7 +31,9 @@ def documents(source: Source, limit: int | None = None) -> Documents:
     if source.directory is None:
         fetched = hub.fetch(ARXIV, [ARXIV_FILE], source.hub)
         rows = hub.read_table(fetched.paths[ARXIV_FILE], f"{fetched.origin}/{ARXIV_FILE}", HOW)
-        texts = [str(row["article"]) for row in list(rows)[:limit] if str(row["article"]).strip()]
+        texts = [row["article"] for row in list(rows)[:limit] if isinstance(row.get("article"), str)]
+        if not texts:
+            raise DataError(f"{fetched.origin}/{ARXIV_FILE} has no column of articles; {HOW}")
         return Documents(tuple(texts), fetched.origin)
     path = source.directory
     if path.is_file():

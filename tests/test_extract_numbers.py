@@ -1,0 +1,131 @@
+"""Numbers of GSM8K replies: the recorded answers of 2023, real labelled solutions, our hand-labelled replies.
+
+The labels of a row: the last number of the reply as a person would read it, and the number behind "The answer is".
+"""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extraction import LENGTHS, corpus, golden, label, long_texts, quick, texts
+from harness.extract.numbers import (
+    gold,
+    gsm8k_2023,
+    gsm8k_2023_correct,
+    gsm8k_chat_2023,
+    gsm8k_chat_2023_correct,
+    number,
+    strict_number,
+)
+from harness.schema import DataError
+from shared import shared
+
+ROWS = corpus("gsm8k")
+
+pieces = texts(
+    *"0123456789.,-+/%$^ xX", "1,080", " ", "the answer is ", "答案是", "三", "十", "百", "万", "亿", "点", "分之", "两", "½",
+    "\\frac{1}{2}", "\\boxed{", "}", "thirty-", "six ", "hundred ", "and ", "million", "rd", "e5", "９", "٣", "第", "²", "−",
+)  # fmt: skip
+
+
+def test_2023_answers_every_recorded_row() -> None:
+    rows = golden("gsm8k")
+    for row in rows:
+        reply, answer = row["completion"], row["gold"]
+        assert (gsm8k_2023(reply) or "[invalid]") == row["base_extracted"], row
+        assert gsm8k_2023_correct(reply, answer) == row["base_correct"], row
+        assert gsm8k_chat_2023(reply) == row["chat_extracted"], row
+        assert gsm8k_chat_2023_correct(reply, answer) == row["chat_correct"], row
+    assert len(rows) >= 1000
+
+
+def test_default_agrees_with_every_label_of_the_real_solutions() -> None:
+    rows = [row for row in golden("gsm8k") if "labelled_correct" in row]
+    wrong = [row for row in rows if (number(row["completion"]) == gold(row["gold"])) != row["labelled_correct"]]
+    assert not wrong
+    assert len(rows) >= 800
+
+
+def test_default_reads_the_gold_number_of_every_real_answer() -> None:
+    for name in ("train", "test"):
+        for line in shared(f"data/gsm8k/{name}.jsonl").read_text(encoding="utf-8").splitlines():
+            answer = json.loads(line)["answer"]
+            assert number(answer) == gold(answer), answer
+
+
+@pytest.mark.parametrize("row", ROWS, ids=label)
+def test_default_reads_what_a_careful_reader_reads(row: dict[str, Any]) -> None:
+    expected = {key: None if row[key] is None else Decimal(row[key]) for key in ("number", "strict")}
+    assert {"number": number(row["reply"]), "strict": strict_number(row["reply"])} == expected
+
+
+def test_the_corpus_is_large_and_varied() -> None:
+    assert len(ROWS) >= 150
+    assert len({row["reply"] for row in ROWS}) == len(ROWS)
+    assert sum(row["number"] is None for row in ROWS) >= 10
+    assert len({row["about"] for row in ROWS}) >= 15
+
+
+@pytest.mark.parametrize(
+    ("answer", "value"), [("x\n#### 18", "18"), ("#### 1,080", "1080"), ("#### -5", "-5"), ("#### 3.5", "3.5")]
+)
+def test_gold_is_what_follows_the_hashes(answer: str, value: str) -> None:
+    assert gold(answer) == Decimal(value)
+
+
+@pytest.mark.parametrize("answer", ["", "18", "####", "#### x", "#### 018"])
+def test_a_gold_text_without_a_number_is_bad_data(answer: str) -> None:
+    with pytest.raises(DataError, match="####"):
+        gold(answer)
+
+
+def test_the_rules_of_2023_lose_what_the_default_keeps() -> None:
+    reply = "The answer is -1,080.50"
+    assert (gsm8k_2023(reply), gsm8k_chat_2023(reply), number(reply)) == ("50", "-1080.50", Decimal("-1080.5"))
+    assert (gsm8k_2023("1,080"), gsm8k_chat_2023("10-15"), number("10-15")) == (None, "-15", 15)
+    assert gsm8k_2023("007") is None
+    assert gsm8k_2023("000") == "0"
+    assert not gsm8k_chat_2023_correct("018", "#### 18")
+
+
+def test_no_text_is_evaluated() -> None:
+    """Each of these would raise, hang or take memory if it were run."""
+    for reply in ("__import__('os').abort()", "9**9**9**9", "1/0", "0**-1", "1e999999999", "9" * 100_000):
+        for read in (number, strict_number, gsm8k_2023, gsm8k_chat_2023):
+            quick(read, reply)
+
+
+@settings(deadline=None, max_examples=400)
+@given(reply=pieces)
+def test_any_reply_gives_a_finite_number_or_none(reply: str) -> None:
+    for read in (number, strict_number):
+        value = read(reply)
+        assert value is None or value.is_finite()
+    assert (gsm8k_2023(reply) or "0").isascii()
+    gsm8k_2023_correct(reply, "#### 18")
+    gsm8k_chat_2023_correct(reply, "#### 18")
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    value=st.decimals(min_value=-(10**12), max_value=10**12, places=2),
+    form=st.sampled_from(
+        ["{}", "{:,}", "${:,}.", "The answer is {:,}.", "**{:,}**", "so x = {} units", "$\\boxed{{{:,}}}$"]
+    ),
+)
+def test_every_way_to_write_a_number_is_read(value: Decimal, form: str) -> None:
+    assert number("It was 3 at first. " + form.format(value)) == value
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_long_texts_take_no_longer_than_they_are_long(length: int) -> None:
+    for text in long_texts(length):
+        for read in (number, strict_number, gsm8k_2023, gsm8k_chat_2023):
+            quick(read, text)
+        quick(gsm8k_chat_2023_correct, text, "#### 18")

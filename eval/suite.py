@@ -17,28 +17,45 @@ import ceval
 import cmmlu
 import gsm8k
 import humaneval
+import long_ppl
 import mmlu
+import plugin_eval
 import wmt22
 from harness import arguments, demo, runner
 from harness.schema import Engine
 
-# (script, options of its own) in the order of the tables
-BASE = ((mmlu, ()), (ceval, ()), (cmmlu, ()), (gsm8k, ()), (humaneval, ()), (wmt22, ()))
-CHAT = ((mmlu, ()), (ceval, ()), (gsm8k, ()), (gsm8k, ("--shots", "4")), (humaneval, ()))
+# (script, folder below -d, options of its own) in the order of the tables
+BASE = (
+    (mmlu, "mmlu", ()),
+    (ceval, "ceval", ()),
+    (cmmlu, "cmmlu", ()),
+    (gsm8k, "gsm8k", ()),
+    (humaneval, "humaneval", ()),
+    (wmt22, "wmt22", ()),
+    (long_ppl, "long_ppl", ("--grid", "readme")),
+)
+CHAT = (
+    (mmlu, "mmlu", ("--chat",)),
+    (ceval, "ceval", ("--chat",)),
+    (gsm8k, "gsm8k", ("--chat",)),
+    (gsm8k, "gsm8k", ("--chat", "--shots", "4")),
+    (humaneval, "humaneval", ("--chat",)),
+    (plugin_eval, "plugin", ()),
+)
 
 
 def plan(args: argparse.Namespace, shared: Sequence[str]) -> list[tuple[runner.Script, argparse.Namespace]]:
     """Each script with its arguments: base protocols on -c, chat protocols on --chat-checkpoint."""
     chat = args.chat_checkpoint or (demo.NAME if args.checkpoint_path == demo.NAME else None)
-    jobs = [(script, ["-c", args.checkpoint_path, *own]) for script, own in BASE]
-    jobs += [(script, ["-c", chat, "--chat", *own]) for script, own in CHAT if chat]
+    jobs = [(job, args.checkpoint_path) for job in BASE] + [(job, chat) for job in CHAT if chat]
     planned = []
-    for script, words in jobs:
-        if args.data and args.data != demo.NAME:
-            words += ["-d", str(Path(args.data) / script.__name__)]
-        elif args.data:
-            words += ["-d", demo.NAME]
-        planned.append((script.SCRIPT, script.parser().parse_args([*words, *shared])))
+    for (script, folder, own), checkpoint in jobs:
+        words = ["-c", checkpoint, *own]
+        if args.data:
+            words += ["-d", args.data if args.data == demo.NAME else str(Path(args.data) / folder)]
+        options = script.parser().parse_args([*words, *shared])
+        rows = script.rows(options) if script is long_ppl else [options]
+        planned += [(script.SCRIPT, row) for row in rows]
     return planned
 
 
@@ -64,6 +81,8 @@ def run(jobs: Sequence[tuple[runner.Script, argparse.Namespace]]) -> int:
     for script, options in jobs:
         if options.checkpoint_path != loaded:
             engine, loaded = runner.open_engine(options), options.checkpoint_path
+        assert engine is not None
+        engine.extend(arguments.model_spec(options))  # the long-context rows differ in this alone
         runner.run(options, script.build, script.finish, engine)
     return 0
 

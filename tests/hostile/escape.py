@@ -222,7 +222,7 @@ def opened(path, mode="rb"):
 attempt(
     listing=lambda: os.listdir("/proc"),
     itself=lambda: os.listdir("/proc/self/fd"),
-    root=opened("/proc/1/root/etc/passwd"),
+    root=opened(os.path.join("/proc/1", "root", "etc/passwd")),
     cwd=lambda: os.listdir(f"/proc/{HARNESS}/cwd/"),
     core=opened("/proc/sys/kernel/core_pattern", "ab"),
     trigger=opened("/proc/sysrq-trigger", "ab"),

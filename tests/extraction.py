@@ -47,8 +47,9 @@ def texts(*pieces: str) -> st.SearchStrategy[str]:
 REPEATED = (
     "A ", "(", "(A", "1,", "1", "1,111", " ", "\n", "\n ", "<think>", "</think>", "the answer is ", "答案", "选", "A、", "A, ",
     "A and ", "not ", "```", "```\n", "\\boxed{", "\\frac{1", "\\text{", "三", "十", "万", "1万", "三点", "$", "*", "-", "'",
-    '"', "{", "[", "def ", "def f(x):\n", "def f(", "x = '", "Action: ", "\nAction: ", "Action Input:", "{a:", "one ", "1 ", "1/",
-    "2^", "1e5", "\ue000", "｡", ".", ":", "=", "A.\n", "b ", "import ", "@a\n", '"""', "# ", "x\n\nQuestion ", "²", "\\",
+    '"', "{", "[", "def ", "def f(x):\n", "def f(", "x = '", "Action: ", "\nAction: ", "Action Input:", "{a:", "one ",
+    "1 ", "1/", "2^", "1e5", "\ue000", "｡", ".", ":", "=", "A.\n", "b ", "import ", "@a\n", '"""', "# ",
+    "x\n\nQuestion ", "²", "\\",
 )  # fmt: skip
 
 
@@ -60,7 +61,7 @@ def long_texts(length: int) -> list[str]:
         "def f(x):\n" + "\n" * length + "  x",
         "def" + " " * length + "f(x):\n    pass",
         "Action: a\nAction Input: " + "[" * length,
-        "Action: a\nAction Input: {a:[" + "1," * (length // 20) + "]}",
+        "Action: a\nAction Input: {a:[" + "1," * 3_900 + "]}",
         "\\frac{" + "1" * length + "}",
     ]
 

@@ -31,7 +31,8 @@ OTHER_DOCSTRING = {10, 32, 38, 50, 64}  # tasks whose first triple-quoted text i
 
 pieces = texts(
     "```", "```python", "\n", "\n\n", "def f(x):", "def ", "    return x", "    ", "\t", "import math", "f = ", "class A:",
-    "'''", '"""', "(", ")", "[", "# ", "print(", "@a", "~~~", "from __future__ import annotations", ":", "'", "\r\n", "return 1",
+    "'''", '"""', "(", ")", "[", "# ", "print(", "@a", "~~~", "from __future__ import annotations", ":", "'", "\r\n",
+    "return 1",
 )  # fmt: skip
 
 

@@ -23,7 +23,8 @@ ALL_ROWS = [row for rows in ROWS.values() for row in rows]
 
 pieces = texts(
     *"ABCDabcd", "A.", "(B)", " ", "\n", ", ", "。", "the answer is ", "答案是", "选", "not ", "不是", "correct", "正确",
-    "and ", "cat", "猫", "$\\boxed{", "}", "**", "Ａ", "or ", "option ", "选项", "so ", "?", "if ", "I choose ", "_", "｡", "\ue001",
+    "and ", "cat", "猫", "$\\boxed{", "}", "**", "Ａ", "or ", "option ", "选项", "so ", "?", "if ", "I choose ", "_",
+    "｡", "\ue001",
 )  # fmt: skip
 four_options = st.lists(st.one_of(st.text(max_size=8), st.sampled_from(["cat", "a", "B", "", "The answer", "猫", "12"])),
                         min_size=4, max_size=4)  # fmt: skip

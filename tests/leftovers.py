@@ -25,7 +25,7 @@ def _now(pid: int) -> list[str]:
             state, parent = (
                 (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[:2]
             )
-            ours = b"inside.zygote" in b" ".join(arguments) and str(pid).encode() in arguments
-            if ours or b"/.sandbox" in arguments or (state == "Z" and int(parent) == pid):
+            sandboxed = b"inside.zygote" in b" ".join(arguments) or b"/.sandbox" in arguments
+            if (sandboxed and str(pid).encode() in arguments) or (state == "Z" and int(parent) == pid):
                 found.append(f"{folder.name} {b' '.join(arguments)[:200]!r}")
     return found

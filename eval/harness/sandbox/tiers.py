@@ -124,7 +124,8 @@ def choose(allow_unsandboxed: bool, only: Sequence[str] = ()) -> tuple[Tier, Zyg
         try:
             return tier, _proven(tier)
         except ZygoteError as error:
-            reasons.setdefault(tier.name, str(error))
+            if str(error) not in reasons.values():
+                reasons.setdefault(tier.name, str(error))
     tried = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "this system has none that we know"
     raise InputError(
         f"programs cannot be isolated on this machine ({tried}); install bubblewrap, allow unprivileged user namespaces, "

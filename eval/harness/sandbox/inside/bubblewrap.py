@@ -65,4 +65,5 @@ def command(settings: Settings, role: str, budget: Budget, uid: int | None) -> l
         "/tmp",
     ]
     inner = [str(python), "-s", "-S", "-B", "-X", "utf8", "-c", _START, _HOME]
-    return [*arguments, "--", *inner, role, json.dumps(asdict(settings)), json.dumps(asdict(budget)), json.dumps(uid)]
+    told = [role, json.dumps(asdict(settings)), json.dumps(asdict(budget)), json.dumps(uid), sys.argv[1]]
+    return [*arguments, "--", *inner, *told]

@@ -92,7 +92,7 @@ class Child:
             else:
                 self._used = used
         if self.ended is not None:
-            self._used = self.ended[1]
+            self._used = max(self._used, self.ended[1])
         return max(0.0, self._used - (self._started_at or 0.0))
 
     def await_end(self, seconds: float) -> None:
@@ -229,8 +229,8 @@ def _run(role: str) -> NoReturn:
         os._exit(0)
 
 
-def run_alone(role: str, settings: str, budget: str, uid: str) -> NoReturn:
-    """A role in a fresh interpreter, started by bubblewrap; arguments as JSON."""
+def run_alone(role: str, settings: str, budget: str, uid: str, harness: str) -> NoReturn:
+    """A role in a fresh interpreter, started by bubblewrap; arguments as JSON. harness: for whoever looks at ps."""
     try:
         told = Settings.from_json(json.loads(settings))
         sys.path[:] = list(told.path)

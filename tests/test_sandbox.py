@@ -251,8 +251,7 @@ def test_a_timeout_is_tried_once_more_alone_and_reported_once(monkeypatch: pytes
 def test_verdicts_are_in_order_and_handed_over_as_they_come(sandbox: Sandbox) -> None:
     test = check_of("assert not candidate()")
     programs = [
-        Program(f"import time\ntime.sleep({1 if i == 0 else 0})\ndef f(): return {i % 3}", test, "f")
-        for i in range(12)
+        Program(f"import time\ntime.sleep({1 if i == 0 else 0})\ndef f(): return {i % 3}", test, "f") for i in range(12)
     ]
     sandbox.check(programs[1:5])  # every process of the pool is up
     seen: list[int] = []

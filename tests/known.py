@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import runpy
 import shutil
 import sys
@@ -11,14 +12,13 @@ from dataclasses import dataclass
 from math import erf, sqrt
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 
 import tiny
-from harness import arguments, metrics, multiple_choice, runner, store
+from harness import metrics, multiple_choice, runner, store
 from harness.models.tokenizers import QwenTokenizer
 from harness.schema import Benchmark, Chosen, Sample
 from shared import REPOSITORY, shared
@@ -75,15 +75,9 @@ def run_script(name: str, words: Sequence[object], output: Path, capsys: pytest.
 
 def benchmark_of(name: str, *words: object) -> Benchmark:
     """The benchmark that `python eval/NAME.py WORDS` would ask, through the script's own parser and build."""
-    made: list[Benchmark] = []
-
-    def keep(parser: arguments.Parser, build: runner.Build, *_: object) -> None:
-        args = parser.parse_args(list(map(str, words)))
-        made.append(runner.limited(runner.marked(build(args), args), args.limit))
-
-    with patch.object(runner, "main", keep):
-        runpy.run_path(str(REPOSITORY / "eval" / f"{name}.py"), run_name="__main__")
-    return made[0]
+    script = importlib.import_module(name).SCRIPT
+    args = script.parser().parse_args(list(map(str, words)))
+    return runner.limited(runner.marked(script.build(args), args), args.limit)
 
 
 def write_random(folder: Path, *, hidden: int = 64, layers: int = 2, seed: int = 0, spread: float = 0.3) -> Path:

@@ -50,6 +50,7 @@ tables: $(READY)
 
 demo-model: $(READY)
 	$(BIN)/python demo/make_data.py
+	$(BIN)/python demo/documents.py
 	$(BIN)/python demo/train.py
 
 clean:

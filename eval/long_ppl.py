@@ -18,7 +18,7 @@ from harness import arguments, data, metrics, runner
 from harness.schema import Benchmark, InputError, Measure, Measured, Metric, Sample, Score, Scored
 
 LENGTHS = (1024, 2048, 4096, 8192, 16384)
-DEMO_LENGTHS = (128, 256, 512, 1024)
+DEMO_LENGTHS = (128, 256, 512, 1024, 2048)
 SWITCHES = ("dynamic_ntk", "logn", "local_attn")
 README = ("none", "dynamic_ntk", "dynamic_ntk+logn", "dynamic_ntk+logn+local_attn")
 

@@ -21,12 +21,16 @@ def arguments(tmp_path: Path, *words: str):
 
 
 def test_every_protocol_of_the_tables_is_planned(tmp_path: Path) -> None:
+    """The long-context table has four rows; all other jobs are one run."""
     jobs = arguments(tmp_path)
-    assert len(jobs) == len(suite.BASE) + len(suite.CHAT)
-    assert [getattr(options, "chat", False) for _, options in jobs] == [False] * len(suite.BASE) + [True] * len(
-        suite.CHAT
-    )
-    assert {options.shots for _, options in jobs if hasattr(options, "chat")} == {0, 4, 5, 8}
+    assert len(jobs) == len(suite.BASE) + 3 + len(suite.CHAT)
+    chats = [getattr(options, "chat", False) for _, options in jobs]
+    assert chats == [False] * (len(suite.BASE) + 3) + [True] * len(suite.CHAT)
+    long = [options for _, options in jobs if hasattr(options, "lengths")]
+    assert [(row.dynamic_ntk, row.logn, row.window) for row in long] == [
+        ("off", "off", "off"), ("on", "off", "off"), ("on", "on", "off"), ("on", "on", "auto"),
+    ]  # fmt: skip
+    assert [options.shots for _, options in jobs][:6] == [5, 5, 5, 8, 0, 5]
 
 
 def test_one_engine_serves_all_and_rows_are_those_of_the_scripts(
@@ -41,7 +45,7 @@ def test_one_engine_serves_all_and_rows_are_those_of_the_scripts(
 
     monkeypatch.setattr("harness.engines.hf.HFEngine", Counted)
     together, alone = tmp_path / "together", tmp_path / "alone"
-    suite.run([(script, options) for script, options in arguments(together) if options.max_seq_len is None][:3])
+    suite.run(arguments(together)[:3])
     assert len(opened) == 1
     options = mmlu.parser().parse_args(["-c", "demo", "-o", str(alone), "--quiet", "--limit", "2"])
     runner.run(options, mmlu.build)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import os
 import platform
 import re
@@ -36,11 +37,12 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
+import gsm8k  # noqa: E402
 import mmlu  # noqa: E402
 from harness import data, demo, multiple_choice, runner, tables  # noqa: E402
 from harness.engines.hf import HFEngine  # noqa: E402
 from harness.models import qwen1  # noqa: E402
-from harness.schema import ModelSpec, Sample  # noqa: E402
+from harness.schema import Generate, ModelSpec, Sample  # noqa: E402
 
 COLUMNS = (
     "timestamp", "git_commit", "stage", "baseline", "model", "items", "ours_cpu_s", "baseline_cpu_s", "ratio_cpu",
@@ -48,6 +50,7 @@ COLUMNS = (
 )  # fmt: skip
 TABLE = re.compile(r"(<!-- table:bench -->\n)(.*?)(<!-- /table:bench -->)", re.DOTALL)
 VOCABULARY = 151_936
+BATCH, PROBLEMS, NEW_TOKENS = 8, 24, 64  # of the generation stage
 TOLERANCE = 1e-4  # natural-log probability: the engine's promise in float32
 # short, middling and long prompts, in about the proportion of all 57 (mean 870 tokens; over all of MMLU 710)
 SUBJECTS = (
@@ -68,8 +71,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Contest:
-    """What is timed: ours and the baselines by name, each a call that does all the work and returns log-probabilities
-    [items, options]. tokens: after a call of ours, how many it computed, and how many the prompts have."""
+    """What is timed: ours and the baselines by name, each a call that does all the work and returns its answers. tokens:
+    after a call of ours, how many it computed, and how many the prompts have. apart: (baseline, our answers, theirs) ->
+    how far apart they are; raises SystemExit where that is not the same work."""
 
     stage: str
     model: str
@@ -77,6 +81,7 @@ class Contest:
     ours: Callable[[], np.ndarray]
     baselines: Mapping[str, Callable[[], np.ndarray]]
     tokens: Callable[[], tuple[int, int]]
+    apart: Callable[[str, np.ndarray, np.ndarray], float]
 
 
 @dataclass(frozen=True)
@@ -110,21 +115,70 @@ def choices(settings: Settings) -> Contest:
                 rows.append(logits[0, -1].float().log_softmax(-1)[letters].double().numpy())
         return np.array(rows)
 
-    counted = [0, 0]
-
-    def tokens() -> tuple[int, int]:
-        before, counted[:] = tuple(counted), (engine.usage()["tokens"], engine.usage()["prompt_tokens"])
-        return int(counted[0] - before[0]), int(counted[1] - before[1])
-
     baselines = {
         "plain loop (2023 scripts)": loop,
         "plain loop, last logits only": lambda: loop(logits_to_keep=1),
     }
     name = f"{settings.width} x {settings.layers}, vocabulary {VOCABULARY}, float32"
-    return Contest(f"MMLU 5-shot, {origin}", name, len(samples), ours, baselines, tokens)
+    return Contest(f"MMLU 5-shot, {origin}", name, len(samples), ours, baselines, token_counter(engine), difference)
 
 
-STAGES: Mapping[str, Callable[[Settings], Contest]] = {"choices": choices}
+def generation(settings: Settings) -> Contest:
+    """GSM8K, 8-shot, against transformers' generate at the same batch size: prompts padded on the left, a cache a batch.
+    Both write the same number of tokens, greedily."""
+    checkpoint = write_checkpoint(settings)
+    engine = HFEngine(ModelSpec(str(checkpoint)), batch_size=BATCH)
+    requests, origin = gsm8k_requests(settings)
+    model, tokenizer = engine.runtime.model, engine.checkpoint.tokenizer
+
+    def ours() -> np.ndarray:
+        return np.array([item.texts[0] for item in engine.generate(requests, lambda *_: None)])
+
+    def generate() -> np.ndarray:
+        texts = []
+        for start in range(0, len(requests), BATCH):
+            prompts = [tokenizer.encode(str(request.text())) for request in requests[start : start + BATCH]]
+            longest = max(map(len, prompts))
+            ids = torch.zeros(len(prompts), longest, dtype=torch.long)
+            mask = torch.zeros_like(ids)
+            for row, prompt in enumerate(prompts):
+                ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+                mask[row, longest - len(prompt) :] = 1
+            out = model.generate(
+                ids, attention_mask=mask, max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=None
+            )
+            texts += [tokenizer.decode(row[longest:].tolist(), skip_special=True) for row in out]
+        return np.array(texts)
+
+    name = f"{settings.width} x {settings.layers}, vocabulary {VOCABULARY}, float32"
+    stage = f"GSM8K 8-shot, {NEW_TOKENS} new tokens, {origin}"
+    baselines = {f"transformers generate, batch {BATCH}": generate}
+    return Contest(stage, name, len(requests), ours, baselines, token_counter(engine), same_texts)
+
+
+STAGES: Mapping[str, Callable[[Settings], Contest]] = {"choices": choices, "generation": generation}
+
+
+def token_counter(engine: HFEngine) -> Callable[[], tuple[int, int]]:
+    """Tokens computed and tokens in prompts since the last call."""
+    counted = [0, 0]
+
+    def since() -> tuple[int, int]:
+        before, counted[:] = tuple(counted), (engine.usage()["tokens"], engine.usage()["prompt_tokens"])
+        return int(counted[0] - before[0]), int(counted[1] - before[1])
+
+    return since
+
+
+def gsm8k_requests(settings: Settings) -> tuple[list[Generate], str]:
+    """Real problems where there are any, else the demonstration's; and which. They end by their length alone."""
+    if settings.shared:
+        source, origin = data.Source(settings.shared / "data/gsm8k"), "real problems"
+    else:
+        source, origin = data.Source(demo.data("gsm8k")), "demonstration problems"
+    problems = data.gsm8k(source)
+    ask = gsm8k.base(gsm8k.parser().parse_args(["--max-new-tokens", str(NEW_TOKENS)]), problems)
+    return [dataclasses.replace(ask(problem), stop=()) for problem in problems.test[:PROBLEMS]], origin
 
 
 def mmlu_samples(settings: Settings) -> tuple[list[Sample], str]:
@@ -182,7 +236,7 @@ def compete(contest: Contest, repeat: int) -> list[dict[str, str]]:
         computed, asked = contest.tokens()
         for name, call in contest.baselines.items():
             theirs[name].append(timed(call))
-            furthest = max(furthest, difference(name, ours[-1].answers, theirs[name][-1].answers))
+            furthest = max(furthest, contest.apart(name, ours[-1].answers, theirs[name][-1].answers))
             report = f"{contest.stage}, repetition {number}: ours {ours[-1].cpu:.1f}, {name} {theirs[name][-1].cpu:.1f}"
             print(f"{report} CPU seconds", file=sys.stderr, flush=True)
     rows = []
@@ -207,6 +261,14 @@ def difference(name: str, ours: np.ndarray, theirs: np.ndarray) -> float:
     if furthest > TOLERANCE or (ours.argmax(1) != theirs.argmax(1))[clear].any():
         raise SystemExit(f"bench: ours and {name} do not compute the same (log-probabilities {furthest:.1e} apart)")
     return furthest
+
+
+def same_texts(name: str, ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Raises SystemExit when more than one text in twenty is another (two tokens can be a near tie)."""
+    apart = float((ours != theirs).mean())
+    if apart > 0.05:
+        raise SystemExit(f"bench: ours and {name} do not write the same ({apart:.0%} of the texts differ)")
+    return apart
 
 
 def machine() -> str:

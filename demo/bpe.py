@@ -47,7 +47,9 @@ def learn(texts: Iterable[str], size: int, least: int = 2) -> dict[bytes, int]:
             for pair in pairwise(parts):
                 found[pair] += counts[piece]
         # ties are broken by the bytes themselves, so that the file does not depend on the order of a dictionary
-        best = max((pair for pair in found if allowed(b"".join(pair))), key=lambda pair: (found[pair], pair), default=None)
+        best = max(
+            (pair for pair in found if allowed(b"".join(pair))), key=lambda pair: (found[pair], pair), default=None
+        )
         if best is None or found[best] < least:
             break
         ranks.setdefault(b"".join(best), len(ranks))
@@ -94,5 +96,7 @@ def encoding(ranks: dict[bytes, int]) -> tiktoken.Encoding:
 
 def write(path: Path, ranks: dict[bytes, int]) -> None:
     """One line a rank: base64 of the bytes, a space, the rank."""
-    lines = (f"{base64.b64encode(token).decode()} {rank}\n" for token, rank in sorted(ranks.items(), key=lambda x: x[1]))
+    lines = (
+        f"{base64.b64encode(token).decode()} {rank}\n" for token, rank in sorted(ranks.items(), key=lambda x: x[1])
+    )
     path.write_text("".join(lines), encoding="ascii", newline="\n")

@@ -1,6 +1,6 @@
 """Writes demo/data: small benchmark files in the official formats, the same bytes every time.
 
-    python demo/make_data.py [folder]
+python demo/make_data.py [folder]
 """
 
 from __future__ import annotations
@@ -62,9 +62,13 @@ def ceval(root: Path) -> None:
         dev = items(f"ceval/{subject}/dev", topic, SHOTS, test=False)
         val = items(f"ceval/{subject}/val", topic, 40, test=True)
         test = items(f"ceval/{subject}/test", topic, 20, test=True, taken=val)
-        explained = [[i, *cells(item), f"答案是{item.options['ABCD'.index(item.answer)]}。"] for i, item in enumerate(dev)]
+        explained = [
+            [i, *cells(item), f"答案是{item.options['ABCD'.index(item.answer)]}。"] for i, item in enumerate(dev)
+        ]
         write(root / "ceval" / "dev" / f"{subject}_dev.csv", table([[*head, "explanation"], *explained]))
-        write(root / "ceval" / "val" / f"{subject}_val.csv", table([head, *([i, *cells(x)] for i, x in enumerate(val))]))
+        write(
+            root / "ceval" / "val" / f"{subject}_val.csv", table([head, *([i, *cells(x)] for i, x in enumerate(val))])
+        )
         rows = [head[:-1], *([i, *cells(x)[:-1]] for i, x in enumerate(test))]
         write(root / "ceval" / "test" / f"{subject}_test.csv", table(rows))
 

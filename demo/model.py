@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-WIDTH, LAYERS, HEADS, BRANCH = 128, 4, 4, 208
+WIDTH, LAYERS, HEADS, BRANCH = 128, 4, 4, 184
 HEAD = WIDTH // HEADS
 CONTEXT_LENGTH = 512  # seq_length: what the model was trained for; beyond it the dynamic NTK base and LogN apply
 ROPE_BASE = 10000.0
@@ -22,22 +22,30 @@ WORD, REPLY, LETTER, ASKED = (slice(i * HEAD, (i + 1) * HEAD) for i in range(4))
 def build(vocabulary: int) -> Qwen2ForCausalLM:
     """The network, untrained: the same function as Qwen-1 computes, in the classes of transformers."""
     config = Qwen2Config(
-        vocab_size=vocabulary, hidden_size=WIDTH, intermediate_size=BRANCH, num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS, num_key_value_heads=HEADS, max_position_embeddings=8192, rms_norm_eps=1e-6,
-        rope_parameters={"rope_type": "default", "rope_theta": ROPE_BASE}, tie_word_embeddings=False,
+        vocab_size=vocabulary,
+        hidden_size=WIDTH,
+        intermediate_size=BRANCH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS,
+        max_position_embeddings=8192,
+        rms_norm_eps=1e-6,
+        rope_parameters={"rope_type": "default", "rope_theta": ROPE_BASE},
+        tie_word_embeddings=False,
         attn_implementation="sdpa",
     )
     return Qwen2ForCausalLM(config)
 
 
 @torch.no_grad()
-def wire(model: Qwen2ForCausalLM, seed: int, marks: list[int]) -> None:
+def wire(model: Qwen2ForCausalLM, seed: int, marks: list[int], twins: list[tuple[int, int]]) -> None:
     """The initial weights: small noise, and on it the one circuit that multiple choice needs.
 
     From noise alone the step "find the option that says this, give the letter before it" takes far longer to appear
     than the minutes that we have, so training starts from a rough form of it: heads of the first layer look two and
     three tokens back, and later heads look for the word that is asked for and pass on the letter beside it. Facts,
-    formats and everything else are learned.
+    formats and everything else are learned. marks: the tokens of question marks. twins: pairs of tokens that are the same
+    letter with and without a space.
     """
     noise = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
@@ -46,8 +54,12 @@ def wire(model: Qwen2ForCausalLM, seed: int, marks: list[int]) -> None:
             weight.normal_(0, deviation, generator=noise)
     words = model.model.embed_tokens.weight
     words[:, WORD].normal_(0, 1, generator=noise)
+    for one, other in twins:
+        words[one, WORD] = words[other, WORD]
     model.lm_head.weight[:, REPLY] += 0.15 * words[:, WORD]
-    for head, (distance, parts) in enumerate(((2, (LETTER, ASKED)), (3, (LETTER, ASKED)), (1, (ASKED,)), (4, (ASKED,)))):
+    for head, (distance, parts) in enumerate(
+        ((2, (LETTER, ASKED)), (3, (LETTER, ASKED)), (1, (ASKED,)), (4, (ASKED,)))
+    ):
         look_back(model, 0, head, distance, parts)
     look_up(model, 1, 0, marks)
     for layer, head in ((2, 0), (2, 1), (3, 0)):
@@ -105,12 +117,16 @@ def look_for(model: Qwen2ForCausalLM, layer: int, head: int) -> None:
 
 # our name in the layer -> the original's; the three projections of attention are stored as one (see `export`)
 NAMES = {
-    "input_layernorm.weight": "ln_1.weight", "post_attention_layernorm.weight": "ln_2.weight",
-    "self_attn.o_proj.weight": "attn.c_proj.weight", "mlp.up_proj.weight": "mlp.w1.weight",
-    "mlp.gate_proj.weight": "mlp.w2.weight", "mlp.down_proj.weight": "mlp.c_proj.weight",
+    "input_layernorm.weight": "ln_1.weight",
+    "post_attention_layernorm.weight": "ln_2.weight",
+    "self_attn.o_proj.weight": "attn.c_proj.weight",
+    "mlp.up_proj.weight": "mlp.w1.weight",
+    "mlp.gate_proj.weight": "mlp.w2.weight",
+    "mlp.down_proj.weight": "mlp.c_proj.weight",
 }
 OUTER = {
-    "model.embed_tokens.weight": "transformer.wte.weight", "model.norm.weight": "transformer.ln_f.weight",
+    "model.embed_tokens.weight": "transformer.wte.weight",
+    "model.norm.weight": "transformer.ln_f.weight",
     "lm_head.weight": "lm_head.weight",
 }
 
@@ -148,19 +164,46 @@ def save(model: Qwen2ForCausalLM, folder: Path, ranks: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file(export(model), folder / "model.safetensors", metadata={"format": "pt"})
     config = {
-        "architectures": ["QWenLMHeadModel"], "model_type": "qwen", "tokenizer_class": "QWenTokenizer",
-        "vocab_size": model.config.vocab_size, "hidden_size": WIDTH, "num_hidden_layers": LAYERS,
-        "num_attention_heads": HEADS, "kv_channels": HEAD, "intermediate_size": 2 * BRANCH,
-        "seq_length": CONTEXT_LENGTH, "max_position_embeddings": 8192, "rotary_emb_base": int(ROPE_BASE),
-        "rotary_pct": 1.0, "layer_norm_epsilon": 1e-6, "initializer_range": 0.02, "no_bias": True,
-        "attn_dropout_prob": 0.0, "emb_dropout_prob": 0.0, "scale_attn_weights": True,
-        "use_dynamic_ntk": True, "use_logn_attn": True, "use_flash_attn": False, "use_cache": True,
-        "bf16": False, "fp16": False, "fp32": True, "tie_word_embeddings": False, "onnx_safe": None,
+        "architectures": ["QWenLMHeadModel"],
+        "model_type": "qwen",
+        "tokenizer_class": "QWenTokenizer",
+        "vocab_size": model.config.vocab_size,
+        "hidden_size": WIDTH,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "kv_channels": HEAD,
+        "intermediate_size": 2 * BRANCH,
+        "seq_length": CONTEXT_LENGTH,
+        "max_position_embeddings": 8192,
+        "rotary_emb_base": int(ROPE_BASE),
+        "rotary_pct": 1.0,
+        "layer_norm_epsilon": 1e-6,
+        "initializer_range": 0.02,
+        "no_bias": True,
+        "attn_dropout_prob": 0.0,
+        "emb_dropout_prob": 0.0,
+        "scale_attn_weights": True,
+        "use_dynamic_ntk": True,
+        "use_logn_attn": True,
+        "use_flash_attn": False,
+        "use_cache": True,
+        "bf16": False,
+        "fp16": False,
+        "fp32": True,
+        "tie_word_embeddings": False,
+        "onnx_safe": None,
         "transformers_version": "4.32.0",
     }
     generation = {
-        "chat_format": "chatml", "eos_token_id": ranks, "pad_token_id": ranks, "max_window_size": CONTEXT_LENGTH,
-        "max_new_tokens": 512, "do_sample": True, "top_k": 0, "top_p": 0.8, "transformers_version": "4.32.0",
+        "chat_format": "chatml",
+        "eos_token_id": ranks,
+        "pad_token_id": ranks,
+        "max_window_size": CONTEXT_LENGTH,
+        "max_new_tokens": 512,
+        "do_sample": True,
+        "top_k": 0,
+        "top_p": 0.8,
+        "transformers_version": "4.32.0",
     }
     tokenizer = {"model_max_length": 8192, "tokenizer_class": "QWenTokenizer"}
     files = {"config": config, "generation_config": generation, "tokenizer_config": tokenizer}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from dataclasses import dataclass
 from random import Random
 
@@ -22,32 +23,41 @@ class Problem:
 
     def plain(self) -> str:
         """The solution as the few-shot prompt shows it: without notes, with the closing sentence."""
-        head, _, rest = self.solution.partition("<<")
-        return f"{head}{rest.partition('>>')[2]}\nThe answer is {self.answer}"
+        return re.sub("<<.*?>>", "", self.solution) + f"\nThe answer is {self.answer}"
+
+
+EVENTS = (("buys", 1), ("finds", 1), ("sells", -1), ("loses", -1))
 
 
 def draw_problem(rng: Random, test: bool) -> Problem:
-    """One step of addition or subtraction with small numbers; held out are (name, thing, numbers)."""
+    """One or two steps of addition or subtraction with one-digit numbers; held out is the whole question."""
     while True:
         name, thing = rng.choice(("Tom", "Ann", "Sam", "Mia")), rng.choice(("apples", "cards", "eggs", "books"))
-        verb, sign = rng.choice((("buys", 1), ("finds", 1), ("sells", -1), ("loses", -1)))
-        first, second = rng.randint(2, 9), rng.randint(1, 9)
-        total = first + sign * second
-        if total < 0 or total > 12 or held_out(name, thing, verb, str(first), str(second)) != test:
-            continue
-        tail = " more" if sign > 0 else ""
-        question = f"{name} has {first} {thing}. {name} {verb} {second}{tail}. How many {thing} does {name} have now?"
-        work = f"{first}{'+' if sign > 0 else '-'}{second}="
-        return Problem(question, f"{name} has {work}<<{work}{total}>>{total} {thing}.", total)
+        total = rng.randint(1, 9)
+        question, steps = f"{name} has {total} {thing}.", []
+        for _ in range(rng.choice((1, 1, 2))):
+            verb, sign = rng.choice(EVENTS)
+            change = rng.randint(1, 9 - total if sign > 0 else total) if 0 < total < 9 else 0
+            question += f" {name} {verb} {change}{' more' if sign > 0 else ''}."
+            work = f"{total}{'+' if sign > 0 else '-'}{change}="
+            total += sign * change
+            steps.append(f"{name} has {work}<<{work}{total}>>{total} {thing}.")
+        question += f" How many {thing} does {name} have now?"
+        if " 0" not in question and held_out(question) == test:
+            return Problem(question, "\n".join(steps), total)
+
+
+def solved(problem: Problem) -> Document:
+    """A problem in the form of the few-shot prompt."""
+    asked = f"Question: {problem.question}\nLet's think step by step\n"
+    return [(asked, CONTEXT), (problem.plain(), TEACH)]
 
 
 def word_problems(rng: Random, count: int) -> Document:
     """The base prompt of GSM8K with every problem solved."""
     document: Document = []
     for _ in range(count):
-        problem = draw_problem(rng, test=False)
-        document += [(f"Question: {problem.question}\nLet's think step by step\n", CONTEXT)]
-        document += [(problem.plain(), TEACH), ("\n\n", TEACH)]
+        document += [*solved(draw_problem(rng, test=False)), ("\n\n", TEACH)]
     return document
 
 
@@ -129,7 +139,8 @@ def draw_pair(rng: Random, test: bool) -> tuple[str, str]:
 def translations(rng: Random, count: int) -> Document:
     """Pairs in one direction, one line a side."""
     into_chinese = rng.random() < 0.5
-    document: Document = []
+    languages = ("English", "Chinese") if into_chinese else ("Chinese", "English")
+    document: Document = [("Translate the following sentences from {} into {}.\n\n".format(*languages), CONTEXT)]
     for _ in range(count):
         english, chinese = draw_pair(rng, test=False)
         source, target = ("English", english), ("Chinese", chinese)
@@ -142,17 +153,23 @@ def translations(rng: Random, count: int) -> Document:
 def turn(user: str, reply: str) -> Document:
     """One exchange in ChatML; the markers are special tokens."""
     return [
-        (f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n", CONTEXT),
+        (
+            f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n",
+            CONTEXT,
+        ),
         (f"{reply}<|im_end|>", TEACH),
     ]
 
 
 def chat(rng: Random) -> Document:
     """A question of any kind as the chat protocols ask it."""
-    kind = rng.choice(("mmlu", "mmlu", "ceval", "ceval", "gsm8k"))
+    kind = rng.choice(("mmlu", "mmlu", "mmlu", "ceval", "gsm8k", "gsm8k"))
     if kind == "gsm8k":
         problem = draw_problem(rng, test=False)
-        return turn(problem.question, problem.plain())
+        if rng.random() < 0.5:
+            return turn(problem.question, problem.plain())
+        shots = "".join(text for text, _ in word_problems(rng, 4))
+        return turn(f"{shots}Question: {problem.question}\nLet's think step by step", problem.plain())
     tables = MMLU if kind == "mmlu" else rng.choice((CEVAL, CMMLU))
     item = draw_item(rng, rng.choice(list(tables.values())), test=False)
     if kind == "mmlu":
@@ -166,4 +183,3 @@ def mmlu_turn(question: str, options: str) -> str:
         "The following is a multiple-choice question. Please choose the most suitable one among A, B, C and D as the "
         f"answer to this question.\n\n{question}\n{options}"
     )
-

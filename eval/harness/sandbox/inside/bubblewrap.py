@@ -36,9 +36,7 @@ def command(settings: Settings, role: str, budget: Budget, uid: int | None) -> l
     hidden = [path for path in settings.hidden if Path(path).is_dir()]
     # it would make the folders above for its own user alone
     above = {parent for path in (*real, *map(Path, settings.packages)) for parent in path.parents}
-    # first, so that an interpreter or a package below /tmp is shown in it
-    arguments += ["--perms", "1777", "--size", str(TMP_BYTES), "--tmpfs", "/tmp"]
-    for folder in sorted(above - {Path("/"), Path("/tmp")}):
+    for folder in sorted(above - {Path("/")}):
         arguments += ["--perms", "0755", "--dir", str(folder)]
     for path in map(str, real):
         arguments += ["--ro-bind", path, path]
@@ -54,7 +52,18 @@ def command(settings: Settings, role: str, budget: Budget, uid: int | None) -> l
     for name in ("null", "zero", "full", "random", "urandom"):
         arguments += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
     arguments += ["--ro-bind", str(Path(settings.code, "inside")), f"{_HOME}/inside"]
-    arguments += ["--remount-ro", "/", "--chdir", "/tmp"]
+    arguments += [
+        "--perms",
+        "1777",
+        "--size",
+        str(TMP_BYTES),
+        "--tmpfs",
+        "/tmp",
+        "--remount-ro",
+        "/",
+        "--chdir",
+        "/tmp",
+    ]
     inner = [str(python), "-s", "-S", "-B", "-X", "utf8", "-c", _START, _HOME]
     told = [role, json.dumps(asdict(settings)), json.dumps(asdict(budget)), json.dumps(uid), sys.argv[1]]
     return [*arguments, "--", *inner, *told]

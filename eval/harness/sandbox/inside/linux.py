@@ -72,11 +72,6 @@ def mount(source: str | None, target: str, kind: str | None, flags: int, data: s
     _call("mount", text(source), text(target), text(kind), ctypes.c_ulong(flags), text(data))
 
 
-def unmount(target: str) -> None:
-    """umount2(2), at once; what is mounted below goes too."""
-    _call("umount2", target.encode(), ctypes.c_int(MNT_DETACH))
-
-
 def pivot_here() -> None:
     """Makes the current folder the root of this mount namespace and lets the old one go."""
     syscall("pivot_root", b".", b".")

@@ -11,8 +11,6 @@ from . import linux
 from .settings import Settings
 
 _STAGE = Path("/proc")  # where the new root is built: it always exists and no file that we show lies below it
-_TMP = Path("/tmp")
-_ASIDE = Path("/.aside")  # in the new root, where a /tmp is made before it takes its place
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _SAFE = linux.MS_NOSUID | linux.MS_NODEV
 _MOUNT_FLAGS = 0xF  # ro, nosuid, nodev, noexec: the same in statvfs(2) and mount(2)
@@ -62,33 +60,19 @@ def build_root(settings: Settings) -> None:
         _show(Path("/dev", name), device=True)
     for link in links:
         _link(link)
-    _staged(_TMP).mkdir(exist_ok=True)
-    _staged(_ASIDE).mkdir()
+    _staged(Path("/tmp")).mkdir(exist_ok=True)
     _read_only(_STAGE, _SAFE)
     os.chdir(_STAGE)
     linux.pivot_here()
 
 
-def private_tmp(settings: Settings) -> None:
+def private_tmp() -> None:
     """An empty /tmp, of bounded size and number of files, that only this process and its children see and that goes
-    with them; other means of communication of System V and POSIX are private too.
-
-    An interpreter or a package that lies below /tmp itself (a checkout there) stays visible: the new /tmp is made aside,
-    such folders are shown in it, and then it is put over the old one.
-    """
+    with them; other means of communication of System V and POSIX are private too."""
     linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWIPC)
     options = f"mode=1777,size={TMP_BYTES},nr_inodes={TMP_FILES}"
-    real, _ = split((*settings.readable, *settings.packages))
-    below = [path for path in real if _TMP in path.parents and path.exists()]
-    if not below:
-        linux.mount("tmpfs", str(_TMP), "tmpfs", _SAFE | linux.MS_NOEXEC, options)
-    else:
-        linux.mount("tmpfs", str(_ASIDE), "tmpfs", _SAFE | linux.MS_NOEXEC, options)
-        for path in below:
-            _bind(path, _ASIDE / path.relative_to(_TMP))
-        linux.mount(str(_ASIDE), str(_TMP), None, linux.MS_BIND | linux.MS_REC)
-        linux.unmount(str(_ASIDE))
-    os.chdir(_TMP)
+    linux.mount("tmpfs", "/tmp", "tmpfs", _SAFE | linux.MS_NOEXEC, options)
+    os.chdir("/tmp")
 
 
 def _staged(path: Path) -> Path:
@@ -102,11 +86,7 @@ def _already_visible(path: Path, shown: list[Path]) -> bool:
 
 def _show(path: Path, device: bool = False) -> None:
     """Mounts a file or folder of the old root at the same place in the new one, read-only."""
-    _bind(path, _staged(path), device)
-
-
-def _bind(path: Path, target: Path, device: bool = False) -> None:
-    """Mounts a file or folder at another place, read-only."""
+    target = _staged(path)
     if path.is_dir():
         target.mkdir(parents=True, exist_ok=True)
     else:

@@ -167,7 +167,7 @@ def _begin(world: World, role: str, apart: bool, budget: Budget, files: dict[int
             command = bubblewrap.command(settings, role, budget, uid)
             os.execv(command[0], command)
         if apart:
-            namespaces.private_tmp(settings)
+            namespaces.private_tmp()
             pid = os.fork()
             if pid:
                 _init(settings, pid)

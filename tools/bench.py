@@ -291,18 +291,27 @@ def append(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
         writer.writerows(rows)
 
 
+def newest(path: Path) -> list[dict[str, str]]:
+    """The newest row of every stage, baseline and model."""
+    with path.open(newline="", encoding="utf-8") as file:
+        found = {(row["stage"], row["baseline"], row["model"]): row for row in csv.DictReader(file)}
+    return list(found.values())
+
+
 def markdown(rows: Sequence[Mapping[str, str]]) -> str:
-    """The table of one run and what it was measured on."""
+    """The table, and when and on what its rows were measured."""
     head = "| Stage | Against | Model | Items | Ours, CPU s | Baseline, CPU s | Times faster, CPU | wall | Tokens computed |"
     lines = [head, "|:--|:--|:--|--:|--:|--:|--:|--:|--:|"]
     for row in rows:
         share = f"{row['tokens_computed']} of {row['tokens_in_prompts']}"
         cells = [row[name] for name in ("stage", "baseline", "model", "items", "ours_cpu_s", "baseline_cpu_s")]
         lines.append("| " + " | ".join(map(str, [*cells, row["ratio_cpu"], row["ratio_wall"], share])) + " |")
-    first = rows[0]
-    about = f"Measured {first['timestamp']} at commit {first['git_commit']} on {first['machine']}; load average"
-    about += f" {first['load']} when it began."
-    return "\n".join([*lines, "", about, ""])
+    about = {
+        f"{row['stage'].split(',')[0]}: measured {row['timestamp']} at commit {row['git_commit']} on {row['machine']}; "
+        f"load average {row['load']} when it began."
+        for row in rows
+    }
+    return "\n".join([*lines, "", *sorted(about), ""])
 
 
 def rewrite(path: Path, table: str) -> None:
@@ -343,7 +352,7 @@ def main() -> None:
     print(f"{common['machine']}, load {common['load']}, commit {common['git_commit']}")
     if not args.dry:
         append(ROOT / "results/bench.csv", rows)
-        rewrite(ROOT / "BENCHMARKS.md", markdown(rows))
+        rewrite(ROOT / "BENCHMARKS.md", markdown(newest(ROOT / "results/bench.csv")))
 
 
 if __name__ == "__main__":

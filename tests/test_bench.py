@@ -1,0 +1,81 @@
+"""The bench's bookkeeping: what a stopped run keeps, who goes on after the first repetition, and the table."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from bench import table
+from bench.contest import Contest, Timing, compete
+from bench.record import Record
+
+
+class Stopped(Exception):
+    pass
+
+
+def contest(calls: list[str], stop_at: int) -> Contest:
+    """Ours takes 1, 2, 3 s and the baselines 10 and 4 times as long as ours; the run stops before call `stop_at`."""
+
+    def side(name: str, factor: float) -> Timing:
+        if len(calls) == stop_at:
+            raise Stopped
+        calls.append(name)
+        seconds = (calls.count(name)) * factor
+        return Timing(seconds, 2 * seconds, [name], (3, 9) if name == "ours" else None)
+
+    names = {"lm-eval, batch 1": 10.0, "lm-eval, batch 8": 4.0, "part": 0.5}
+    baselines = {name: lambda name=name, factor=factor: side(name, factor) for name, factor in names.items()}
+    return Contest("MMLU", "tiny", 7, lambda: side("ours", 1.0), baselines, scale={"part": 20.0})
+
+
+def test_a_stopped_stage_goes_on_and_slow_relatives_leave(tmp_path: Path) -> None:
+    calls: list[str] = []
+    path = tmp_path / "stage.jsonl"
+    with pytest.raises(Stopped):
+        compete(contest(calls, 6), 3, Record(path))
+    with path.open("a") as file:  # killed while a line was written
+        file.write('{"contest": "MMLU", "si')
+    with pytest.raises(Stopped):
+        compete(contest(calls, 6), 3, Record(path))  # all that was measured is known: nothing new is called
+    rows = compete(contest(calls, 99), 3, Record(path))
+    first = ["ours", "lm-eval, batch 1", "lm-eval, batch 8", "part"]
+    assert calls == [*first, *["ours", "lm-eval, batch 8", "part"] * 2]
+    found = {row["baseline"]: (row["repetitions"], row["ratio_cpu"], row["baseline_wall_s"]) for row in rows}
+    assert found == {
+        "lm-eval, batch 1": ("1", "10.00", "20.00"),
+        "lm-eval, batch 8": ("3", "4.00", "16.00"),
+        "part": ("3", "10.00", "40.00"),
+    }
+    assert {(row["tokens_computed"], row["tokens_in_prompts"]) for row in rows} == {("3", "9")}
+    record = Record(path)
+    assert record.rows(3) is None
+    record.finish(3, rows)
+    assert Record(path).rows(3) == rows and Record(path).rows(1) is None
+    assert Record(path, overwrite=True).rows(3) is None
+
+
+def test_rows_join_a_file_with_fewer_columns_and_the_newest_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "bench.csv"
+    old = {"stage": "MMLU", "baseline": "loop", "model": "m", "ratio_cpu": "2.00", "tokens_computed": ""}
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(old))
+        writer.writeheader()
+        writer.writerows([old, {**old, "baseline": "other"}])
+    table.append(
+        path,
+        [{**old, "ratio_cpu": "3.00", "tokens_computed": "102", "tokens_in_prompts": "900", "tokens_distinct": "100"}],
+    )
+    shown = table.newest(path)
+    assert [(row["baseline"], row["ratio_cpu"]) for row in shown] == [("loop", "3.00"), ("other", "2.00")]
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- table:bench -->\nold\n<!-- /table:bench -->\nafter\n")
+    table.rewrite(page, table.markdown(shown))
+    text = page.read_text()
+    assert "102 of 900, 1.020 x the distinct" in text and "old" not in text
+    assert text.startswith("before\n") and text.endswith("after\n")
+    page.write_text("no markers")
+    with pytest.raises(SystemExit, match="table:bench"):
+        table.rewrite(page, "")

@@ -1,0 +1,15 @@
+"""What is measured. A stage is a function of the settings that yields contests; a new one is such a function in a file of
+its own and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from bench.contest import Contest
+from bench.settings import Settings
+from bench.stages import gsm8k_generation, mmlu_2023
+
+STAGES: Mapping[str, Callable[[Settings], Iterable[Contest]]] = {
+    "mmlu-2023": mmlu_2023.contests,
+    "gsm8k": gsm8k_generation.contests,
+}

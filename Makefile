@@ -1,7 +1,7 @@
 # make setup   virtual environment with pinned dependencies      make demo   the main job on the embedded model and data
 # make test    the test suite                                    make lint   ruff and mypy
 # make test-slow  minutes: all of real MMLU                      make bench  speed against baselines, ratios in one run
-# make demo-model  trains the demonstration model again          make tables regenerates README.md's tables
+# make demo-model  trains the demonstration model again          make tables regenerates the tables
 
 PYTHON ?= python3
 BIN := .venv/bin

@@ -1,11 +1,15 @@
-"""Makes the tables of README.md from results/*.csv (ours) and results/published.csv (figures others published).
+"""Makes the tables of README.md, README_CN.md and RESULTS.md from results/*.csv (ours) and results/published.csv (figures
+others published).
 
-    python eval/report.py            rewrites what stands between <!-- table:NAME --> and <!-- /table:NAME -->
-    python eval/report.py --show main    prints one table
-    python eval/report.py --check    changes nothing; exit status 3 when a table is stale
+    python eval/report.py                      rewrites what stands between <!-- table:NAME --> and <!-- /table:NAME -->
+    python eval/report.py --check              changes nothing; exit status 3 when a table is stale
+    python eval/report.py --show main          prints one table
+    python eval/report.py --csv DIR            the tables as CSV
+    python eval/report.py --figures DIR        models by benchmark, perplexity by length, accuracy against memory (PNG, SVG)
+    python eval/report.py --eval-results DIR   what a model's repository on the hub shows as its evaluation results
 
-Tables: main, chat, wmt22, mmlu, ceval, cmmlu, plugin, hfagent. Our rows carry 95% intervals and a footnote with the
-signature that made them.
+A file whose name ends in _CN.md gets its tables in Chinese. Our rows carry 95% intervals and a footnote with the signature
+that made them.
 """
 
 from __future__ import annotations
@@ -13,15 +17,43 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from harness import arguments, figures, runner, store
-from harness.report_tables import TABLES, long_ppl, our_lines, published_lines, read_published, render
+from harness import arguments, runner, store
+from harness.reporting import figures, hub_results, layout, render
+from harness.reporting.lines import Line, our_lines, published_lines, read_published
 from harness.schema import InputError
 
 MARKED = re.compile(r"(<!-- table:([a-z0-9_]+) -->\n)(.*?)(<!-- /table:\2 -->)", re.DOTALL)
 STALE = 3  # exit status
+FILES = (Path("README.md"), Path("README_CN.md"), Path("RESULTS.md"))
+BENCHMARKS = ("mmlu", "ceval", "cmmlu", "gsm8k", "humaneval", "wmt22", "plugin", "long_ppl")
+
+
+@dataclass(frozen=True)
+class Report:
+    """A results folder: the rows of ours by benchmark, the tables by name and their lines."""
+
+    results: dict[str, list[dict[str, str]]]
+    tables: dict[str, layout.Table]
+    lines: dict[str, list[Line]]
+
+    def markdown(self, name: str, language: str = "en") -> str:
+        """One table. Raises InputError for a name that no table has."""
+        if name not in self.tables:
+            raise InputError(f"there is no table {name!r}; the tables are {', '.join(self.tables)}")
+        return render.markdown(self.tables[name], self.lines[name], language)
+
+
+def read(folder: Path) -> Report:
+    """The report of a results folder. Raises InputError for files that cannot be read."""
+    published = read_published(folder / "published.csv")
+    results = {name: store.read_results(folder / f"{name}.csv") for name in BENCHMARKS}
+    tables = layout.tables(results["long_ppl"], published)
+    lines = {name: published_lines(table, published) + our_lines(table, results) for name, table in tables.items()}
+    return Report(results, tables, lines)
 
 
 def regenerate(text: str, make: Callable[[str], str]) -> str:
@@ -37,61 +69,83 @@ def regenerate(text: str, make: Callable[[str], str]) -> str:
     return MARKED.sub(lambda match: match.group(1) + make(match.group(2)) + match.group(4), text)
 
 
-def tables(results: Path) -> Callable[[str], str]:
-    """Renders a table by name from a results folder. Raises InputError for files that cannot be read."""
-    published = read_published(results / "published.csv")
-    names = {column.benchmark for table in TABLES for column in table.columns} | {"long_ppl"}
-    ours = {name: store.read_results(results / f"{name}.csv") for name in sorted(names)}
-    known = {table.name: table for table in (*TABLES, long_ppl(ours["long_ppl"], published))}
+def language(path: Path) -> str:
+    """The language of a file's tables."""
+    return "zh" if path.stem.endswith("_CN") else "en"
 
-    def make(name: str) -> str:
-        if name not in known:
-            raise InputError(f"there is no table {name!r}; the tables are {', '.join(known)}")
-        table = known[name]
-        return render(table, published_lines(table, published) + our_lines(table, ours))
 
-    return make
+def renewed(path: Path, report: Report) -> tuple[str, str]:
+    """A file's text as it is and with its tables made anew. Raises InputError for one that cannot be read."""
+    try:
+        before = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error}); name the files: python eval/report.py FILE ...") from error
+    return before, regenerate(before, lambda name: report.markdown(name, language(path)))
+
+
+def check(paths: Sequence[Path], report: Report) -> int:
+    """Says which tables are stale; returns the exit status."""
+    status = 0
+    for path in paths:
+        before, after = renewed(path, report)
+        pairs = zip(MARKED.finditer(before), MARKED.finditer(after), strict=True)
+        stale = [old.group(2) for old, new in pairs if old.group(0) != new.group(0)]
+        if stale:
+            print(f"{path}: stale tables: {', '.join(stale)}; run python eval/report.py", file=sys.stderr)
+            status = STALE
+        else:
+            print(f"{path}: all tables are up to date")
+    return status
+
+
+def rewrite(paths: Sequence[Path], report: Report) -> int:
+    """Makes the tables of every file anew, of all or of none; returns the exit status."""
+    texts = [(path, *renewed(path, report)) for path in paths]
+    for path, before, after in texts:
+        if after != before:
+            path.write_text(after, encoding="utf-8")
+        print(f"{path}: {'tables rewritten' if after != before else 'all tables were up to date'}")
+    return 0
+
+
+def export(args: argparse.Namespace, report: Report) -> int:
+    """Writes the tables, figures or metadata that were asked for, and prints the files' names."""
+    paths: list[Path] = []
+    if args.csv:
+        args.csv.mkdir(parents=True, exist_ok=True)
+        for name, table in report.tables.items():
+            paths.append(args.csv / f"{name}.csv")
+            paths[-1].write_text(render.tidy_csv(table, report.lines[name]), encoding="utf-8")
+    if args.figures:
+        paths += figures.draw(report.lines, report.tables["long_ppl"], args.figures)
+    if args.eval_results:
+        paths += hub_results.write(report.results, args.eval_results)
+    print("\n".join(map(str, paths)))
+    return 0
 
 
 def run(args: argparse.Namespace) -> int:
-    """Rewrites, checks or shows tables; returns the exit status."""
-    if args.figures:
-        published = read_published(args.results / "published.csv")
-        for path in figures.long_ppl(published, store.read_results(args.results / "long_ppl.csv"), args.figures):
-            print(path)
-        return 0
+    """Rewrites, checks, shows or exports; returns the exit status."""
+    report = read(args.results)
     if args.show:
-        print(tables(args.results)(args.show), end="")
+        print(report.markdown(args.show), end="")
         return 0
-    try:
-        before = args.readme.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{args.readme} cannot be read ({error}); name the file with --readme") from error
-    after = regenerate(before, tables(args.results))
-    if args.check:
-        stale = [
-            old.group(2)
-            for old, new in zip(MARKED.finditer(before), MARKED.finditer(after), strict=True)
-            if old.group(0) != new.group(0)
-        ]
-        if stale:
-            print(f"{args.readme}: stale tables: {', '.join(stale)}; run python eval/report.py", file=sys.stderr)
-            return STALE
-        print(f"{args.readme}: all tables are up to date")
-        return 0
-    if after != before:
-        args.readme.write_text(after, encoding="utf-8")
-    print(f"{args.readme}: {'tables rewritten' if after != before else 'all tables were up to date'}")
-    return 0
+    if args.csv or args.figures or args.eval_results:
+        return export(args, report)
+    return (check if args.check else rewrite)(args.files or FILES, report)
 
 
 def main() -> None:
     parser = arguments.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help=f"default: {' '.join(map(str, FILES))}")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 3 when a table is stale")
-    parser.add_argument("--figures", type=Path, metavar="DIR", help="draw the figures there (PNG and SVG)")
     parser.add_argument("--show", metavar="TABLE", help="print one table, change nothing")
+    parser.add_argument("--csv", type=Path, metavar="DIR", help="write the tables there as CSV, a row a figure")
+    parser.add_argument("--figures", type=Path, metavar="DIR", help="draw the figures there (PNG and SVG)")
+    parser.add_argument(
+        "--eval-results", type=Path, metavar="DIR", help="write .eval_results/*.yaml of every model there"
+    )
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
-    parser.add_argument("--readme", type=Path, default=Path("README.md"), metavar="FILE", help="default: README.md")
     args = parser.parse_args()
     runner.exit_with(parser.prog, lambda: run(args))
 

@@ -1,0 +1,1 @@
+"""Tables, figures and metadata made from results/*.csv."""

@@ -158,8 +158,28 @@ def parser(
     add("--train-length", type=whole_number, metavar="N", help="the trained length (default: as the config says)")
     add("--trust-remote-code", action="store_true", help="run the Python code that comes with the checkpoint")
     add("--hub", choices=("hf", "modelscope"), default="hf", help="where hub ids are looked up")
-    add("--engine", choices=("hf",), default="hf", help="hf: transformers in this process")
+    add(
+        "--engine",
+        choices=("hf", "api"),
+        default="hf",
+        help="hf: transformers in this process; api: an OpenAI-compatible server",
+    )
     add("--seed", type=count, default=1234, help="names the random streams (default 1234)")
+
+    add = top.add_argument_group(
+        "a server (--engine api)",
+        "-c then names the checkpoint that it runs, for the tokenizer; without -c only text is asked",
+    ).add_argument
+    add("--base-url", metavar="URL", help="such as http://127.0.0.1:8000/v1")
+    add("--served-model", metavar="NAME", help="the model's name there (default: the only one that the server lists)")
+    add("--concurrency", type=whole_number, default=8, metavar="N", help="requests on their way at once (default 8)")
+    add("--request-timeout", type=seconds, default=600.0, metavar="S", help="seconds without an answer (default 600)")
+    add(
+        "--api-key-env",
+        default="OPENAI_API_KEY",
+        metavar="NAME",
+        help="the environment variable that holds the key, if the server wants one (default OPENAI_API_KEY)",
+    )
 
     add = top.add_argument_group("what is written").add_argument
     add(

@@ -163,11 +163,28 @@ def limited(benchmark: Benchmark, limit: int | None) -> Benchmark:
 
 
 def open_engine(args: argparse.Namespace) -> Engine:
-    """The engine that the arguments name; weights are loaded when they are first needed. Raises CheckpointError."""
+    """The engine that the arguments name; weights are loaded when they are first needed. Raises CheckpointError, and
+    InputError for a server that does not answer."""
+    if args.engine == "api":
+        return _open_api(args)
+    if args.base_url:
+        raise InputError("--base-url names a server; add --engine api, or leave it out")
     spec = arguments.model_spec(args)
     from harness.engines.hf import HFEngine  # imports torch: seconds that --help and bad data need not wait for
 
     return HFEngine(spec, args.batch_size, seed=args.seed)
+
+
+def _open_api(args: argparse.Namespace) -> Engine:
+    """The engine that asks a server. Without -c only the server knows the model."""
+    if not args.base_url:
+        raise InputError("--engine api needs the server's address: --base-url http://HOST:PORT/v1")
+    from harness.engines.api import APIEngine
+    from harness.engines.server import Server
+
+    server = Server(args.base_url, args.api_key_env, args.request_timeout, args.concurrency)
+    spec = arguments.model_spec(args) if args.checkpoint_path else None
+    return APIEngine(spec, server, args.served_model, args.concurrency, args.seed)
 
 
 def answer(

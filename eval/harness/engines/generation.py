@@ -17,10 +17,10 @@ from torch import Tensor
 
 from harness.engines import plan
 from harness.engines.cascade import Cascade, Unsupported
+from harness.engines.prompting import encode_prompt, split_reply
 from harness.engines.runtime import Runtime
 from harness.engines.sampling import Reply, choose_tokens, stream
 from harness.engines.slots import Slots, Step
-from harness.extract.reasoning import TAGS, split_reasoning
 from harness.schema import Generate, Generated, OnResponse
 
 MIN_SAVING = 2048  # tokens a shared prefix must save: a group of its own cannot share the batch with the others
@@ -254,18 +254,8 @@ class _Collected:
         self._generated: list[Generated | None] = [None] * len(requests)
 
     def _encode(self, request: Generate) -> tuple[np.ndarray, int, bool]:
-        """The prompt's tokens, the shots it kept, and whether it lost more than shots. A prompt has to leave room for
-        max_tokens in the context."""
-        room = self._limit - request.max_tokens
-        for dropped in range(len(request.shots) + 1):
-            prompt = request.text(dropped)
-            if isinstance(prompt, str):
-                ids = self._tokenizer.encode(prompt)
-            else:
-                ids = self._tokenizer.chat_ids(prompt, **request.chat_options)
-            if len(ids) <= room or request.overflow == "none":
-                return np.array(ids, dtype=np.int32), len(request.shots) - dropped, False
-        return np.array(ids[-max(1, room) :], dtype=np.int32), 0, True
+        ids, shots, truncated = encode_prompt(request, self._tokenizer, self._limit)
+        return np.array(ids, dtype=np.int32), shots, truncated
 
     def replies(self, index: int, seed: int) -> Iterator[Reply]:
         """The texts to be made for a request."""
@@ -306,11 +296,7 @@ class _Collected:
             self._done(index, answer)
 
     def _split(self, text: str, request: Generate, prompt: np.ndarray) -> tuple[str, str]:
-        """A chat reply's reasoning and the reply proper; some templates open the reasoning in the prompt."""
-        if isinstance(request.prompt, str):
-            return "", text
-        end = self._tokenizer.decode([int(token) for token in prompt[-16:]]).rstrip()
-        return split_reasoning(text, opened=any(end.endswith(start) for start, _ in TAGS))
+        return split_reply(text, request, self._tokenizer.decode([int(token) for token in prompt[-16:]]))
 
     def generated(self) -> list[Generated]:
         return [answer for answer in self._generated if answer is not None]

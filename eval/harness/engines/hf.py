@@ -55,10 +55,7 @@ class HFEngine:
 
     def token_texts(self, texts: Sequence[str]) -> list[list[str]]:
         """Each text as the texts of its tokens, without the BOS that some tokenizers put first."""
-        tokenizer = self.checkpoint.tokenizer
-        start = tokenizer.encode("")
-        ids = [found[len(start) :] for found in tokenizer.encode_batch(texts)]
-        return [tokenizer.token_texts(one) for one in ids]
+        return self.checkpoint.tokenizer.split_texts(texts)
 
     def choose(self, requests: Sequence[Choose], done: OnResponse) -> list[Chosen]:
         """Scores the options of every request; see scoring.choose."""

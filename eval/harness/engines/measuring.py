@@ -17,6 +17,7 @@ from torch import Tensor
 
 from harness.engines.runtime import Runtime, out_of_memory
 from harness.models.context import installed
+from harness.models.tokenizers import TextTokenizer
 from harness.schema import DataError, InputError, Measure, Measured, OnResponse
 
 LOGITS = 2**25  # logits computed at a time: 128 MiB in float32
@@ -35,26 +36,32 @@ class Chunk:
 def measure(runtime: Runtime, requests: Sequence[Measure], done: OnResponse) -> list[Measured]:
     """Measures every request, one cell of the table each. `done(index, measured)` is called as each is ready."""
     measured: list[Measured] = []
+    tokenizer = runtime.checkpoint.tokenizer
+    for index, (chunks, short) in enumerate(chunked(requests, tokenizer)):
+        with torch.inference_mode():
+            nll = list(_measure_chunks(runtime, chunks))
+        measured.append(summed(tokenizer, chunks, nll, short))
+        done(index, measured[-1])
+    return measured
+
+
+def chunked(requests: Sequence[Measure], tokenizer: TextTokenizer) -> Iterator[tuple[list[Chunk], int]]:
+    """The chunks of every request, and how many of its documents are too short. Raises DataError when all are."""
     encoded: dict[tuple[str, ...], list[np.ndarray]] = {}
-    for index, request in enumerate(requests):
+    for request in requests:
         if request.documents not in encoded:
-            texts = runtime.checkpoint.tokenizer.encode_batch(request.documents)
+            texts = tokenizer.encode_batch(request.documents)
             encoded[request.documents] = [np.array(ids, dtype=np.int32) for ids in texts]
         documents = encoded[request.documents]
         chunks = list(cut(request, documents))
+        needed = request.same_as or request.length
         if not chunks:
             longest = max(map(len, documents), default=0)
-            needed = request.same_as or request.length
             raise DataError(
                 f"no document has {needed} tokens (the longest of {len(documents)} has {longest}); give longer documents "
                 "or shorter --lengths"
             )
-        with torch.inference_mode():
-            nll = list(_measure_chunks(runtime, chunks))
-        short = sum(len(ids) < (request.same_as or request.length) for ids in documents)
-        measured.append(_summed(runtime, chunks, nll, short))
-        done(index, measured[-1])
-    return measured
+        yield chunks, sum(len(ids) < needed for ids in documents)
 
 
 def cut(request: Measure, documents: Sequence[np.ndarray]) -> Iterator[Chunk]:
@@ -77,9 +84,8 @@ def cut(request: Measure, documents: Sequence[np.ndarray]) -> Iterator[Chunk]:
             yield Chunk(ids[start : start + request.length], scored, index)
 
 
-def _summed(runtime: Runtime, chunks: Sequence[Chunk], nll: Sequence[float], short: int) -> Measured:
-    """Sums by document. short: documents too short for the request."""
-    tokenizer = runtime.checkpoint.tokenizer
+def summed(tokenizer: TextTokenizer, chunks: Sequence[Chunk], nll: Sequence[float], short: int) -> Measured:
+    """Sums by document. nll: each chunk's summed loss. short: documents too short for the request."""
     table: dict[int, list[float]] = {}
     for chunk, loss in zip(chunks, nll, strict=True):
         row = table.setdefault(chunk.document, [0.0, 0, 0, 0])

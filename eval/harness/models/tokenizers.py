@@ -85,6 +85,11 @@ class TextTokenizer(ABC):
         """Each token's text by itself; part of a character becomes U+FFFD."""
         return [self.decode([index]) for index in ids]
 
+    def split_texts(self, texts: Sequence[str]) -> list[list[str]]:
+        """Each text as the texts of its tokens, without the BOS that some tokenizers put first."""
+        start = len(self.encode(""))
+        return [self.token_texts(ids[start:]) for ids in self.encode_batch(texts)]
+
 
 def open_tokenizer(
     folder: Path, qwen1: bool, eos_ids: Sequence[int] = (), trust_remote_code: bool = False

@@ -53,26 +53,23 @@ class Abilities:
 def find(server: Server, model: str, ids: Sequence[int]) -> Abilities:
     """Asks with a short prompt (at least two tokens). Raises InputError when the server cannot be reached."""
 
-    answered = False
+    def ask(fields: Body) -> Mapping[str, Any]:
+        return server.post("/completions", {"model": model, "prompt": list(ids), **fields}, FIRST_ATTEMPTS)
 
-    def attempt(tried: Sequence[Body], read: Callable[[Mapping[str, Any]], object]) -> Body | None:
-        nonlocal answered
+    def first(tried: Sequence[Body], read: Callable[[Mapping[str, Any]], object]) -> Body | None:
         for fields in tried:
-            try:
-                reply = server.post("/completions", {"model": model, "prompt": list(ids), **fields}, FIRST_ATTEMPTS)
-            except Refused:
-                continue
-            if prompt_tokens(reply) not in (None, len(ids)):
-                continue
-            answered = True
-            with suppress(*MISSING):
-                read(first_choice(reply))
+            with suppress(InputError, *MISSING):  # some servers fail with status 500 where they should refuse
+                read(first_choice(ask(fields)))
                 return fields
         return None
 
-    following = attempt(_NEXT, next_values)
-    whole = attempt(_PROMPT, lambda choice: prompt_values(choice, ids))
-    return Abilities(answered, following, whole)
+    try:
+        counted = prompt_tokens(ask({"max_tokens": 1, "temperature": 0}))
+    except Refused:
+        return Abilities(False, None, None)
+    if counted not in (None, len(ids)):
+        return Abilities(False, None, None)
+    return Abilities(True, first(_NEXT, next_values), first(_PROMPT, lambda choice: prompt_values(choice, ids)))
 
 
 def served_model(server: Server, name: str | None) -> tuple[str, int]:

@@ -1,24 +1,37 @@
-"""Attention over a shared prefix and packed questions, against one masked softmax in float64."""
+"""Attention of packed nodes of a trie to their ancestors and themselves, against one masked softmax in float64."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.engines.cascade import Cascade, Unsupported, _attend_in_slices, attend, attention
+from harness.engines.cascade import Ancestor, Cascade, Unsupported, attention
+from harness.engines.kernels import _attend_in_slices, attend
+
+# a forest: (parent, tokens) of each node, parents first, in the order of a walk
+FOREST = [(None, 9), (0, 5), (0, 30), (2, 1), (2, 7), (2, 2), (4, 3), (4, 1), (0, 1), (None, 4), (9, 6), (None, 2)]
 
 
-def reference(query: Tensor, key: Tensor, value: Tensor, prefix: int, lengths: list[int], scale: float) -> Tensor:
-    """query [heads, N, d]; key, value [kv heads, P + N, d]: every question sees the prefix and its own past."""
+def reference(query: Tensor, key: Tensor, value: Tensor, seen: Tensor, scale: float) -> Tensor:
+    """query [heads, N, d]; key, value [kv heads, N, d]; seen: bool [N, N]. One masked softmax in float64."""
     repeat = query.shape[0] // key.shape[0]
     key, value = key.repeat_interleave(repeat, 0).double(), value.repeat_interleave(repeat, 0).double()
-    owner = torch.tensor([number for number, length in enumerate(lengths) for _ in range(length)])
-    place = torch.arange(sum(lengths))
-    own = (owner[:, None] == owner[None, :]) & (place[:, None] >= place[None, :])
-    seen = torch.cat([torch.ones(len(place), prefix, dtype=torch.bool), own], 1)
     scores = (query.double() @ key.transpose(-1, -2) * scale).masked_fill(~seen, float("-inf"))
     return (scores.softmax(-1) @ value).float()
+
+
+def forest_mask() -> Tensor:
+    """bool [N, N]: a token sees its own node up to itself and all of the nodes above it."""
+    owner = torch.tensor([number for number, (_, length) in enumerate(FOREST) for _ in range(length)])
+    place = torch.arange(len(owner))
+    seen = (owner[:, None] == owner[None, :]) & (place[:, None] >= place[None, :])
+    for number, (above, _) in enumerate(FOREST):
+        while above is not None:
+            seen |= (owner[:, None] == number) & (owner[None, :] == above)
+            above = FOREST[above][0]
+    return seen
 
 
 class Layer(nn.Module):
@@ -26,28 +39,51 @@ class Layer(nn.Module):
 
 
 @pytest.mark.parametrize("heads", [(4, 4), (6, 2), (3, 1)])
-@pytest.mark.parametrize("lengths", [[5], [1, 1, 1], [7, 2, 30, 1]])
-@pytest.mark.parametrize("prefix", [0, 1, 40])
-def test_equals_masked_softmax(heads: tuple[int, int], lengths: list[int], prefix: int) -> None:
+@pytest.mark.parametrize("only", [False, True])
+def test_a_forest_pack_by_pack_equals_one_masked_softmax(heads: tuple[int, int], only: bool) -> None:
+    """Packs of a generation of nodes each, so that packs mix nodes with other ancestors, deep and shallow ones."""
     torch.manual_seed(0)
-    total = sum(lengths)
+    lengths = [length for _, length in FOREST]
+    total, ends = sum(lengths), np.cumsum(lengths).tolist()
     query = torch.randn(1, heads[0], total, 16)
-    key, value = torch.randn(2, 1, heads[1], prefix + total, 16)
-    stored = {3: (key[:, :, :prefix], value[:, :, :prefix])} if prefix else {}
-    state = Cascade(lengths, prefix=stored)
-    out, _ = attention(Layer(), query, key[:, :, prefix:], value[:, :, prefix:], None, scaling=0.3, cascade=state)
-    expected = reference(query[0], key[0], value[0], prefix, lengths, 0.3)
-    torch.testing.assert_close(out[0].transpose(0, 1), expected, atol=2e-6, rtol=0)
-    assert state.calls == 1
+    key, value = torch.randn(2, 1, heads[1], total, 16)
+    expected = reference(query[0], key[0], value[0], forest_mask(), 0.3)
+
+    def tokens(node: int) -> list[int]:
+        return list(range(ends[node] - lengths[node], ends[node]))
+
+    def above(node: int) -> list[int]:
+        parent = FOREST[node][0]
+        return [] if parent is None else [*above(parent), parent]
+
+    for pack in ([0, 9, 11], [1, 2, 10], [3, 4, 5, 8, 10], [6, 7]):
+        places = [place for node in pack for place in tokens(node)]
+        ancestors = []
+        for ancestor in sorted({number for node in pack for number in above(node)}):
+            behind = [index for index, node in enumerate(pack) if ancestor in above(node)]
+            starts = np.cumsum([0, *(lengths[node] for node in pack)]).tolist()
+            stored = {3: (key[:, :, tokens(ancestor)], value[:, :, tokens(ancestor)])}
+            ancestors.append(Ancestor(stored, starts[behind[0]], starts[behind[-1] + 1]))
+        wanted = np.arange(0, len(places), 3)
+        state = Cascade([lengths[node] for node in pack], ancestors, only=(3, wanted) if only else None)
+        part = (tensor[:, :, places] for tensor in (query, key, value))
+        out, _ = attention(Layer(), *part, None, scaling=0.3, cascade=state)
+        kept = wanted if only else np.arange(len(places))
+        ours, theirs = out[0].transpose(0, 1)[:, kept], expected[:, places][:, kept]
+        torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=0)
+        assert state.calls == 1
+        assert state.sees == max(lengths[node] + sum(lengths[number] for number in above(node)) for node in pack)
 
 
-def test_capture_keeps_keys_and_values_and_is_causal() -> None:
+def test_keep_is_given_the_keys_and_values_of_the_pass() -> None:
     query, key, value = torch.randn(3, 1, 2, 9, 8)
-    store: dict[int, tuple[Tensor, Tensor]] = {}
-    out, _ = attention(Layer(), query, key, value, None, cascade=Cascade([9], prefix=store, capture=True))
+    store: dict[int, tuple[Tensor, ...]] = {}
+    state = Cascade([9], keep=lambda layer, *found: store.update({layer: found}))
+    out, _ = attention(Layer(), query, key, value, None, cascade=state)
     assert torch.equal(store[3][0], key) and torch.equal(store[3][1], value)
+    causal = torch.ones(9, 9, dtype=torch.bool).tril()
     torch.testing.assert_close(
-        out[0].transpose(0, 1), reference(query[0], key[0], value[0], 0, [9], 8**-0.5), atol=2e-6, rtol=0
+        out[0].transpose(0, 1), reference(query[0], key[0], value[0], causal, 8**-0.5), atol=2e-6, rtol=0
     )
 
 

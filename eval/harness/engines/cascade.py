@@ -1,10 +1,10 @@
-"""Attention of many questions to one shared prefix, without padding and without copying the prefix.
+"""Attention of many packed runs of tokens to the runs they share, without padding and without copying keys.
 
-A group's prefix is run once and its keys and values are kept, layer by layer. Questions are then packed one after another
-in a single row of tokens. Their queries attend to the prefix in one product; each question attends to itself causally;
-the two softmaxes are merged exactly through their log-sum-exps:
+The nodes of a trie of prompts (trie.py) are packed one after another in a single row of tokens. Each attends to itself
+causally, and to the keys and values that each of its ancestors left, one product an ancestor for all that is behind it;
+the softmaxes are merged exactly through their log-sum-exps:
 
-    out = out_prefix * w + out_own * (1 - w),  w = sigmoid(lse_prefix - lse_own)
+    out = out_ancestor * w + out_own * (1 - w),  w = sigmoid(lse_ancestor - lse_own)
 
 (the merge of partial softmaxes as in FlashAttention, Dao et al. 2022, and cascade inference, Ye et al. 2024).
 
@@ -14,13 +14,15 @@ argument of the model's forward, so there are no globals.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from harness.engines.kernels import Packed, attend_to_all, merge
 
 NAME = "harness_cascade"  # no mask function is registered under it, so models pass no mask
 
@@ -32,7 +34,8 @@ class Unsupported(Exception):
 class State(Protocol):
     """What a forward pass brings to its layers: how they attend, and a count of those that did.
 
-    sees: the longest span of positions any query of this pass can see. scale_query: applied to the queries (LogN).
+    sees: the longest span of positions any query of this pass can see. scale_query: applied to the queries (LogN). only:
+    (layer, places): where that layer's output is wanted, None for everywhere.
     """
 
     calls: int
@@ -40,6 +43,7 @@ class State(Protocol):
     tokens: int
     sees: int
     scale_query: Callable[[Tensor], Tensor] | None
+    only: tuple[int, np.ndarray] | None
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor: ...
 
@@ -80,126 +84,75 @@ def attention(
     return out.transpose(1, 2).contiguous(), None
 
 
+@dataclass(frozen=True, eq=False)
+class Ancestor:
+    """What a run of tokens behind it attends to. layers: (keys, values) a layer, [1, kv heads, P, d] each. first, last: the
+    places in the packed row of the tokens that do."""
+
+    layers: Mapping[int, tuple[Tensor, Tensor]]
+    first: int
+    last: int
+
+    @property
+    def length(self) -> int:
+        """P, its tokens."""
+        return next(iter(self.layers.values()))[0].shape[2]
+
+
 @dataclass
 class Cascade:
-    """A pass over questions packed one after another in one row, each behind the same prefix.
+    """A pass over nodes packed one after another in one row.
 
-    lengths: own tokens of each question, in order. prefix: (keys, values) a layer, [1, kv heads, P, d] each, empty for
-    none. capture: keep this pass's keys and values in `prefix` (the pass over the prefix itself). keep: called with layer,
-    keys and values [1, kv heads, N, d] (a generation stores them).
+    lengths: tokens of each node, in order. ancestors: what they attend to beside themselves. keep: called with layer, keys
+    and values [1, kv heads, N, d] (to store them). only: (layer, places ascending): in that layer the output is wanted at
+    these places of the row alone, and is 0 elsewhere.
     """
 
     lengths: Sequence[int]
-    prefix: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    capture: bool = False
+    ancestors: Sequence[Ancestor] = ()
     keep: Callable[[int, Tensor, Tensor], None] | None = None
+    only: tuple[int, np.ndarray] | None = None
     scale_query: Callable[[Tensor], Tensor] | None = None
     calls: int = 0
     rows: int = 1
 
     def __post_init__(self) -> None:
         self.tokens = sum(self.lengths)
-        past = next(iter(self.prefix.values()))[0].shape[2] if self.prefix else 0
-        self.sees = past + max(self.lengths)
-        # where each packed token stands in the padded [questions x longest] grid
-        longest = max(self.lengths)
-        places = [torch.arange(length) + index * longest for index, length in enumerate(self.lengths)]
-        self._slots = torch.cat(places)
+        self._own = Packed(self.lengths)
+        self.sees = max(
+            end - start + sum(above.length for above in self.ancestors if above.first <= start < above.last)
+            for start, end in self._own.spans
+        )
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """[1, heads, N, d]: every question to the prefix and to its own past."""
+        """[1, heads, N, d]: every node to its ancestors and to itself."""
         if self.keep is not None:
             self.keep(layer, key, value)
-        if self.capture:
-            self.prefix[layer] = key, value
-        past = bool(self.prefix) and not self.capture
-        own, own_lse = self._own_attention(query, key, value, scale, with_lse=past)
-        if not past:
-            return own
-        return merge(own, own_lse, *prefix_attention(query, *self.prefix[layer], scale))
+        out, lse = self._own.attend(query, key, value, scale, with_lse=bool(self.ancestors))
+        if self.only is None or self.only[0] != layer:
+            spans = [(above.first, above.last) for above in self.ancestors]
+            return self._merged(layer, query, out, lse, scale, spans)
+        wanted = self.only[1]
+        places = torch.from_numpy(wanted).to(query.device)
+        spans = [tuple(np.searchsorted(wanted, [above.first, above.last]).tolist()) for above in self.ancestors]
+        pruned = torch.zeros_like(out)
+        lse = lse[:, :, places] if self.ancestors else lse
+        pruned[:, :, places] = self._merged(layer, query[:, :, places], out[:, :, places], lse, scale, spans)
+        return pruned
 
-    def _own_attention(
-        self, query: Tensor, key: Tensor, value: Tensor, scale: float, with_lse: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Each packed question to itself, causally: the output [1, heads, N, d] and its log-sum-exp [1, heads, N]."""
-        heads = query.shape[1]
-        if heads != key.shape[1]:
-            key = key.repeat_interleave(heads // key.shape[1], dim=1)
-            value = value.repeat_interleave(heads // value.shape[1], dim=1)
-        if len(self.lengths) == 1:
-            return attend(query, key, value, causal=True, scale=scale, with_lse=with_lse)
-        count, longest = len(self.lengths), max(self.lengths)
-        slots = self._slots = self._slots.to(query.device)
-
-        def grid(packed: Tensor) -> Tensor:
-            padded = packed.new_zeros(heads, count * longest, packed.shape[-1])
-            padded.index_copy_(1, slots, packed[0])
-            return padded.view(heads, count, longest, packed.shape[-1]).transpose(0, 1)
-
-        out, lse = attend(grid(query), grid(key), grid(value), causal=True, scale=scale, with_lse=with_lse)
-        out = out.transpose(0, 1).reshape(heads, count * longest, -1)[:, slots].unsqueeze(0)
-        if with_lse:
-            lse = lse.transpose(0, 1).reshape(heads, count * longest)[:, slots].unsqueeze(0)
-        return out, lse
-
-
-def merge(one: Tensor, one_lse: Tensor, other: Tensor, other_lse: Tensor) -> Tensor:
-    """The attention over two sets of keys from the attention over each. Outputs [..., d], log-sum-exps [...]."""
-    weight = torch.sigmoid(other_lse - one_lse).unsqueeze(-1)
-    return torch.lerp(one.float(), other.float(), weight).to(one.dtype)
-
-
-def prefix_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Every query to every prefix key. With grouped queries the heads that share keys become more queries, so that
-    keys are not repeated. Returns the output [1, heads, N, d] and its log-sum-exp [1, heads, N] in float32."""
-    heads, kv_heads, tokens, size = query.shape[1], key.shape[1], query.shape[2], query.shape[3]
-    grouped = query.reshape(1, kv_heads, heads // kv_heads * tokens, size)
-    out, lse = attend(grouped, key, value, causal=False, scale=scale)
-    return out.reshape(1, heads, tokens, -1), lse.reshape(1, heads, tokens)
-
-
-def attend(
-    query: Tensor, key: Tensor, value: Tensor, *, causal: bool, scale: float, with_lse: bool = True
-) -> tuple[Tensor, Tensor]:
-    """softmax(scale * query key^T) value, and the log-sum-exp of the scores (natural log, float32).
-
-    query [B, H, L, d], key and value [B, H, S, d]; causal needs L == S. Returns [B, H, L, d] and [B, H, L]. The kernels
-    that give a log-sum-exp are private operations of torch; where one refuses, the same is computed in slices.
-    """
-    if not with_lse:
-        return F.scaled_dot_product_attention(query, key, value, is_causal=causal, scale=scale), query.new_empty(0)
-    ops = torch.ops.aten
-    length = query.shape[2]
-    try:
-        if query.device.type == "cpu":
-            out, lse = ops._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, causal, scale=scale)
-        elif query.device.type == "cuda" and query.dtype in (torch.float16, torch.bfloat16):
-            out, lse = ops._scaled_dot_product_flash_attention(query, key, value, 0.0, causal, False, scale=scale)[:2]
-        elif query.device.type == "cuda":
-            out, lse = ops._scaled_dot_product_efficient_attention(
-                query, key, value, None, True, 0.0, causal, scale=scale
-            )[:2]
-        else:
-            return _attend_in_slices(query, key, value, causal, scale)
-    except (RuntimeError, NotImplementedError, AttributeError) as error:
-        if "memory" in str(error):
-            raise
-        return _attend_in_slices(query, key, value, causal, scale)
-    return out, lse[..., :length].float()
-
-
-def _attend_in_slices(
-    query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float, size: int = 256
-) -> tuple[Tensor, Tensor]:
-    outs, lses = [], []
-    for start in range(0, query.shape[2], size):
-        part = query[:, :, start : start + size]
-        scores = (part @ key.transpose(-1, -2)).float() * scale
-        if causal:
-            rows = torch.arange(start, start + part.shape[2], device=query.device)
-            future = torch.arange(key.shape[2], device=query.device)[None, :] > rows[:, None]
-            scores = scores.masked_fill(future, float("-inf"))
-        lse = scores.logsumexp(-1)
-        outs.append((scores - lse.unsqueeze(-1)).exp().to(value.dtype) @ value)
-        lses.append(lse)
-    return torch.cat(outs, 2), torch.cat(lses, 2)
+    def _merged(
+        self, layer: int, query: Tensor, out: Tensor, lse: Tensor, scale: float, spans: Sequence[tuple[int, int]]
+    ) -> Tensor:
+        """out and lse, the attention of the queries to their own nodes, merged with that to the ancestors. spans: the
+        queries that attend to each ancestor."""
+        for above, (first, last) in zip(self.ancestors, spans, strict=True):
+            if first == last:
+                continue
+            part = slice(first, last)
+            other = attend_to_all(query[:, :, part], *above.layers[layer], scale)
+            both = merge(out[:, :, part], lse[:, :, part], *other)
+            if (first, last) == (0, query.shape[2]):
+                out, lse = both
+            else:
+                out[:, :, part], lse[:, :, part] = both
+        return out

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.engines import plan
-from harness.engines.cascade import Cascade, Unsupported
+from harness.engines import plan, trie
+from harness.engines.cascade import Ancestor, Cascade, Unsupported
 from harness.engines.prompting import encode_prompt, split_reply
 from harness.engines.runtime import Runtime
 from harness.engines.sampling import Reply, choose_tokens, stream
@@ -62,12 +62,14 @@ def _groups(runtime: Runtime, replies: Sequence[Reply]) -> list[tuple[int, float
     rows = [plan.Row(reply.prompt, ((0,),), index, ()) for index, reply in enumerate(replies)]
     groups: list[tuple[int, float, list[Reply]]] = []
     alone: dict[float, list[Reply]] = {}
-    for group in plan.group_rows(rows, lambda row: runtime.checkpoint.context.alpha(len(row.ids))):
-        members = [replies[row.request] for row in group.rows]
-        if group.prefix * (len(members) - 1) >= MIN_SAVING:
-            groups.append((group.prefix, group.key, members))
-        else:
-            alone.setdefault(group.key, []).extend(members)
+    roots = trie.build(rows, lambda row: runtime.checkpoint.context.alpha(len(row.ids)))
+    for alpha in dict.fromkeys(root.key for root in roots):
+        for prefix, members in trie.best_groups([root for root in roots if root.key == alpha]):
+            texts = [replies[row.request] for row in members]
+            if prefix * (len(texts) - 1) >= MIN_SAVING:
+                groups.append((prefix, alpha, texts))
+            else:
+                alone.setdefault(alpha, []).extend(texts)
     return groups + [(0, alpha, members) for alpha, members in alone.items()]
 
 
@@ -88,9 +90,9 @@ class _Batch:
         take their place (what they had written is written again, the same)."""
         if self.prefix_length:
             ids = self.waiting[0].prompt[: self.prefix_length]
-            state = Cascade([len(ids)], prefix=self.prefix, capture=True)
+            state = Cascade([len(ids)], keep=lambda layer, *found: self.prefix.update({layer: found}))
             self.runtime.halving(
-                [ids], lambda one: self.runtime.forward_packed(one, 0, self.alpha, state, [len(ids) - 1])
+                [ids], lambda one: self.runtime.forward_packed(one, [0], self.alpha, state, [len(ids) - 1])
             )
         while self.waiting or self.live:
             ended = self.runtime.halving(range(self.slots.count), lambda _: self._advance())
@@ -123,9 +125,10 @@ class _Batch:
         def keep(layer: int, key: Tensor, value: Tensor) -> None:
             self.slots.write_packed(first, lengths, layer, key, value)
 
-        state = Cascade(lengths, prefix=self.prefix, keep=keep)
+        ancestors = [Ancestor(self.prefix, 0, sum(lengths))] if self.prefix else []
+        state = Cascade(lengths, ancestors, keep)
         ends = (np.cumsum(lengths) - 1).tolist()
-        logits = self.runtime.forward_packed(own, self.prefix_length, self.alpha, state, ends)
+        logits = self.runtime.forward_packed(own, [self.prefix_length] * len(own), self.alpha, state, ends)
         for _ in new:
             self.waiting.popleft()
         self.live += new

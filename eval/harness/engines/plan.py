@@ -1,4 +1,4 @@
-"""From multiple-choice requests to rows of tokens, and from rows to groups that share a prefix. No model here.
+"""From multiple-choice requests to rows of tokens. No model here.
 
 A row is one token sequence the model must read, with the positions at its end where its next-token distribution is
 needed. A question whose options are one token each is a single row; longer continuations make one row an option.
@@ -6,10 +6,9 @@ needed. A question whose options are one token each is a single row; longer cont
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -40,20 +39,6 @@ class Encoded:
     shots_used: int
     prompt_tokens: int
     truncated: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """Rows that begin with the same `prefix` tokens (at least one token of every row is left over)."""
-
-    prefix: int
-    rows: tuple[Row, ...]
-    key: Any = None
-
-    @property
-    def tokens(self) -> int:
-        """Tokens computed for this group when the prefix is computed once."""
-        return self.prefix + sum(len(row.ids) - self.prefix for row in self.rows)
 
 
 def encode_requests(
@@ -163,70 +148,17 @@ def common_prefix(a: np.ndarray, b: np.ndarray) -> int:
     return int(different[0]) if len(different) else length
 
 
-def group_rows(rows: Sequence[Row], key: Callable[[Row], Any] = lambda row: None) -> list[Group]:
-    """Splits rows into groups that share a prefix so that few tokens are computed; longest row first.
-
-    Rows of different `key` are never grouped (dynamic NTK rotates by the prompt's length, so that a prefix may be shared
-    only among rows of equal alpha).
-    """
-    buckets: dict[Any, list[Row]] = {}
-    for row in rows:
-        buckets.setdefault(key(row), []).append(row)
-    groups: list[Group] = []
-    for value, bucket in buckets.items():
-        bucket.sort(key=lambda row: row.ids.astype(">i4").tobytes())
-        # a prefix leaves every row the positions it is scored at
-        own = [len(row.ids) - len(row.targets) for row in bucket]
-        shared = [
-            min(common_prefix(a.ids, b.ids), own[index], own[index + 1])
-            for index, (a, b) in enumerate(pairwise(bucket))
-        ]
-        groups += [
-            Group(prefix, tuple(longest_first([bucket[index] for index in members])), value)
-            for prefix, members in _best_prefixes(shared)
-        ]
-    return sorted(groups, key=lambda group: -max(len(row.ids) for row in group.rows))
-
-
-def _best_prefixes(shared: Sequence[int]) -> list[tuple[int, list[int]]]:
-    """(prefix, rows) of groups that save many tokens, for sorted rows of which neighbours i and i + 1 share shared[i].
-
-    The common prefixes form a tree; it is walked bottom up. At a node of depth p the m rows not grouped yet could become
-    a group of their own, which saves (m - 1) p tokens, or join their parent's rows at depth q, which saves m q more
-    there: they do what saves more. Rows that find no company come last, in one group without a prefix.
-    """
-    groups: list[tuple[int, list[int]]] = []
-    stack: list[tuple[int, list[int]]] = [(0, [])]  # the open nodes above the current row: depth, rows not grouped yet
-    for row, depth in enumerate([*shared, 0]):  # depth: shared with the next row
-        if depth > stack[-1][0]:
-            stack.append((depth, [row]))
-        else:
-            stack[-1][1].append(row)
-        while stack[-1][0] > depth:
-            prefix, rows = stack.pop()
-            above = max(depth, stack[-1][0])
-            if (len(rows) - 1) * prefix > len(rows) * above:
-                groups.append((prefix, rows))
-                rows = []
-            if stack[-1][0] == above:
-                stack[-1][1].extend(rows)
-            else:
-                stack.append((above, rows))
-    alone = stack[0][1]
-    return [*groups, (0, alone)] if alone else groups
-
-
 def longest_first(rows: Sequence[Row]) -> list[Row]:
     """Rows by decreasing length, so that memory trouble shows early and neighbours pad little."""
     return sorted(rows, key=lambda row: -len(row.ids))
 
 
-def take_pack(rows: Sequence[Row], start: int, prefix: int, max_rows: int, max_tokens: int) -> Sequence[Row]:
-    """The next rows from `start`: at most max_rows of them and about max_tokens own tokens, but at least one row."""
+def take_pack(rows: Sequence[Row], start: int, max_rows: int, max_tokens: int) -> Sequence[Row]:
+    """The next rows from `start`: at most max_rows of them and about max_tokens tokens, but at least one row."""
     tokens = 0
     stop = start
     while stop < len(rows) and stop - start < max_rows:
-        tokens += len(rows[stop].ids) - prefix
+        tokens += len(rows[stop].ids)
         if stop > start and tokens > max_tokens:
             break
         stop += 1

@@ -7,6 +7,7 @@ import inspect
 import resource
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor
 
 from harness.engines import cascade
-from harness.engines.cascade import State, Unsupported
+from harness.engines.cascade import Cascade, State, Unsupported
+from harness.engines.last_layer import last_layer, pruned
 from harness.models.checkpoint import Checkpoint
 from harness.models.context import installed, logn_factor
 from harness.schema import InputError
@@ -43,11 +45,23 @@ class Runtime:
         self.notes: list[str] = []
         self._model: Any = None
         self._head: Any = None
+        self._prunable: bool | None = None  # not known yet
+        self._pruned_layer: int | None = None  # the last layer's index while it is computed where it is read only
 
     @property
     def loaded(self) -> bool:
         """Whether the weights are in memory."""
         return self._model is not None
+
+    def while_loading(self, work: Callable[[], Result]) -> Result:
+        """work(), while the weights are read if they are not yet."""
+        if self.loaded:
+            return work()
+        with ThreadPoolExecutor(1) as pool:
+            loading = pool.submit(lambda: self.model)
+            result = work()
+            loading.result()
+        return result
 
     @property
     def model(self) -> Any:
@@ -57,11 +71,14 @@ class Runtime:
         return self._model
 
     def forward_packed(
-        self, own: Sequence[np.ndarray], start: int, alpha: float, state: State, keep: Sequence[int]
+        self, own: Sequence[np.ndarray], starts: Sequence[int], alpha: float, state: Cascade, keep: Sequence[int]
     ) -> Tensor:
-        """One forward pass over sequences packed in one row, each at positions from `start`, all with the NTK factor
-        `alpha`. Returns the logits at the places `keep` of the row, [len(keep), vocabulary]. Raises Unsupported."""
-        positions = np.concatenate([np.arange(start, start + len(ids)) for ids in own])
+        """One forward pass over sequences packed in one row, each at positions from its start, all with the NTK factor
+        `alpha`. Returns the logits at the places `keep` (ascending) of the row, [len(keep), vocabulary]. Raises
+        Unsupported."""
+        positions = np.concatenate([np.arange(start, start + len(ids)) for start, ids in zip(starts, own, strict=True)])
+        if self._pruned_layer is not None:
+            state.only = self._pruned_layer, np.array(keep)
         logits = self._forward(np.concatenate(own)[None], positions[None], alpha, state, keep)
         self.tokens_computed += len(positions)
         return logits[0]
@@ -89,7 +106,7 @@ class Runtime:
         extension = installed(model)
         with extension.alpha(alpha) if extension else nullcontext():
             logits = self.logits(
-                torch.tensor(keep, device=device),
+                None if state.only is not None else torch.tensor(keep, device=device),  # pruned: no other is left
                 input_ids=torch.from_numpy(tokens.astype(np.int64)).to(device),
                 position_ids=positions,
                 use_cache=False,
@@ -99,8 +116,10 @@ class Runtime:
             raise Unsupported("not every layer is plain attention")
         return logits
 
-    def logits(self, keep: Tensor, **inputs: Any) -> Tensor:
-        """The model's logits at the sequence positions `keep` only: [batch, len(keep), vocabulary]."""
+    def logits(self, keep: Tensor | None, **inputs: Any) -> Tensor:
+        """The model's logits at the sequence positions `keep` only, [batch, len(keep), vocabulary]; None for all."""
+        if keep is None:
+            return self.model(**inputs).logits
         if "logits_to_keep" in inspect.signature(self.model.forward).parameters:
             return self.model(**inputs, logits_to_keep=keep).logits
         return self.model(**inputs).logits[:, keep]
@@ -174,9 +193,43 @@ class Runtime:
         except (ValueError, AttributeError) as error:
             raise Unsupported("its attention cannot be replaced") from error
         try:
-            yield
+            with self._pruning():
+                yield
         finally:
             model.set_attn_implementation(before)
+
+    @contextmanager
+    def _pruning(self) -> Iterator[None]:
+        """The last layer only where its output is read, for models that allow it (checked once on a short input)."""
+        layer = last_layer(self.model)
+        if layer is None or self._prunable is False:
+            yield
+            return
+        index = self.model.config.get_text_config().num_hidden_layers - 1
+        if self._prunable is None:
+            self._prunable = self._prunes(layer, index)
+        with pruned(layer) if self._prunable else nullcontext():
+            self._pruned_layer = index if self._prunable else None
+            try:
+                yield
+            finally:
+                self._pruned_layer = None
+
+    def _prunes(self, layer: torch.nn.Module, index: int) -> bool:
+        """Whether the pruned last layer gives the logits of the whole one (models may scale or gate its parts)."""
+        ids, keep = [np.arange(1, 9)], [3, 7]
+        counted = self.tokens_computed
+        try:
+            with torch.inference_mode():
+                whole = self.forward_packed(ids, [0], 1.0, Cascade([8]), keep)
+                self._pruned_layer = index
+                with pruned(layer):
+                    part = self.forward_packed(ids, [0], 1.0, Cascade([8]), keep)
+        except (TypeError, AttributeError, RuntimeError):
+            return False
+        finally:
+            self._pruned_layer, self.tokens_computed = None, counted
+        return part.shape == whole.shape and torch.allclose(part.float(), whole.float(), atol=1e-3, rtol=1e-2)
 
     def usage(self) -> Mapping[str, float]:
         """tokens computed, tokens in the prompts, and peak memory in GB (GPU: the allocator's peak; CPU: the process's

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from harness.engines.cascade import merge, prefix_attention
+from harness.engines.kernels import attend_to_all, merge
 
 
 class Slots:
@@ -49,13 +50,15 @@ class Slots:
 class Step:
     """A pass over one new token of each live sequence (slots 0 to rows - 1).
 
-    lengths: own tokens each slot holds before this pass. prefix: as in Cascade.
+    lengths: own tokens each slot holds before this pass.
+    prefix: keys and values of the prompt they share, by layer, [1, kv heads, P, d]; empty for none.
     """
 
     slots: Slots
     lengths: Sequence[int]
     prefix: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     scale_query: Callable[[Tensor], Tensor] | None = None
+    only: tuple[int, np.ndarray] | None = None  # every row's output is wanted
     calls: int = 0
     tokens: int = 1
 
@@ -88,5 +91,5 @@ class Step:
             return own
         lse = scores.logsumexp(-1).reshape(rows, heads, 1)
         # all rows' queries to the prefix in one product: rows take the place of tokens
-        shared, shared_lse = prefix_attention(query.permute(2, 1, 0, 3), *self.prefix[layer], scale)
-        return merge(own, lse, shared.permute(2, 1, 0, 3), shared_lse.permute(2, 1, 0))
+        shared, shared_lse = attend_to_all(query.permute(2, 1, 0, 3), *self.prefix[layer], scale)
+        return merge(own, lse, shared.permute(2, 1, 0, 3), shared_lse.permute(2, 1, 0))[0]

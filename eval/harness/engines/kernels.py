@@ -1,0 +1,173 @@
+"""Attention that also gives its log-sum-exp, so that parts of it can be merged; over one batch and over packed runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def merge(one: Tensor, one_lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:
+    """The attention over two sets of keys from the attention over each: output [..., d] and log-sum-exp [...]."""
+    weight = torch.sigmoid(other_lse - one_lse).unsqueeze(-1)
+    out = (
+        torch.lerp(one, other, weight) if one.dtype == weight.dtype else torch.lerp(one.float(), other.float(), weight)
+    )
+    return out.to(one.dtype), torch.logaddexp(one_lse, other_lse)
+
+
+def attend_to_all(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Every query to every key of an ancestor. With grouped queries the heads that share keys become more queries, so that
+    keys are not repeated. Returns the output [1, heads, N, d] and its log-sum-exp [1, heads, N] in float32."""
+    heads, kv_heads, tokens, size = query.shape[1], key.shape[1], query.shape[2], query.shape[3]
+    grouped = query.reshape(1, kv_heads, heads // kv_heads * tokens, size)
+    out, lse = attend(grouped, key, value, causal=False, scale=scale)
+    return out.reshape(1, heads, tokens, -1), lse.reshape(1, heads, tokens)
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, *, causal: bool, scale: float, with_lse: bool = True
+) -> tuple[Tensor, Tensor]:
+    """softmax(scale * query key^T) value, and the log-sum-exp of the scores (natural log, float32).
+
+    query [B, H, L, d], key and value [B, H, S, d]; causal needs L == S. Returns [B, H, L, d] and [B, H, L]. The kernels
+    that give a log-sum-exp are private operations of torch; where one refuses, the same is computed in slices.
+    """
+    if not with_lse:
+        return F.scaled_dot_product_attention(query, key, value, is_causal=causal, scale=scale), query.new_empty(0)
+    ops = torch.ops.aten
+    length = query.shape[2]
+    try:
+        if query.device.type == "cpu":
+            out, lse = ops._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, causal, scale=scale)
+        elif query.device.type == "cuda" and query.dtype in (torch.float16, torch.bfloat16):
+            out, lse = ops._scaled_dot_product_flash_attention(query, key, value, 0.0, causal, False, scale=scale)[:2]
+        elif query.device.type == "cuda":
+            out, lse = ops._scaled_dot_product_efficient_attention(
+                query, key, value, None, True, 0.0, causal, scale=scale
+            )[:2]
+        else:
+            return _attend_in_slices(query, key, value, causal, scale)
+    except (RuntimeError, NotImplementedError, AttributeError) as error:
+        if "memory" in str(error):
+            raise
+        return _attend_in_slices(query, key, value, causal, scale)
+    return out, lse[..., :length].float()
+
+
+def _attend_in_slices(
+    query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float, size: int = 256
+) -> tuple[Tensor, Tensor]:
+    outs, lses = [], []
+    for start in range(0, query.shape[2], size):
+        part = query[:, :, start : start + size]
+        scores = (part @ key.transpose(-1, -2)).float() * scale
+        if causal:
+            rows = torch.arange(start, start + part.shape[2], device=query.device)
+            future = torch.arange(key.shape[2], device=query.device)[None, :] > rows[:, None]
+            scores = scores.masked_fill(future, float("-inf"))
+        lse = scores.logsumexp(-1)
+        outs.append((scores - lse.unsqueeze(-1)).exp().to(value.dtype) @ value)
+        lses.append(lse)
+    return torch.cat(outs, 2), torch.cat(lses, 2)
+
+
+class Packed:
+    """Runs of tokens one after another in a row of `sum(lengths)`, each attending to itself causally.
+
+    On a GPU with flash attention that is one variable-length kernel; elsewhere runs of similar length are padded to each
+    other, at most a quarter is padding.
+    """
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        ends = np.cumsum([0, *lengths]).tolist()
+        self.spans: list[tuple[int, int]] = list(pairwise(ends))
+        self._ends, self._longest = torch.tensor(ends, dtype=torch.int32), max(lengths)
+        self._grids = [_Grid([self.spans[index] for index in members]) for members in _alike(lengths)]
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, with_lse: bool) -> tuple[Tensor, Tensor]:
+        """query [1, heads, N, d], key and value [1, kv heads, N, d] -> the output [1, heads, N, d] and its log-sum-exp
+        [1, heads, N] (of any content without with_lse)."""
+        if query.device.type == "cuda" and query.dtype in (torch.float16, torch.bfloat16):
+            found = self._variable_length(query, key, value, scale)
+            if found is not None:
+                return found
+        heads = query.shape[1]
+        if heads != key.shape[1]:
+            key = key.repeat_interleave(heads // key.shape[1], dim=1)
+            value = value.repeat_interleave(heads // value.shape[1], dim=1)
+        if len(self.spans) == 1:
+            return attend(query, key, value, causal=True, scale=scale, with_lse=with_lse)
+        out = torch.empty_like(query)
+        lse = query.new_empty(query.shape[:3], dtype=torch.float32)
+        for grid in self._grids:
+            own, own_lse = attend(
+                grid.take(query), grid.take(key), grid.take(value), causal=True, scale=scale, with_lse=with_lse
+            )
+            grid.put(out, own)
+            if with_lse:
+                grid.put(lse.unsqueeze(-1), own_lse.unsqueeze(-1))
+        return out, lse
+
+    def _variable_length(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor] | None:
+        """The same by torch's variable-length flash attention (torch 2.12 and later), None where there is none."""
+        try:
+            from torch.nn.attention.varlen import AuxRequest, varlen_attn
+
+            ends = self._ends = self._ends.to(query.device)
+            packed = [tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value)]
+            out, lse = varlen_attn(
+                packed[0], packed[1], packed[2], ends, ends, self._longest, self._longest,
+                return_aux=AuxRequest(lse=True), scale=scale, window_size=(-1, 0), enable_gqa=True,
+            )  # fmt: skip
+        except (ImportError, TypeError, RuntimeError) as error:
+            if "memory" in str(error):
+                raise
+            return None
+        if lse.shape != query.shape[1:3]:
+            return None
+        return out.transpose(0, 1).unsqueeze(0), lse.unsqueeze(0).float()
+
+
+def _alike(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices of nodes by length, those that may be padded to each other together: at most a quarter is padding."""
+    groups: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        if groups and lengths[index] >= 0.75 * lengths[groups[-1][0]]:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
+
+
+class _Grid:
+    """Spans of the packed row as a padded batch [spans, heads, longest, d]. spans: (start, end) of each, longest first."""
+
+    def __init__(self, spans: Sequence[tuple[int, int]]) -> None:
+        self._count, self._longest = len(spans), spans[0][1] - spans[0][0]
+        self._span = slice(*spans[0]) if len(spans) == 1 else None
+        places = [torch.arange(*span) for span in spans]
+        self._places = torch.cat(places)  # in the packed row
+        self._slots = torch.cat([index * self._longest + place - place[0] for index, place in enumerate(places)])
+
+    def take(self, packed: Tensor) -> Tensor:
+        """[1, heads, N, d] -> [spans, heads, longest, d]; padding is 0 (causal attention never sees it)."""
+        if self._span is not None:
+            return packed[:, :, self._span]
+        self._places, self._slots = self._places.to(packed.device), self._slots.to(packed.device)
+        heads, size = packed.shape[1], packed.shape[3]
+        padded = packed.new_zeros(heads, self._count * self._longest, size)
+        padded[:, self._slots] = packed[0][:, self._places]
+        return padded.view(heads, self._count, self._longest, size).transpose(0, 1)
+
+    def put(self, packed: Tensor, padded: Tensor) -> None:
+        """The reverse of `take`, into packed."""
+        if self._span is not None:
+            packed[:, :, self._span] = padded
+            return
+        flat = padded.transpose(0, 1).reshape(padded.shape[1], self._count * self._longest, padded.shape[3])
+        packed[0][:, self._places] = flat[:, self._slots]

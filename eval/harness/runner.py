@@ -7,13 +7,16 @@ line that names the thing and the remedy), 130 when interrupted; what was answer
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
@@ -56,19 +59,47 @@ def main(script: Script) -> NoReturn:
 
 
 def exit_with(program: str, work: Callable[[], int]) -> NoReturn:
-    """Does the work and exits with the status it returns; bad input is one line and status 2, Ctrl-C one line and 130."""
+    """Does the work and exits with the status it returns; bad input is one line and status 2; Ctrl-C one line and 130, as
+    is a request to end (SIGTERM 143, a closed terminal 129)."""
     try:
-        sys.exit(work())
+        with stoppable():
+            sys.exit(work())
     except InputError as error:
         fail(program, str(error))
-    except KeyboardInterrupt:
-        print(f"\n{program}: interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        number = stop.args[0] if stop.args else signal.SIGINT
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print(f"\n{program}: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        sys.exit(128 + number)
+    except BrokenPipeError:  # the reader of the table has enough; everything is stored
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """A request to end (SIGTERM, SIGHUP) ends the work as Ctrl-C does, once; a second one ends it at once. What a caller
+    ignores (nohup) stays ignored."""
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise KeyboardInterrupt(number)
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has the first
+    before = {number: signal.getsignal(number) for number in (getattr(signal, name) for name in names)}
+    mine = [number for number, handler in before.items() if handler == signal.SIG_DFL]
+    for number in mine:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in mine:
+            signal.signal(number, before[number])
 
 
 def fail(program: str, message: str) -> NoReturn:
     """One line on stderr and exit status 2."""
-    print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{program}: {tables.printable(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -92,13 +123,29 @@ def run(args: argparse.Namespace, build: Build, finish: OnFinish | None = None, 
     if args.checkpoint_path == demo.NAME and not args.rescore:
         info = dataclasses.replace(info, model=demo.NAME, revision="demo")
     run_id = store.run_id(benchmark, info)
-    started, before = time.monotonic(), engine.usage()["tokens"]
+    with store.run_lock(args.output_dir, run_id):
+        lines = finished(benchmark, engine, info, args, run_id, given, finish)
+    print(tables.printable(lines), end="\n\n")
+    return 0
+
+
+def finished(
+    benchmark: Benchmark,
+    engine: Engine,
+    info: EngineInfo,
+    args: argparse.Namespace,
+    run_id: str,
+    given: Mapping[str, Mapping[str, Any]] | None,
+    finish: OnFinish | None,
+) -> str:
+    """Answers, scores and stores a run; the table for the terminal."""
+    started = time.monotonic()
     scored = answer(benchmark, engine, args, run_id, given)
     execution = {
         "run_id": run_id,
         "timestamp": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "seconds": f"{time.monotonic() - started:.1f}",
-        "tokens": int(engine.usage()["tokens"] - before),
+        "tokens": store.tokens_of(scored),
         "peak_memory_gb": f"{engine.usage()['peak_memory_gb']:.3f}",
         "harness_version": __version__,
         "git_commit": git_commit(),
@@ -121,17 +168,14 @@ def run(args: argparse.Namespace, build: Build, finish: OnFinish | None = None, 
     notes.append(f"samples in {args.output_dir / 'samples' / (run_id + '.jsonl')}")
     if finish:
         notes += finish(args, run_id, scored)
-    print(
-        tables.terminal(benchmark, metrics, title(benchmark, info), store.signature(benchmark, info), notes), end="\n\n"
-    )
-    return 0
+    return tables.terminal(benchmark, metrics, title(benchmark, info), store.signature(benchmark, info), notes)
 
 
 def dump_prompts(benchmark: Benchmark) -> None:
     """Every sample's prompt on stdout, one JSON object a line."""
     for sample in benchmark.samples:
         row = {"id": sample.id, "group": sample.group, "prompt": store.prompt_of(sample.request)}
-        print(json.dumps(row, ensure_ascii=False))
+        print(tables.printable(json.dumps(row, ensure_ascii=False)))
 
 
 def title(benchmark: Benchmark, info: EngineInfo) -> str:

@@ -1,7 +1,8 @@
 """What a run leaves behind: one JSON line a sample, one tidy CSV a benchmark, and a manifest.
 
-The signature is one line that holds all that defines a number and nothing that does not; run_id is made from it and the
-weights' fingerprint, so that another model or setting never inherits results, and the same command finds its own.
+The signature is one line that holds all that defines a number and nothing that does not; run_id is made from it, the
+weights' fingerprint and the prompts, so that another model or setting never inherits results, and the same command finds
+its own.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import csv
 import dataclasses
 import hashlib
 import json
-import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness import durable
 from harness.schema import (
     Benchmark,
     Choose,
@@ -29,6 +30,7 @@ from harness.schema import (
     Metric,
     Request,
     Response,
+    Sample,
     Scored,
 )
 
@@ -39,6 +41,17 @@ COLUMNS = [
     "device", "harness_version", "git_commit",
 ]
 # fmt: on
+NUMBERS = {"shots", "value", "ci_low", "ci_high", "n", "partial", "seconds", "tokens", "peak_memory_gb"}
+FORMULA = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "\n",
+    "'",
+)  # a cell that begins so is a formula to a spreadsheet, or our own mark
 RESPONSES = {"chosen": Chosen, "generated": Generated, "measured": Measured}
 
 
@@ -59,53 +72,62 @@ def signature(benchmark: Benchmark, info: EngineInfo) -> str:
 
 
 def run_id(benchmark: Benchmark, info: EngineInfo) -> str:
-    """A file name for the run: readable head, and a hash of what defines the answers."""
-    identity = "\n".join([signature(benchmark, info), info.model, info.revision, info.fingerprint])
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
+    """A file name for the run: readable head, and a hash of what defines the answers: model, protocol, precision, and
+    every prompt with its way of decoding, so that no change of any of them inherits answers."""
+    digest = hashlib.sha256()
+    for line in (
+        signature(benchmark, info),
+        info.model,
+        info.revision,
+        info.fingerprint,
+        *map(_asked, benchmark.samples),
+    ):
+        digest.update(line.encode("utf-8", "surrogatepass") + b"\n")
     model = re.sub(r"[^A-Za-z0-9._-]+", "_", info.model.rstrip("/").split("/")[-1]) or "model"
-    return f"{benchmark.name}-{benchmark.recipe}-{benchmark.mode}-{model}-{digest}"
+    return f"{benchmark.name}-{benchmark.recipe}-{benchmark.mode}-{model}-{digest.hexdigest()[:10]}"
+
+
+def _asked(sample: Sample) -> str:
+    """What is asked of the model for a sample and how (of a measurement not the documents: the signature has their hash)."""
+    texts = ("header", "shots", "question", "prompt", "documents")
+    fields = {name: value for name, value in vars(sample.request).items() if name not in texts}
+    return repr((sample.id, prompt_of(sample.request), fields))
 
 
 class SampleFile:
-    """results/samples/<run_id>.jsonl: one line a sample, appended as it is answered.
-
-    Rows are written whole or not at all: a line that does not end in a line feed was cut by a crash, is dropped when the
-    file is opened, and its sample is asked again.
-    """
+    """results/samples/<run_id>.jsonl: one line a sample, appended as it is answered, whole or not at all; a last line that
+    a crash cut is dropped when the file is opened, and its sample is asked again. To be used under `run_lock`."""
 
     def __init__(self, output: Path, run: str, overwrite: bool = False) -> None:
         self.path = output / "samples" / f"{run}.jsonl"
-        with _writing(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            if overwrite:
+        if overwrite:
+            with durable.writing(self.path):
                 self.path.unlink(missing_ok=True)
-            self._drop_torn_line()
-            self._file = self.path.open("ab", buffering=0)
-
-    def _drop_torn_line(self) -> None:
-        if not self.path.exists():
-            return
-        content = self.path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            with self.path.open("r+b") as file:
-                file.truncate(whole)
+        self._file = durable.Appender(self.path)
 
     def read(self) -> dict[str, dict[str, Any]]:
         """The stored rows by sample id. Raises InputError for a line that is not JSON (somebody edited the file)."""
         return read_samples(self.path)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Writes one row in one call, so that a crash leaves a whole line or a torn last one."""
-        with _writing(self.path):
-            self._file.write(_line(row))
+        """Adds one row. Raises InputError."""
+        self._file.append(_line(row))
 
     def replace(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Puts these rows in place of all that is stored, at once."""
+        """Puts these rows in place of all that is stored, at once; nothing can be appended after that."""
         write_json_lines(self.path, rows)
 
     def close(self) -> None:
         self._file.close()
+
+
+def run_lock(output: Path, run: str) -> contextlib.AbstractContextManager[None]:
+    """Keeps a second process away from a run. Raises InputError where one is at it."""
+    path = output / "samples" / f"{run}.lock"
+    busy = (
+        f"{path} is held by another process that is making this very run; wait for its end, or use another --output-dir"
+    )
+    return durable.locked(path, busy)
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
@@ -116,18 +138,6 @@ def _line(row: Mapping[str, Any]) -> bytes:
         return json.dumps(row).encode("ascii") + b"\n"
 
 
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Turns a failure to write (full disk, read-only folder) into one line."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}; make room or choose another folder with --output-dir "
-            "(answers already stored are kept, the same command goes on from there)"
-        ) from error
-
-
 def read_samples(path: Path) -> dict[str, dict[str, Any]]:
     """The rows of a sample file by sample id. Raises InputError for a line that is no row."""
     rows: dict[str, dict[str, Any]] = {}
@@ -136,9 +146,10 @@ def read_samples(path: Path) -> dict[str, dict[str, Any]]:
             try:
                 row = json.loads(line)
                 rows[row["id"]] = row
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InputError(
-                    f"{path}:{number} is not a sample row ({error}); delete the file or use --overwrite"
+                    f"{path}:{number} is not a sample row ({error}); delete that line, and its item is asked again, or use "
+                    "--overwrite"
                 ) from error
     return rows
 
@@ -149,7 +160,7 @@ def read_run(output: Path, run: str) -> tuple[EngineInfo, dict[str, dict[str, An
     try:
         info = EngineInfo(**json.loads(path.read_text(encoding="utf-8"))["model"])
         return info, read_samples(path.with_suffix(".jsonl"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         known = sorted(item.stem for item in (output / "samples").glob("*.json"))
         have = f"the runs are {', '.join(known)}" if known else f"there are no runs in {output / 'samples'}"
         raise InputError(f"run {run} cannot be read ({error}); {have}") from error
@@ -188,6 +199,16 @@ def stored_response(row: Mapping[str, Any]) -> Response:
         return record(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"sample {row.get('id')!r} was not stored by this version; use --overwrite") from error
+
+
+def tokens_of(scored: Sequence[Scored]) -> int:
+    """The tokens of a run's prompts and replies, of a measurement those that were scored. It is the same however often the
+    run was interrupted; how many of them the engine computed anew depends on what prompts share."""
+    total = 0
+    for response in (item.response for item in scored):
+        total += sum(response.tokens) if isinstance(response, Measured) else response.prompt_tokens
+        total += sum(response.new_tokens) if isinstance(response, Generated) else 0
+    return total
 
 
 def result_rows(
@@ -231,24 +252,24 @@ def read_results(path: Path) -> list[dict[str, str]]:
             reader = csv.DictReader(file)
             if reader.fieldnames != COLUMNS:
                 raise InputError(f"{path}:1 has other columns than this version writes; move the file away")
-            return [row for row in reader if None not in row.values() and None not in row]
+            return [_unmarked(row) for row in reader if None not in row.values() and None not in row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as results ({error}); move the file away") from error
 
 
 def append_results(path: Path, rows: Sequence[Mapping[str, str]]) -> bool:
-    """Appends the rows of one run, unless the newest rows of that run say the same already. Returns whether it wrote."""
+    """Appends the rows of one run, all or none, unless the newest rows of that run say the same already. Returns whether
+    it wrote. Other processes that add to the file take turns."""
     same = ("metric", "group", "value", "ci_low", "ci_high", "n", "signature")
-    stored = [row for row in read_results(path) if row["run_id"] == rows[0]["run_id"]]
-    newest = [row for row in stored if row["timestamp"] == stored[-1]["timestamp"]]
-    if [[row[name] for name in same] for row in newest] == [[row[name] for name in same] for row in rows]:
-        return False
-    with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with durable.locked(path.with_name(f"{path.name}.lock")):
+        stored = [row for row in read_results(path) if row["run_id"] == rows[0]["run_id"]]
+        newest = [row for row in stored if row["timestamp"] == stored[-1]["timestamp"]]
+        if [[row[name] for name in same] for row in newest] == [[row[name] for name in same] for row in rows]:
+            return False
         content = path.read_bytes() if path.exists() else b""
         if content and not content.endswith(b"\n"):  # a torn last line of an earlier crash
             content = content[: content.rfind(b"\n") + 1]
-        _write_whole(path, content + _csv_text(rows, header=not content).encode("utf-8"))
+        durable.write_whole(path, content + _csv_text(rows, header=not content).encode("utf-8"))
     return True
 
 
@@ -257,8 +278,20 @@ def _csv_text(rows: Iterable[Mapping[str, str]], header: bool) -> str:
     writer = csv.DictWriter(_Lines(lines), COLUMNS, lineterminator="\n")
     if header:
         writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(map(_marked, rows))
     return "".join(lines)
+
+
+def _marked(row: Mapping[str, str]) -> dict[str, str]:
+    """The row with an apostrophe before every text that a spreadsheet would run as a formula; numbers stay numbers."""
+    return {
+        name: f"'{text}" if name not in NUMBERS and text.startswith(FORMULA) else text for name, text in row.items()
+    }
+
+
+def _unmarked(row: Mapping[str, str]) -> dict[str, str]:
+    """The row as it was before _marked."""
+    return {name: text if name in NUMBERS else text.removeprefix("'") for name, text in row.items()}
 
 
 class _Lines:
@@ -275,23 +308,11 @@ def write_manifest(output: Path, run: str, content: Mapping[str, Any]) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON, whole or not at all. Raises InputError when the folder cannot be written."""
-    _write_whole(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
+    durable.write_whole(
+        path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+    )
 
 
 def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes one JSON object a line, whole or not at all. Raises InputError when the folder cannot be written."""
-    _write_whole(path, b"".join(map(_line, rows)))
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    durable.write_whole(path, b"".join(map(_line, rows)))

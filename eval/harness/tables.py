@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
@@ -30,6 +32,16 @@ def terminal(benchmark: Benchmark, metrics: Sequence[Metric], title: str, signat
     if others:
         parts += ["", *aligned([[f"{m.metric} {m.group}".removesuffix(" all"), number(m)] for m in others])]
     return "\n".join([*parts, "", *notes, f"signature {signature}"])
+
+
+def printable(text: str) -> str:
+    """The text with control characters (but line feeds) and invisible marks as JSON writes them, \\u001b: names, prompts
+    and error texts of strangers may hold sequences that a terminal obeys. A line of JSON stays the same JSON."""
+    return "".join(c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    return json.dumps(character)[1:-1]
 
 
 def number(metric: Metric) -> str:

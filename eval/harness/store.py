@@ -11,11 +11,12 @@ import contextlib
 import csv
 import dataclasses
 import hashlib
+import io
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness import durable
 from harness.schema import (
@@ -273,13 +274,16 @@ def append_results(path: Path, rows: Sequence[Mapping[str, str]]) -> bool:
     return True
 
 
-def _csv_text(rows: Iterable[Mapping[str, str]], header: bool) -> str:
-    lines: list[str] = []
-    writer = csv.DictWriter(_Lines(lines), COLUMNS, lineterminator="\n")
+def _csv_text(rows: Sequence[Mapping[str, str]], header: bool) -> str:
+    text = io.StringIO(newline="")
+    cells = "".join(cell for row in rows for cell in row.values())
+    # a lone carriage return ends a row, too, for who reads; the writer quotes it only with everything else
+    quoting: Literal[0, 1] = csv.QUOTE_ALL if "\r" in cells else csv.QUOTE_MINIMAL
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", quoting=quoting)
     if header:
         writer.writeheader()
     writer.writerows(map(_marked, rows))
-    return "".join(lines)
+    return text.getvalue()
 
 
 def _marked(row: Mapping[str, str]) -> dict[str, str]:
@@ -292,13 +296,6 @@ def _marked(row: Mapping[str, str]) -> dict[str, str]:
 def _unmarked(row: Mapping[str, str]) -> dict[str, str]:
     """The row as it was before _marked."""
     return {name: text if name in NUMBERS else text.removeprefix("'") for name, text in row.items()}
-
-
-class _Lines:
-    """What csv.writer needs of a file, collecting the lines."""
-
-    def __init__(self, lines: list[str]) -> None:
-        self.write = lines.append
 
 
 def write_manifest(output: Path, run: str, content: Mapping[str, Any]) -> None:

@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "reporting": {"schema", "demo"},
     "tables": {"schema"},
     "arguments": {"schema", "data", "demo"},
-    "runner": {"schema", "arguments", "data", "demo", "engines", "stand_in", "store", "tables"},
+    "runner": {"schema", "arguments", "data", "demo", "engines", "models", "stand_in", "store", "tables"},
 }
 SCRIPTS_MAY_IMPORT = {
     "arguments", "data", "extract", "free_text", "hfagent", "metrics", "multiple_choice", "prompts",

@@ -192,6 +192,7 @@ def parser(
     )
     add("--overwrite", action="store_true", help="ask everything again, also what is stored")
     add("--rescore", metavar="RUN", help="no model: score the replies that RUN stored, under this command's recipe")
+    add("--export", type=Path, metavar="DIR", help="no questions: write a Qwen-1 checkpoint as Qwen2 to DIR and exit")
     add("--dump-prompts", action="store_true", help="no model: print every prompt as a line of JSON and exit")
     add("--no-prompts", action="store_true", help="store the prompts' hashes instead of their texts")
     add("--quiet", action="store_true", help="no progress on stderr")

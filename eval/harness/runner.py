@@ -108,6 +108,11 @@ def run(args: argparse.Namespace, build: Build, finish: OnFinish | None = None, 
 
     Raises InputError for bad input; what was answered before is stored by then. Returns the exit status, 0.
     """
+    if args.export:
+        from harness.models.export import export_qwen2  # imports torch
+
+        print(export_qwen2(arguments.model_spec(args), args.export))
+        return 0
     benchmark = limited(marked(build(args), args), args.limit)
     if args.dump_prompts:
         dump_prompts(benchmark)

@@ -59,7 +59,10 @@ def parser() -> arguments.Parser:
     made = arguments.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add, number = made.add_argument, arguments.whole_number
     add("--stages", type=stages, default=list(STAGES), metavar="A,B", help=f"of {', '.join(STAGES)} (default: all)")
-    add("--items", type=number, default=25, help="questions a subject (default 25; fewer shrink the ratio)")
+    add(
+        "--items", type=number, help="questions a subject (default: each stage's own, 25 or 30; fewer shrink the ratio)"
+    )
+    add("--subjects", type=number, default=12, help="subjects in mmlu-lmeval, of all lengths (default 12; 57 are all)")
     add("--shape", type=shape, metavar="WIDTHxLAYERS", help="of the model (default: each stage's own)")
     add("--repeat", type=number, default=3, help="interleaved repetitions (default 3)")
     add("--overwrite", action="store_true", help="measure anew what is kept from a run that was stopped")
@@ -92,7 +95,14 @@ def main() -> None:
     root = Path(os.environ.get("SHARED_DIR") or ROOT.parent / "shared")
     shown: list[dict[str, str]] = []
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(Path(folder), root if root.is_dir() else None, args.items, args.shape, args.repeat)
+        settings = Settings(
+            folder=Path(folder),
+            shared=root if root.is_dir() else None,
+            items=args.items,
+            subjects=args.subjects,
+            shape=args.shape,
+            repeat=args.repeat,
+        )
         for name in args.stages:
             rows, new = run_stage(name, settings, Path(folder) if args.dry else RUN, args.overwrite)
             shown += rows

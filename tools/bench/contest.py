@@ -31,7 +31,8 @@ class Contest:
 
     apart: (baseline, our answers, theirs) -> how far apart they are; raises SystemExit where that is not the same work.
     scale: by baseline, what its seconds are multiplied by where it did only a part of the work (its name says so). more:
-    further cells of the rows, computed once, after the timings. A baseline's family is its name up to the first comma:
+    further cells of the rows, computed once, after the timings. repeat: at most so many repetitions. alone: what stands in
+    the table in place of a baseline where there is none. A baseline's family is its name up to the first comma:
     after the first repetition only the fastest of a family goes on.
     """
 
@@ -43,6 +44,8 @@ class Contest:
     apart: Callable[[str, Any, Any], float] = lambda name, ours, theirs: 0.0
     scale: Mapping[str, float] = field(default_factory=dict)
     more: Callable[[], Mapping[str, str]] = dict
+    repeat: int | None = None
+    alone: str = ""
 
 
 class Timings(Protocol):
@@ -80,7 +83,7 @@ def compete(contest: Contest, repeat: int, record: Timings) -> list[dict[str, st
         return timing
 
     running = list(contest.baselines)
-    for repetition in range(1, repeat + 1):
+    for repetition in range(1, min(repeat, contest.repeat or repeat) + 1):
         ours.append(run("ours", contest.ours, repetition))
         for name in running:
             theirs[name].append(run(name, contest.baselines[name], repetition))
@@ -88,6 +91,8 @@ def compete(contest: Contest, repeat: int, record: Timings) -> list[dict[str, st
             furthest[name] = max(furthest[name], apart)
         running = fastest_of_families({name: theirs[name][0].cpu for name in contest.baselines})
     more = contest.more()
+    if not theirs:
+        return [{**_row(contest, contest.alone, ours, []), **more}]
     return [
         {**_row(contest, name, ours, timings), "furthest": f"{furthest[name]:.1e}", **more}
         for name, timings in theirs.items()
@@ -107,13 +112,15 @@ def fastest_of_families(seconds: Mapping[str, float]) -> list[str]:
 def _row(contest: Contest, name: str, ours: list[Timing], theirs: list[Timing]) -> dict[str, str]:
     """The medians, and the median of the repetitions' ratios."""
     row = {"stage": contest.stage, "baseline": name, "model": contest.model, "items": str(contest.items)}
-    row["repetitions"] = str(len(theirs))
-    ours, scale = ours[: len(theirs)], contest.scale.get(name, 1.0)
+    ours = ours[: len(theirs) or None]
+    row["repetitions"] = str(len(ours))
+    scale = contest.scale.get(name, 1.0)
     for unit in ("cpu", "wall"):
-        pairs = [(getattr(a, unit), getattr(b, unit) * scale) for a, b in zip(ours, theirs, strict=True)]
-        row[f"ours_{unit}_s"] = f"{statistics.median(a for a, _ in pairs):.2f}"
-        row[f"baseline_{unit}_s"] = f"{statistics.median(b for _, b in pairs):.2f}"
-        row[f"ratio_{unit}"] = f"{statistics.median(b / a for a, b in pairs):.2f}"
+        row[f"ours_{unit}_s"] = f"{statistics.median(getattr(one, unit) for one in ours):.2f}"
+        if theirs:
+            pairs = [(getattr(a, unit), getattr(b, unit) * scale) for a, b in zip(ours, theirs, strict=True)]
+            row[f"baseline_{unit}_s"] = f"{statistics.median(b for _, b in pairs):.2f}"
+            row[f"ratio_{unit}"] = f"{statistics.median(b / a for a, b in pairs):.2f}"
     if ours[-1].tokens:
         row["tokens_computed"], row["tokens_in_prompts"] = map(str, ours[-1].tokens)
     for column, timings in (("ours_peak_gib", ours), ("baseline_peak_gib", theirs)):

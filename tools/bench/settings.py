@@ -20,11 +20,13 @@ ROOT = Path(__file__).resolve().parents[2]
 @dataclass(frozen=True)
 class Settings:
     """folder: where checkpoints are built. shared: the folder with real data and the real tokenizer, None without.
-    items: questions a subject. shape: (width, layers), None for each stage's own."""
+    items: questions a subject, None for each stage's own number. subjects: of MMLU against lm-evaluation-harness. shape:
+    (width, layers), None for each stage's own. repeat: interleaved repetitions."""
 
     folder: Path
     shared: Path | None
-    items: int
+    items: int | None
+    subjects: int
     shape: tuple[int, int] | None
     repeat: int
 

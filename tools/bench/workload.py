@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,21 +20,28 @@ from harness.models import qwen1
 from harness.schema import Generate, Sample
 
 VOCABULARY = 151_936
+SMALL_VOCABULARY = 8192
 TOLERANCE = 1e-4  # natural-log probability: the engine's promise in float32
 
 
-def mmlu_samples(settings: Settings, subjects: Sequence[str]) -> tuple[list[Sample], str]:
-    """Real questions of these subjects where there are any, else the demonstration's; and which."""
+def mmlu_samples(settings: Settings, subjects: Sequence[str] | None = None) -> tuple[list[Sample], str]:
+    """All questions of these subjects (None: of all), real where there are any, else the demonstration's; and which."""
     if settings.shared:
         source, origin = data.Source(settings.shared / "data/mmlu"), "real questions"
+        subjects = subjects or list(data.subjects("mmlu"))
     else:
         source, subjects, origin = data.Source(demo.data("mmlu")), demo.subjects("mmlu"), "demonstration questions"
-    asked = multiple_choice.samples(data.mmlu(source, list(subjects)), 5, mmlu.ask("default"))
-    return [sample for sample in asked if int(sample.id.split("/")[1]) < settings.items], origin
+    return multiple_choice.samples(data.mmlu(source, list(subjects)), 5, mmlu.ask("default")), origin
 
 
-def gsm8k_requests(settings: Settings, count: int, new_tokens: int) -> tuple[list[Generate], str]:
-    """Real problems where there are any, else the demonstration's; and which. They end by their length alone."""
+def first_of_each(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """The first `count` questions of every subject."""
+    return [sample for sample in samples if int(sample.id.split("/")[1]) < count]
+
+
+def gsm8k_requests(settings: Settings, count: int | None, new_tokens: int) -> tuple[list[Generate], str]:
+    """The first `count` problems (None: all), real ones where there are any, else the demonstration's; and which. They end
+    by their length alone."""
     if settings.shared:
         source, origin = data.Source(settings.shared / "data/gsm8k"), "real problems"
     else:
@@ -69,6 +76,55 @@ def write_qwen1(settings: Settings, width: int, layers: int) -> Path:
         real = settings.shared / "checkpoints/qwen1-tokenizer" if settings.shared else demo.FOLDER / "checkpoint"
         shutil.copy(real / "qwen.tiktoken", folder)
     return folder
+
+
+def write_qwen2(settings: Settings, width: int, layers: int) -> Path:
+    """A Qwen2-format checkpoint with random weights in float32 and a byte-level BPE of 8,192 tokens, trained on the prompts
+    themselves. The end of text is never chosen: its row of the output matrix is zero."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+    folder = settings.folder / f"qwen2-{width}x{layers}"
+    if folder.exists():
+        return folder
+    end = "<|endoftext|>"
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=SMALL_VOCABULARY, initial_alphabet=alphabet, special_tokens=[end], show_progress=False
+    )
+    bpe.train_from_iterator(_texts(settings), trainer)
+    PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=end).save_pretrained(folder)
+    config = Qwen2Config(
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        num_key_value_heads=width // 64,
+        intermediate_size=4 * width,
+        vocab_size=SMALL_VOCABULARY,
+        max_position_embeddings=8192,
+        initializer_range=0.1,
+        eos_token_id=bpe.token_to_id(end),
+        bos_token_id=None,
+        tie_word_embeddings=False,
+    )
+    logging.disable_progress_bar()
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM(config)
+    model.lm_head.weight.data[bpe.token_to_id(end)] = 0
+    model.save_pretrained(folder)
+    return folder
+
+
+def _texts(settings: Settings) -> Iterator[str]:
+    """Every question of MMLU and every problem's prompt of GSM8K, once."""
+    for sample in mmlu_samples(settings)[0]:
+        if sample.id.endswith("/0"):
+            yield sample.request.prompt()
+        yield sample.request.question
+    for request in gsm8k_requests(settings, None, 1)[0]:
+        yield str(request.prompt)
 
 
 def token_counter(engine: HFEngine) -> Callable[[], tuple[int, int]]:

@@ -7,9 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 
 from bench.contest import Contest
 from bench.settings import Settings
-from bench.stages import gsm8k_generation, mmlu_2023
+from bench.stages import gsm8k_generation, mmlu_2023, mmlu_lmeval, perplexity, start
 
 STAGES: Mapping[str, Callable[[Settings], Iterable[Contest]]] = {
     "mmlu-2023": mmlu_2023.contests,
+    "mmlu-lmeval": mmlu_lmeval.some,
+    "mmlu-all": mmlu_lmeval.whole,
     "gsm8k": gsm8k_generation.contests,
+    "perplexity": perplexity.contests,
+    "start": start.contests,
+    "vllm": mmlu_lmeval.vllm,
 }

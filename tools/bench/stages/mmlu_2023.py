@@ -26,6 +26,7 @@ def contests(settings: Settings) -> Iterator[Contest]:
     width, layers = settings.shaped(256, 4)
     engine = HFEngine(ModelSpec(str(workload.write_qwen1(settings, width, layers))))
     samples, origin = workload.mmlu_samples(settings, SUBJECTS)
+    samples = workload.first_of_each(samples, settings.items or 25)
     model, tokenizer = engine.runtime.model, engine.checkpoint.tokenizer
 
     def ours() -> list[list[float]]:

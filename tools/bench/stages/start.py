@@ -1,0 +1,46 @@
+"""Start: a script's --help, and the CPU seconds until the engine is ready beside the import of the model class alone (a ratio
+of 1 would mean that all else costs nothing)."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from functools import partial
+
+from bench import child, workload
+from bench.contest import Contest
+from bench.settings import Settings
+
+READY = (
+    "import sys; from harness.schema import ModelSpec; from harness.engines.hf import HFEngine; "
+    "HFEngine(ModelSpec(sys.argv[1], device='cpu')).runtime.model"
+)
+CLASS = "from transformers import Qwen2ForCausalLM"
+
+
+def contests(settings: Settings) -> Iterator[Contest]:
+    python = sys.executable
+    lm_eval = [python, "-m", "lm_eval", "--help"]
+    yield Contest(
+        stage="--help, CPU seconds",
+        model="none",
+        items=1,
+        ours=partial(run, [python, str(child.ROOT / "eval/mmlu.py"), "--help"]),
+        baselines={"lm_eval --help": partial(run, lm_eval)} if importlib.util.find_spec("lm_eval") else {},
+        alone="nothing: lm-evaluation-harness is not installed",
+    )
+    folder = workload.write_qwen2(settings, 64, 2)
+    yield Contest(
+        stage="Engine ready, CPU seconds",
+        model="64 x 2, Qwen2 format",
+        items=1,
+        ours=partial(run, [python, "-c", READY, str(folder)]),
+        baselines={"import of the model class alone": partial(run, [python, "-c", CLASS])},
+    )
+
+
+def run(words: list[str]) -> child.Timing:
+    """A process from start to end, without what it printed."""
+    timing = child.spawn(words)
+    return child.Timing(timing.cpu, timing.wall)

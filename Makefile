@@ -1,6 +1,7 @@
 # make setup   virtual environment with pinned dependencies      make demo   the main job on the embedded model and data
 # make test    the test suite                                    make lint   ruff and mypy
 # make test-slow  minutes: all of real MMLU                      make bench  speed against baselines, ratios in one run
+# make verify  checks against the code of 2023, then the READMEs' Verification table
 # make demo-model  trains the demonstration model again          make tables regenerates the tables
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BENCH_READY := .venv/.bench
 # Arguments for pip when it installs torch, e.g. an --index-url with another build than your platform's default.
 TORCH_PIP_ARGS ?=
 
-.PHONY: setup demo test test-slow lint format bench tables demo-model clean
+.PHONY: setup demo test test-slow lint format bench verify tables demo-model clean
 
 setup: $(READY)
 
@@ -50,6 +51,10 @@ $(BENCH_READY): $(READY)
 
 bench: $(BENCH_READY)
 	$(BIN)/python tools/bench
+
+verify: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tools/verify.py
+	$(BIN)/python eval/report.py
 
 tables: $(READY)
 	$(BIN)/python eval/report.py

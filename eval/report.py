@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import arguments, runner, store
-from harness.reporting import figures, hub_results, layout, render
+from harness.reporting import figures, hub_results, layout, render, verification
 from harness.reporting.lines import Line, our_lines, published_lines, read_published
 from harness.schema import InputError
 
@@ -36,14 +36,17 @@ BENCHMARKS = ("mmlu", "ceval", "cmmlu", "gsm8k", "humaneval", "wmt22", "plugin",
 class Report:
     """A results folder: the rows of ours by benchmark, the tables by name and their lines."""
 
+    folder: Path
     results: dict[str, list[dict[str, str]]]
     tables: dict[str, layout.Table]
     lines: dict[str, list[Line]]
 
     def markdown(self, name: str, language: str = "en") -> str:
         """One table. Raises InputError for a name that no table has."""
+        if name == "verification":
+            return verification.markdown(self.folder / "verification.csv", language)
         if name not in self.tables:
-            raise InputError(f"there is no table {name!r}; the tables are {', '.join(self.tables)}")
+            raise InputError(f"there is no table {name!r}; the tables are {', '.join(self.tables)}, verification")
         return render.markdown(self.tables[name], self.lines[name], language)
 
 
@@ -53,7 +56,7 @@ def read(folder: Path) -> Report:
     results = {name: store.read_results(folder / f"{name}.csv") for name in BENCHMARKS}
     tables = layout.tables(results["long_ppl"], published)
     lines = {name: published_lines(table, published) + our_lines(table, results) for name, table in tables.items()}
-    return Report(results, tables, lines)
+    return Report(folder, results, tables, lines)
 
 
 def regenerate(text: str, make: Callable[[str], str]) -> str:

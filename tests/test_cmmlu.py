@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -98,8 +98,9 @@ def test_china_specific_overlaps_the_other_categories(
     assert len({run.figure("acc", group) for group in groups}) == len(groups)  # none equal by accident
 
 
-def assert_the_2023_answers(subjects: Sequence[str], step: int) -> None:
-    """Every step-th row of each subject on the trained tiny checkpoint, its NTK and LogN on, against the record."""
+def assert_the_2023_answers(subjects: Sequence[str], step: int) -> int:
+    """Every step-th row of each subject on the trained tiny checkpoint, its NTK and LogN on, against the record. Returns how
+    many there were."""
     asked = benchmark_of(
         "cmmlu", "-d", shared("data/cmmlu"), "--recipe", "qwen2023", "--subjects", ",".join(subjects)
     ).samples
@@ -108,6 +109,7 @@ def assert_the_2023_answers(subjects: Sequence[str], step: int) -> None:
     chosen = engine.choose([sample.request for sample in asked], lambda *_: None)
     assert engine.describe().context == "dynamic_ntk+logn" and not any(answer.truncated for answer in chosen)
     assert_as_recorded(asked, chosen, shared("golden/cmmlu_original"))
+    return len(asked)
 
 
 def test_qwen2023_answers_as_the_original_script_on_some_rows() -> None:
@@ -116,5 +118,5 @@ def test_qwen2023_answers_as_the_original_script_on_some_rows() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("subject", RECORDED)
-def test_qwen2023_answers_as_the_original_script(subject: str) -> None:
-    assert_the_2023_answers([subject], step=1)
+def test_qwen2023_answers_as_the_original_script(subject: str, record_property: Callable[[str, object], None]) -> None:
+    record_property("items", assert_the_2023_answers([subject], step=1))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import textwrap
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -48,8 +49,9 @@ def lines(code: str | None) -> list[str] | None:
     return [line.rstrip() for line in textwrap.dedent(code.replace("\r", "")).split("\n") if line.strip()]
 
 
-def test_2023_answers_every_recorded_row() -> None:
+def test_2023_answers_every_recorded_row(record_property: Callable[[str, object], None]) -> None:
     rows = golden("humaneval")
+    record_property("items", len(rows))
     for row in rows:
         if "response" in row:
             assert humaneval_chat_2023(row["response"], row["entry_point"]) == row["chat_code"], row

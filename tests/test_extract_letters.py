@@ -8,6 +8,7 @@ fits the question): the extractor may leave them unanswered, but must not answer
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -31,8 +32,9 @@ four_options = st.lists(st.one_of(st.text(max_size=8), st.sampled_from(["cat", "
 
 
 @pytest.mark.parametrize("name", RECIPES_2023)
-def test_2023_answers_every_recorded_row(name: str) -> None:
+def test_2023_answers_every_recorded_row(name: str, record_property: Callable[[str, object], None]) -> None:
     rows = golden(name)
+    record_property("items", len(rows))
     answers = [RECIPES_2023[name](row["response"], row["question"], [row[key] for key in "ABCD"]) for row in rows]
     wrong = [(row, answer) for row, answer in zip(rows, answers, strict=True) if answer != row["choice"]]
     assert not wrong

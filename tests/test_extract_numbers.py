@@ -6,6 +6,7 @@ The labels of a row: the last number of the reply as a person would read it, and
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -34,8 +35,9 @@ pieces = texts(
 )  # fmt: skip
 
 
-def test_2023_answers_every_recorded_row() -> None:
+def test_2023_answers_every_recorded_row(record_property: Callable[[str, object], None]) -> None:
     rows = golden("gsm8k")
+    record_property("items", len(rows))
     for row in rows:
         reply, answer = row["completion"], row["gold"]
         assert (gsm8k_2023(reply) or "[invalid]") == row["base_extracted"], row

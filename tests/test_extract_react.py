@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given, settings
 
@@ -27,8 +29,9 @@ REPLY = 'Thought: I look it up.\nAction: search\nAction Input: {"q": "Paris", "n
 FULL = REPLY + "Observation: sunny\nThought: done\nFinal Answer: It is sunny."
 
 
-def test_2023_answers_every_recorded_row() -> None:
+def test_2023_answers_every_recorded_row(record_property: Callable[[str, object], None]) -> None:
     rows = golden("plugin")
+    record_property("items", len(rows))
     for row in rows:
         assert react_2023(row["gen"])._asdict() == row["parsed"]
         assert react_2023(row["response"])._asdict() == row["gold_parsed"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -59,9 +60,10 @@ def test_without_shots_the_question_stands_alone() -> None:
 
 
 @pytest.mark.parametrize("size", [None, 5])
-def test_the_2023_code_s_own_completions(size: int | None) -> None:
+def test_the_2023_code_s_own_completions(size: int | None, record_property: Callable[[str, object], None]) -> None:
     """24 greedy completions of the original code with a cache, NTK and LogN on, recorded on qwen1-tiny."""
     recorded = json.loads(shared("golden/gsm8k_generation.json").read_text())[: None if size is None else 6]
+    record_property("items", len(recorded))
     problems = data.gsm8k(Source(shared("data/gsm8k")))
     ask = gsm8k.base(options("--recipe", "qwen2023", "--max-new-tokens", "256"), problems)
     engine = HFEngine(ModelSpec(str(shared("checkpoints/qwen1-tiny"))), batch_size=size)

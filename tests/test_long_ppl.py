@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,8 @@ def recorded_documents() -> tuple[str, ...]:
     return tuple("\n".join(lines[start : start + 200]) for start in range(0, len(lines) - 199, 200))
 
 
-def check_recorded(lengths: set[int]) -> None:
+def check_recorded(lengths: set[int]) -> float:
+    """Every recorded cell of these lengths; returns the largest relative difference of a perplexity."""
     cells = [
         row
         for row in json.loads(shared("checkpoints/golden/ppl_original.json").read_text())
@@ -38,13 +40,17 @@ def check_recorded(lengths: set[int]) -> None:
     ]
     engine = HFEngine(ModelSpec(str(shared("checkpoints/qwen1-tiny"))))
     documents = recorded_documents()
+    furthest = 0.0
     for row in cells:
         switch = {True: "on", False: "off"}
         spec = ModelSpec("", dynamic_ntk=switch[row["dynamic_ntk"]], logn=switch[row["logn"]])
         engine.extend(spec)
         (cell,) = engine.measure([Measure(documents, row["length"], max_tokens=20_000)], lambda *_: None)
         assert (sum(cell.tokens), sum(cell.chunks)) == (row["scored_tokens"], row["chunks"])
-        assert math.exp(sum(cell.nll) / sum(cell.tokens)) == pytest.approx(row["perplexity"], rel=1e-4)
+        perplexity = math.exp(sum(cell.nll) / sum(cell.tokens))
+        assert perplexity == pytest.approx(row["perplexity"], rel=1e-4)
+        furthest = max(furthest, abs(perplexity / row["perplexity"] - 1))
+    return furthest
 
 
 def test_recorded_perplexities() -> None:
@@ -53,8 +59,8 @@ def test_recorded_perplexities() -> None:
 
 
 @pytest.mark.slow
-def test_all_recorded_perplexities() -> None:
-    check_recorded({128, 256, 512, 1024, 2048, 4096})
+def test_all_recorded_perplexities(record_property: Callable[[str, object], None]) -> None:
+    record_property("difference", check_recorded({128, 256, 512, 1024, 2048, 4096}))
 
 
 def reference(query: Tensor, key: Tensor, value: Tensor, window: int, scale: float) -> Tensor:

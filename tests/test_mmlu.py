@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -212,8 +212,9 @@ RECORDED = [
 ]  # fmt: skip
 
 
-def assert_the_2023_answers(subjects: Sequence[str], step: int) -> None:
-    """Every step-th row of each subject on the trained tiny checkpoint, its NTK and LogN on, against the record."""
+def assert_the_2023_answers(subjects: Sequence[str], step: int) -> int:
+    """Every step-th row of each subject on the trained tiny checkpoint, its NTK and LogN on, against the record. Returns how
+    many there were."""
     folder, checkpoint = shared("data/mmlu"), shared("checkpoints/qwen1-tiny")
     asked = samples("-d", folder, "--recipe", "qwen2023", "--subjects", ",".join(subjects))
     asked = [sample for sample in asked if int(sample.id.split("/")[1]) % step == 0]
@@ -222,6 +223,7 @@ def assert_the_2023_answers(subjects: Sequence[str], step: int) -> None:
     assert engine.describe().context == "dynamic_ntk+logn" and not engine.notes
     assert all(answer.truncated == (answer.prompt_tokens > 2047) for answer in chosen)
     assert_as_recorded(asked, chosen, shared("golden/mmlu_original"))
+    return len(asked)
 
 
 def test_qwen2023_answers_as_the_original_script_on_some_rows() -> None:
@@ -231,8 +233,8 @@ def test_qwen2023_answers_as_the_original_script_on_some_rows() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("subject", RECORDED)
-def test_qwen2023_answers_as_the_original_script(subject: str) -> None:
-    assert_the_2023_answers([subject], step=1)
+def test_qwen2023_answers_as_the_original_script(subject: str, record_property: Callable[[str, object], None]) -> None:
+    record_property("items", assert_the_2023_answers([subject], step=1))
 
 
 # ------------------------------------------------------------------------------------------- answers known before

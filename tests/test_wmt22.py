@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,9 @@ def test_our_shots_are_five_a_direction_and_in_no_test_set() -> None:
 
 
 @pytest.mark.parametrize(("direction", "ref"), [("en-zh", "A"), ("zh-en", "B"), ("en-zh", "both")])
-def test_figures_equal_sacrebleu_s_command_line(direction: str, ref: str, tmp_path: Path) -> None:
+def test_figures_equal_sacrebleu_s_command_line(
+    direction: str, ref: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     """Reference B of the real set, worsened, as hypotheses: the same BLEU and chrF to the last digit it prints."""
     second = direction.split("-")[1]
     stem = shared("data/wmt22") / f"generaltest2022.{direction}"
@@ -103,6 +106,7 @@ def test_figures_equal_sacrebleu_s_command_line(direction: str, ref: str, tmp_pa
     )
     runner.run(args, wmt22.build, engine=wmt22.stand_in(args))
     ours = {row["metric"]: row for row in store.read_results(tmp_path / "wmt22.csv")}
+    record_property("items", len(theirs))
     for row in theirs:
         figure = ours["bleu" if row["name"] == "BLEU" else "chrf2"]
         assert f"{float(figure['value']):.6f}" == f"{row['score']:.6f}"

@@ -64,6 +64,21 @@ CHINESE = {
     "What was checked": "检查内容",
     "Result": "结果",
     "Command": "命令",
+    "Checked on {date} at commit {commit} by `make verify`.": "由 `make verify` 于 {date} 在提交 {commit} 上检查。",
+    "Not checked yet; run `make verify`.": "尚未检查；请运行 `make verify`。",
+    "Qwen-1 logits: largest difference from the released code": "Qwen-1 logits：与发布代码的最大差异",
+    "Qwen-1 token ids of the original tokenizer": "Qwen-1 原始分词器的 token id",
+    "MMLU predictions of the 2023 script": "2023 年脚本的 MMLU 预测",
+    "CMMLU predictions of the 2023 script": "2023 年脚本的 CMMLU 预测",
+    "GSM8K greedy texts of the 2023 script": "2023 年脚本的 GSM8K 贪心文本",
+    "Perplexity: largest relative difference from the 2023 code": "困惑度：与 2023 年代码的最大相对差异",
+    "Chat replies to MMLU and C-Eval read as in 2023": "MMLU 与 C-Eval 对话回复的读取与 2023 年一致",
+    "GSM8K replies read as in 2023": "GSM8K 回复的读取与 2023 年一致",
+    "HumanEval replies read as in 2023": "HumanEval 回复的读取与 2023 年一致",
+    "Tool calls read as in 2023": "工具调用的读取与 2023 年一致",
+    "HumanEval reference solutions that pass in the sandbox": "在沙箱中通过的 HumanEval 参考解答",
+    "BLEU and chrF equal to sacrebleu's command line": "与 sacrebleu 命令行相同的 BLEU 与 chrF",
+    "Hostile programs contained": "被隔离的恶意程序",
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ others published).
     python eval/report.py                      rewrites what stands between <!-- table:NAME --> and <!-- /table:NAME -->
     python eval/report.py --check              changes nothing; exit status 3 when a table is stale
     python eval/report.py --show main          prints one table
+    python eval/report.py --html FILE          one page with runs, tables, figures and every sample, for a browser
     python eval/report.py --csv DIR            the tables as CSV
     python eval/report.py --figures DIR        models by benchmark, perplexity by length, accuracy against memory (PNG, SVG)
     python eval/report.py --eval-results DIR   what a model's repository on the hub shows as its evaluation results
@@ -17,13 +18,15 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import arguments, runner, store
+from harness import arguments, page, runner, store
 from harness.reporting import figures, hub_results, layout, render, verification
 from harness.reporting.lines import Line, our_lines, published_lines, read_published
+from harness.reporting.words import LANGUAGES, speaker
 from harness.schema import InputError
 
 MARKED = re.compile(r"(<!-- table:([a-z0-9_]+) -->\n)(.*?)(<!-- /table:\2 -->)", re.DOTALL)
@@ -111,6 +114,27 @@ def rewrite(paths: Sequence[Path], report: Report) -> int:
     return 0
 
 
+def write_page(path: Path, report: Report, wanted: Sequence[str]) -> None:
+    """The page of a results folder. Figures are left out where there is nothing to draw or no matplotlib."""
+    runs = page.stored_runs(report.folder, BENCHMARKS, wanted)
+    sections = [
+        page.Section(
+            {words: speaker(words)(table.title) for words in LANGUAGES},
+            {words: render.shown(table, report.lines[name], words) for words in LANGUAGES},
+        )
+        for name, table in report.tables.items()
+        if report.lines[name]
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            drawn = figures.draw(report.lines, report.tables["long_ppl"], Path(folder))
+        except InputError as error:
+            print(f"no figures: {error}", file=sys.stderr)
+            drawn = []
+        text = page.build(runs, sections, [made for made in drawn if made.suffix == ".svg"])
+    store.write_text(path, text)
+
+
 def export(args: argparse.Namespace, report: Report) -> int:
     """Writes the tables, figures or metadata that were asked for, and prints the files' names."""
     paths: list[Path] = []
@@ -121,6 +145,9 @@ def export(args: argparse.Namespace, report: Report) -> int:
             paths[-1].write_text(render.tidy_csv(table, report.lines[name]), encoding="utf-8")
     if args.figures:
         paths += figures.draw(report.lines, report.tables["long_ppl"], args.figures)
+    if args.html:
+        write_page(args.html, report, args.run)
+        paths.append(args.html)
     if args.eval_results:
         paths += hub_results.write(report.results, args.eval_results)
     print("\n".join(map(str, paths)))
@@ -133,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
     if args.show:
         print(report.markdown(args.show), end="")
         return 0
-    if args.csv or args.figures or args.eval_results:
+    if args.csv or args.figures or args.html or args.eval_results:
         return export(args, report)
     return (check if args.check else rewrite)(args.files or FILES, report)
 
@@ -143,6 +170,10 @@ def main() -> None:
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help=f"default: {' '.join(map(str, FILES))}")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 3 when a table is stale")
     parser.add_argument("--show", metavar="TABLE", help="print one table, change nothing")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with runs, tables, figures and samples")
+    parser.add_argument(
+        "--run", action="append", default=[], metavar="RUN", help="with --html: only this run (several times)"
+    )
     parser.add_argument("--csv", type=Path, metavar="DIR", help="write the tables there as CSV, a row a figure")
     parser.add_argument("--figures", type=Path, metavar="DIR", help="draw the figures there (PNG and SVG)")
     parser.add_argument(

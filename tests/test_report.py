@@ -122,6 +122,7 @@ def test_everything_is_said_in_chinese_too() -> None:
     names = {"MMLU", "C-Eval", "CMMLU", "GSM8K", "HumanEval"}
     said = {column.head for table in made.tables.values() for column in table.columns if not column.head.isdecimal()}
     said |= {note for table in made.tables.values() for note in table.notes} | {render.BOLD, *render.LEGEND.values()}
+    said |= {table.title for table in made.tables.values()}
     said |= {line.source for lines in made.lines.values() for line in lines}
     assert said - names <= set(words.CHINESE)
     assert "| 模型 |" in made.markdown("main", "zh") and "至" in made.markdown("mmlu", "zh")

@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "durable": {"schema"},
     "store": {"schema", "durable"},
     "reporting": {"schema", "demo"},
+    "page": {"schema", "reporting", "store"},
     "tables": {"schema"},
     "arguments": {"schema", "data", "demo"},
     "runner": {"schema", "arguments", "data", "demo", "engines", "models", "stand_in", "store", "tables"},

@@ -155,16 +155,24 @@ def read_samples(path: Path) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def read_run(output: Path, run: str) -> tuple[EngineInfo, dict[str, dict[str, Any]]]:
-    """What answered in a finished run, and its rows by sample id. Raises InputError when there is no such run."""
+def read_manifest(output: Path, run: str) -> dict[str, Any]:
+    """What write_manifest wrote of a finished run. Raises InputError when there is no such run."""
     path = output / "samples" / f"{run}.json"
     try:
-        info = EngineInfo(**json.loads(path.read_text(encoding="utf-8"))["model"])
-        return info, read_samples(path.with_suffix(".jsonl"))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         known = sorted(item.stem for item in (output / "samples").glob("*.json"))
         have = f"the runs are {', '.join(known)}" if known else f"there are no runs in {output / 'samples'}"
         raise InputError(f"run {run} cannot be read ({error}); {have}") from error
+
+
+def read_run(output: Path, run: str) -> tuple[EngineInfo, dict[str, dict[str, Any]]]:
+    """What answered in a finished run, and its rows by sample id. Raises InputError when there is no such run."""
+    path = output / "samples" / f"{run}.jsonl"
+    try:
+        return EngineInfo(**read_manifest(output, run)["model"]), read_samples(path)
+    except (OSError, KeyError, TypeError) as error:
+        raise InputError(f"run {run} cannot be read ({error}); give the command that made it once more") from error
 
 
 def prompt_of(request: Request) -> Any:
@@ -308,6 +316,11 @@ def write_json(path: Path, content: Any) -> None:
     durable.write_whole(
         path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
     )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file, whole or not at all. Raises InputError when the folder cannot be written."""
+    durable.write_whole(path, text.encode("utf-8"))
 
 
 def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -32,13 +32,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: a line a model, and a column a figure; rows of one mode.
+    """A table: its name in the markers, its title, a line a model, and a column a figure; rows of one mode.
 
     by: what beside the model makes another line, where published.csv gives it as the setting: "context" (extension) or
     "precision"; "model" where nothing does.
     """
 
     name: str
+    title: str
     columns: tuple[Column, ...]
     mode: str = "base"
     by: Literal["model", "context", "precision"] = "model"
@@ -72,6 +73,7 @@ def _accuracy(*groups: str) -> dict[str, tuple[str, str]]:
 AVERAGE = {"Average": ("acc", "all")}
 MAIN = Table(
     "main",
+    "Benchmarks",
     (
         *_five_shot("mmlu", {"MMLU": ("acc", "all")}),
         *_five_shot("ceval", {"C-Eval": ("acc", "all")}),
@@ -84,6 +86,7 @@ MAIN = Table(
 )
 PRECISION = Table(
     "precision",
+    "Precision",
     (
         Column("MMLU", "mmlu", ("acc", "all"), ("mmlu acc", ""), table="quantization"),
         Column("Memory (GB)", "mmlu", ("acc", "all"), ("memory GB", ""), table="quantization", lower=True, known=False,
@@ -94,6 +97,7 @@ PRECISION = Table(
 )  # fmt: skip
 PLUGIN = Table(
     "plugin",
+    "Tool use: ReAct plugins",
     (
         Column("Tool selection (acc., ↑)", "plugin", ("tool_selection", "react"), ("tool selection acc", ""), "", "0"),
         Column("Tool input (Rouge-L, ↑)", "plugin", ("tool_input", "react"), ("tool input rouge-l", ""), "", "0", digits=2),
@@ -103,6 +107,7 @@ PLUGIN = Table(
 )  # fmt: skip
 AGENT = Table(
     "hfagent",
+    "Tool use: HF agent",
     tuple(
         Column(head, "plugin", (metric, "hfagent"), (metric.replace("_", " "), ""), "", "0", table="hfagent", digits=2)
         for head, metric in (
@@ -116,6 +121,7 @@ AGENT = Table(
 )
 CHAT = Table(
     "chat",
+    "Chat",
     (
         Column("MMLU (0-shot)", "mmlu", ("acc", "all"), ("acc", ""), "0-shot chat", "0"),
         Column("C-Eval val (0-shot)", "ceval", ("acc", "all"), ("acc", ""), "0-shot chat, val", "0"),
@@ -127,6 +133,7 @@ CHAT = Table(
 )
 DIRECTIONS = Table(
     "wmt22",
+    "WMT22, both directions",
     tuple(
         Column(head, "wmt22", ("bleu", group), (f"bleu {head}", ""), known=False)
         for head, group in (("en-zh", "en-zh"), ("zh-en", "zh-en"), ("average", "all"))
@@ -134,13 +141,13 @@ DIRECTIONS = Table(
     notes=(WMT22,),
 )
 SUBJECTS = (
-    Table("mmlu", _five_shot("mmlu", {
+    Table("mmlu", "MMLU by category", _five_shot("mmlu", {
         **AVERAGE, **_accuracy("STEM", "Social Sciences", "Humanities", "Others"), "Macro": ("acc_macro", "all"),
     })),
-    Table("ceval", _five_shot("ceval", {
+    Table("ceval", "C-Eval by category", _five_shot("ceval", {
         **AVERAGE, **_accuracy("STEM", "Social Science", "Humanities", "Other", "Hard"), "Micro": ("acc_micro", "all"),
     })),
-    Table("cmmlu", _five_shot("cmmlu", {
+    Table("cmmlu", "CMMLU by category", _five_shot("cmmlu", {
         **AVERAGE,
         **_accuracy("STEM", "Humanities", "Social Science", "Other", "China specific"),
         "Micro": ("acc_micro", "all"),
@@ -157,7 +164,7 @@ def long_ppl(rows: Sequence[Mapping[str, str]], published: Sequence[Mapping[str,
                digits=2, lower=True, known=False)
         for length in sorted(lengths)
     ]  # fmt: skip
-    return Table("long_ppl", tuple(columns), by="context", notes=(LONG_PPL,))
+    return Table("long_ppl", "Long context", tuple(columns), by="context", notes=(LONG_PPL,))
 
 
 def tables(rows: Sequence[Mapping[str, str]], published: Sequence[Mapping[str, str]]) -> dict[str, Table]:

@@ -61,6 +61,16 @@ CHINESE = {
     "Memory is the peak of the run: of the process on a CPU, of the device's allocator on a GPU.": (
         "内存为运行中的峰值：CPU 上为进程的峰值，GPU 上为设备分配器的峰值。"
     ),
+    "Benchmarks": "基准",
+    "Precision": "精度",
+    "Tool use: ReAct plugins": "工具使用：ReAct 插件",
+    "Tool use: HF agent": "工具使用：HF agent",
+    "Long context": "长上下文",
+    "Chat": "对话",
+    "WMT22, both directions": "WMT22 双向",
+    "MMLU by category": "MMLU 各类别",
+    "C-Eval by category": "C-Eval 各类别",
+    "CMMLU by category": "CMMLU 各类别",
     "What was checked": "检查内容",
     "Result": "结果",
     "Command": "命令",

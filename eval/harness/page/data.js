@@ -1,0 +1,75 @@
+// The data of the page: unpacking, and what can be asked of a run.
+const STATUS = { r: "right", w: "wrong", i: "invalid", u: "unjudged" };
+const MARK = { r: "✓", w: "✗", i: "∅", u: "·" };
+
+async function unpack(text) {
+  const binary = atob(text);
+  const bytes = new Uint8Array(binary.length);
+  for (let i = 0; i < binary.length; i++) bytes[i] = binary.charCodeAt(i);
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return JSON.parse(await new Response(stream).text());
+}
+
+class Run {
+  constructor(about, pool) {
+    this.about = about;
+    this.items = about.items;
+    this.pool = pool;
+    this.size = this.items.id.length;
+    this.sharing = new Map(); // place of a prompt's head -> how many items have it
+    for (const head of this.items.head) this.sharing.set(head, (this.sharing.get(head) || 0) + 1);
+    this.lowered = null;
+  }
+
+  group(index) { return this.items.groups[this.items.group[index]]; }
+  head(index) { return this.pool[this.items.head[index]]; }
+  rest(index) { return this.pool[this.items.rest[index]]; }
+  target(index) { return this.pool[this.items.target[index]]; }
+  status(index) { return this.items.status[index]; }
+  answer(index) { const answer = this.items.answer[index]; return typeof answer === "string" ? answer : answer === null ? "" : JSON.stringify(answer); }
+  places() { return this._places ||= new Map(this.items.id.map((id, index) => [id, index])); }
+
+  // What the search reads of an item: its question, replies, extraction, right answer and id, in lower case.
+  text(index) {
+    this.lowered ||= new Array(this.size);
+    return this.lowered[index] ||= [
+      this.items.id[index], this.rest(index), ...(this.items.reply[index].t || []), ...(this.items.reply[index].r || []),
+      this.answer(index), this.target(index),
+    ].join("\n").toLowerCase();
+  }
+
+  // One line for the list.
+  snippet(index) { return readable(this.rest(index)).slice(0, 200).replace(/\s+/g, " ").trim(); }
+}
+
+// The messages of a prompt; raw text is one message without a role. See samples.py for the marks.
+function messages(prompt) {
+  if (!prompt.includes("\x1e")) return [{ role: "", content: prompt }];
+  return prompt.split("\x1e").filter((part, index) => index > 0 || part).map((part) => {
+    const at = part.indexOf("\x1f");
+    return at < 0 ? { role: "", content: part } : { role: part.slice(0, at), content: part.slice(at + 1) };
+  });
+}
+
+function readable(prompt) { return prompt.replace(/\x1e[^\x1f]*\x1f/g, " "); }
+
+// How an item changed between two runs: lost, won, changed or same, and null where the other has no such item.
+function change(run, index, other) {
+  const place = other.places().get(run.items.id[index]);
+  if (place === undefined) return null;
+  const before = run.status(index) === "r", after = other.status(place) === "r";
+  if (before !== after) return before ? "lost" : "won";
+  return run.answer(index) === other.answer(place) && (run.answer(index) || same(run, index, other, place)) ? "same" : "changed";
+}
+
+function same(run, index, other, place) {
+  return JSON.stringify(run.items.reply[index]) === JSON.stringify(other.items.reply[place]);
+}
+
+// Probabilities of the options: what the model's log-probabilities give when they are made to sum to one.
+function probabilities(logs) {
+  const top = Math.max(...logs);
+  const weights = logs.map((value) => Math.exp(value - top));
+  const sum = weights.reduce((total, weight) => total + weight, 0);
+  return weights.map((weight) => weight / sum);
+}

@@ -1,0 +1,117 @@
+"""The samples of runs in the form the page reads: columns, every text once, shared beginnings of prompts apart.
+
+A prompt is one string: messages follow each other as RECORD + role + UNIT + content. Texts that occur in several places
+(the shots of a subject, the questions of two runs) stand once in `pool`, and items name them by place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+RECORD, UNIT = "\x1e", "\x1f"
+RIGHT, WRONG, INVALID, UNJUDGED = "rwiu"
+
+
+class Pool:
+    """Texts by place, each once."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, int] = {}
+
+    def place(self, text: str) -> int:
+        """The place of a text, a new one if it was not there."""
+        return self._places.setdefault(text, len(self._places))
+
+    def texts(self) -> list[str]:
+        """All texts in order of their places."""
+        return list(self._places)
+
+
+def columns(rows: Sequence[Mapping[str, Any]], pool: Pool) -> dict[str, Any]:
+    """Stored sample rows as columns. rows: as store.read_samples gives them, in the order they are to be shown."""
+    groups = list(dict.fromkeys(row["group"] for row in rows))
+    prompts = [prompt_text(row["prompt"]) for row in rows]
+    heads = shared_heads([row["group"] for row in rows], prompts)
+    statistics = list(dict.fromkeys(name for row in rows for name in row["stats"]))
+    return {
+        "id": [row["id"] for row in rows],
+        "groups": groups,
+        "group": [groups.index(row["group"]) for row in rows],
+        "head": [pool.place(head) for head in heads],
+        "rest": [pool.place(prompt[len(head) :]) for prompt, head in zip(prompts, heads, strict=True)],
+        "status": "".join(status(row) for row in rows),
+        "answer": [row["answer"] for row in rows],
+        "target": [pool.place(shown(row["target"])) for row in rows],
+        "reply": [reply(row["response"]) for row in rows],
+        "statistics": statistics,
+        "stats": [[row["stats"].get(name) for name in statistics] for row in rows],
+    }
+
+
+def prompt_text(prompt: Any) -> str:
+    """A stored prompt as one string. Text as it is, messages marked by role, anything else (a hash) as JSON."""
+    if isinstance(prompt, str):
+        return _plain(prompt)
+    if isinstance(prompt, list):
+        return "".join(f"{RECORD}{_plain(turn['role'])}{UNIT}{_plain(turn['content'])}" for turn in prompt)
+    return json.dumps(prompt, ensure_ascii=False)
+
+
+def _plain(text: str) -> str:
+    """A text with the two marks, should it hold any, as their pictures."""
+    return text.replace(RECORD, "\u241e").replace(UNIT, "\u241f")
+
+
+def shared_heads(groups: Sequence[str], prompts: Sequence[str]) -> list[str]:
+    """For every prompt the beginning that it shares with all prompts of its group, up to a line's end; "" where a group has
+    one prompt."""
+    members: dict[str, list[str]] = defaultdict(list)
+    for group, prompt in zip(groups, prompts, strict=True):
+        members[group].append(prompt)
+    heads = {group: _head(texts) if len(texts) > 1 else "" for group, texts in members.items()}
+    return [heads[group] for group in groups]
+
+
+def _head(texts: Sequence[str]) -> str:
+    low, high = min(texts), max(texts)  # what these two share is shared by all between them
+    length = next((place for place, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
+    common = low[:length]
+    return common[: max(common.rfind("\n"), common.rfind(UNIT)) + 1]
+
+
+def status(row: Mapping[str, Any]) -> str:
+    """Whether a sample was answered right, wrong or not at all; UNJUDGED where an item by itself is neither (a translation,
+    a perplexity)."""
+    stats = row["stats"]
+    if stats.get("invalid") or stats.get("unsplit"):
+        return INVALID
+    if "correct" in stats:
+        return RIGHT if stats["correct"] else WRONG
+    if "passed" in stats:  # programs: right when every sample passed
+        return RIGHT if stats["passed"] == stats["texts"] else WRONG
+    if "selected" in stats:  # a tool was to be called
+        return RIGHT if stats["selected"] else WRONG
+    if "calls" in stats:  # none was
+        return WRONG if stats["calls"] else RIGHT
+    if "code" in stats:
+        return RIGHT if stats["code"] == 1 else WRONG
+    return UNJUDGED
+
+
+def shown(value: Any) -> str:
+    """A gold answer as text."""
+    return value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def reply(response: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model answered: log-probabilities of the options (p), texts (t) with their reasoning (r) and end reasons (e),
+    or the sums of a measurement (m)."""
+    if response["kind"] == "chosen":
+        return {"p": [round(value, 5) for value in response["logprobs"]]}
+    if response["kind"] == "generated":
+        found = {"t": response["texts"], "e": response["end_reasons"]}
+        return found | ({"r": response["reasoning"]} if any(response["reasoning"]) else {})
+    return {"m": {name: value for name, value in response.items() if name != "kind"}}

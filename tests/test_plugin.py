@@ -514,8 +514,8 @@ def test_a_whole_run(recipe: str, checkpoint: Path, tmp_path: Path, capsys: pyte
     assert runner.run(options(*words), plugin_eval.build) == 0  # stored replies, scored again
     assert "already in" in capsys.readouterr().out
     (tmp_path / "published.csv").write_bytes((REPOSITORY / "results" / "published.csv").read_bytes())
-    make = report.tables(tmp_path)
-    assert "| Qwen-7B-Chat | 99.0 | 0.89 | 9.7 | README |" in make("plugin")
+    make = report.read(tmp_path).markdown
+    assert "| Qwen-7B-Chat | **99.0** | 0.89 | **9.7** | README |" in make("plugin")
     assert "| Qwen-7B-Chat | 90.74 | 92.59 | 74.07 | README |" in make("hfagent")
     assert "| 0.00 (0.00 to 22.81) | ours |" in make("hfagent") and "0.00 (0.00 to 0.32)" in make("plugin")
 

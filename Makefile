@@ -11,7 +11,7 @@ BENCH_READY := .venv/.bench
 # Arguments for pip when it installs torch, e.g. an --index-url with another build than your platform's default.
 TORCH_PIP_ARGS ?=
 
-.PHONY: setup demo test test-slow lint format bench verify tables demo-model clean
+.PHONY: setup demo test test-slow lint format bench bench-gpu verify tables demo-model clean
 
 setup: $(READY)
 
@@ -51,6 +51,10 @@ $(BENCH_READY): $(READY)
 
 bench: $(BENCH_READY)
 	$(BIN)/python tools/bench
+
+# a GPU with room for a 7B model in bfloat16
+bench-gpu: $(READY)
+	$(BIN)/python tools/bench --stages gpu-mmlu,gpu-gsm8k,gpu-perplexity
 
 verify: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python tools/verify.py

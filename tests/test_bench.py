@@ -1,13 +1,16 @@
-"""The bench's bookkeeping: what a stopped run keeps, who goes on after the first repetition, and the table."""
+"""The bench's bookkeeping: what a stopped run keeps, who goes on after the first repetition, the table, and counts."""
 
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
+from random import Random
 
 import pytest
+import torch
 
-from bench import table
+from bench import child, counts, table
 from bench.contest import Contest, Timing, compete
 from bench.record import Record
 
@@ -79,3 +82,24 @@ def test_rows_join_a_file_with_fewer_columns_and_the_newest_is_shown(tmp_path: P
     page.write_text("no markers")
     with pytest.raises(SystemExit, match="table:bench"):
         table.rewrite(page, "")
+
+
+def test_counts_equal_the_set_of_all_prefixes() -> None:
+    random = Random(0)
+    prompts = [[7, 7, *(random.choice((1, 2)) for _ in range(random.randrange(9)))] for _ in range(60)]
+    prefixes = {tuple(ids[:end]) for ids in prompts for end in range(1, len(ids) + 1)}
+    assert counts.distinct_tokens(prompts) == len(prefixes)
+    assert counts.distinct_pairs(prompts) == sum(map(len, prefixes))
+    assert counts.shared_prefix(prompts) == 2 and counts.shared_prefix([[1, 2], [1, 2]]) == 2
+
+
+def test_share_of_matrix_products() -> None:
+    left = torch.randn(700, 700)
+    assert counts.matrix_share(lambda: [left @ left for _ in range(10)]) > 0.5
+    assert counts.matrix_share(lambda: [left.sin() for _ in range(10)]) == 0
+
+
+def test_a_child_process_is_timed_and_its_failure_said() -> None:
+    assert child.spawn([sys.executable, "-c", "print('noise'); print(5)"]).answers == ["5"]
+    with pytest.raises(SystemExit, match="ended with status 1: ZeroDivisionError"):
+        child.spawn([sys.executable, "-c", "1 / 0"])

@@ -1,6 +1,6 @@
 """Speed and memory of the engine against other ways to the same answers: one command, one table, ratios of one run.
 
-    python tools/bench                                all stages, as `make bench`
+    python tools/bench                                all stages but those for a GPU, as `make bench`
     python tools/bench --items 5 --repeat 1 --dry     a quick look
     python tools/bench --stages mmlu-2023,gsm8k       some stages
 
@@ -28,7 +28,7 @@ from bench import table  # noqa: E402
 from bench.contest import compete  # noqa: E402
 from bench.record import Record  # noqa: E402
 from bench.settings import Settings, commit, machine  # noqa: E402
-from bench.stages import STAGES  # noqa: E402
+from bench.stages import STAGES, USUAL  # noqa: E402
 from harness import arguments, tables  # noqa: E402
 
 RUN = ROOT / "results/bench-run"
@@ -58,7 +58,8 @@ def parser() -> arguments.Parser:
     """The command line."""
     made = arguments.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add, number = made.add_argument, arguments.whole_number
-    add("--stages", type=stages, default=list(STAGES), metavar="A,B", help=f"of {', '.join(STAGES)} (default: all)")
+    which = f"of {', '.join(STAGES)} (default: all but those for a GPU)"
+    add("--stages", type=stages, default=USUAL, metavar="A,B", help=which)
     add(
         "--items", type=number, help="questions a subject (default: each stage's own, 25 or 30; fewer shrink the ratio)"
     )
@@ -111,7 +112,7 @@ def main() -> None:
                 table.rewrite(ROOT / "BENCHMARKS.md", table.markdown(table.newest(ROOT / "results/bench.csv")))
     figures = ("ours_cpu_s", "baseline_cpu_s", "ratio_cpu", "ratio_wall")
     cells = [["", "ours CPU s", "baseline CPU s", "times faster", "wall"]]
-    cells += [[f"{row['stage']} / {row['baseline']}", *(row[name] for name in figures)] for row in shown]
+    cells += [[f"{row['stage']} / {row['baseline']}", *(row.get(name, "") for name in figures)] for row in shown]
     print("\n".join(tables.aligned(cells)))
     print(f"{machine()}, load {os.getloadavg()[0]:.1f}, commit {commit()}")
 

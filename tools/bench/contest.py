@@ -12,10 +12,11 @@ from typing import Any, Protocol, TypeAlias
 
 @dataclass(frozen=True)
 class Timing:
-    """One run of one side. cpu, wall: seconds; CPU seconds are the process's, all threads together. answers: plain lists,
+    """One run of one side. cpu, wall: seconds; CPU seconds are the process's, all threads together, None where they say
+    nothing. answers: plain lists,
     None where there is nothing to compare. tokens: computed, and in the prompts. peak: GiB above the weights."""
 
-    cpu: float
+    cpu: float | None
     wall: float
     answers: Any = None
     tokens: tuple[int, int] | None = None
@@ -78,7 +79,8 @@ def compete(contest: Contest, repeat: int, record: Timings) -> list[dict[str, st
         timing = stored or call()
         if stored is None:
             record.add(contest.stage, side, repetition, timing)
-        said = f"{contest.stage}, repetition {repetition}: {side} {timing.cpu:.1f} CPU seconds"
+        seconds = f"{timing.wall:.1f} seconds" if timing.cpu is None else f"{timing.cpu:.1f} CPU seconds"
+        said = f"{contest.stage}, repetition {repetition}: {side} {seconds}"
         print(said + (", stored before" if stored else ""), file=sys.stderr, flush=True)
         return timing
 
@@ -89,7 +91,7 @@ def compete(contest: Contest, repeat: int, record: Timings) -> list[dict[str, st
             theirs[name].append(run(name, contest.baselines[name], repetition))
             apart = contest.apart(name, ours[-1].answers, theirs[name][-1].answers)
             furthest[name] = max(furthest[name], apart)
-        running = fastest_of_families({name: theirs[name][0].cpu for name in contest.baselines})
+        running = fastest_of_families({name: theirs[name][0].cpu or 0.0 for name in contest.baselines})
     more = contest.more()
     if not theirs:
         return [{**_row(contest, contest.alone, ours, []), **more}]
@@ -117,7 +119,7 @@ def _row(contest: Contest, name: str, ours: list[Timing], theirs: list[Timing]) 
     scale = contest.scale.get(name, 1.0)
     for unit in ("cpu", "wall"):
         row[f"ours_{unit}_s"] = f"{statistics.median(getattr(one, unit) for one in ours):.2f}"
-        if theirs:
+        if theirs and getattr(theirs[0], unit) is not None:
             pairs = [(getattr(a, unit), getattr(b, unit) * scale) for a, b in zip(ours, theirs, strict=True)]
             row[f"baseline_{unit}_s"] = f"{statistics.median(b for _, b in pairs):.2f}"
             row[f"ratio_{unit}"] = f"{statistics.median(b / a for a, b in pairs):.2f}"

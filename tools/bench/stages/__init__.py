@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from bench.contest import Contest
 from bench.settings import Settings
-from bench.stages import gsm8k_generation, mmlu_2023, mmlu_lmeval, perplexity, start
+from bench.stages import gpu, gsm8k_generation, mmlu_2023, mmlu_lmeval, perplexity, start
 
 STAGES: Mapping[str, Callable[[Settings], Iterable[Contest]]] = {
     "mmlu-2023": mmlu_2023.contests,
@@ -17,4 +17,8 @@ STAGES: Mapping[str, Callable[[Settings], Iterable[Contest]]] = {
     "perplexity": perplexity.contests,
     "start": start.contests,
     "vllm": mmlu_lmeval.vllm,
+    "gpu-mmlu": gpu.mmlu,
+    "gpu-gsm8k": gpu.gsm8k,
+    "gpu-perplexity": gpu.perplexity,
 }
+USUAL = [name for name in STAGES if not name.startswith("gpu-")]  # those that `make bench` runs

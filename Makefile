@@ -3,6 +3,7 @@
 # make test-slow  minutes: all of real MMLU                      make bench  speed against baselines, ratios in one run
 # make verify  checks against the code of 2023, then the READMEs' Verification table
 # make demo-model  trains the demonstration model again          make tables regenerates the tables
+# make bench-gpu  the 7B layout on a GPU, against its floor
 
 PYTHON ?= python3
 BIN := .venv/bin

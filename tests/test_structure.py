@@ -36,6 +36,11 @@ MAY_IMPORT = {
     "reporting": {"schema", "demo"},
     "page": {"schema", "reporting", "store"},
     "tables": {"schema"},
+    "paired": {"metrics"},
+    "runs": {"schema", "store"},
+    "comparison": {"schema", "paired", "runs"},
+    "foreign": {"schema"},
+    "waterfall": {"schema", "comparison", "foreign", "runs"},
     "arguments": {"schema", "data", "demo"},
     "runner": {"schema", "arguments", "data", "demo", "engines", "models", "stand_in", "store", "tables"},
 }

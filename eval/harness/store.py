@@ -140,10 +140,12 @@ def _line(row: Mapping[str, Any]) -> bytes:
 
 
 def read_samples(path: Path) -> dict[str, dict[str, Any]]:
-    """The rows of a sample file by sample id. Raises InputError for a line that is no row."""
+    """The rows of a sample file by sample id, without a torn last line. Raises InputError for a line that is no row."""
     rows: dict[str, dict[str, Any]] = {}
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):  # cut by a crash, or being written at this moment
+                break
             try:
                 row = json.loads(line)
                 rows[row["id"]] = row

@@ -1,0 +1,229 @@
+"""Paired statistics against scipy, statsmodels, sacrebleu's command line, enumeration and simulation."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from math import isnan, sqrt
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import binom, binomtest, bootstrap, norm
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+
+from harness import paired
+
+FLIPS = [(0, 0), (1, 0), (0, 6), (5, 5), (12, 3), (400, 350), (5000, 5130)]
+
+
+@pytest.mark.parametrize(("worse", "better"), FLIPS)
+def test_mcnemar_equals_scipy_and_statsmodels(worse: int, better: int) -> None:
+    ours = paired.mcnemar(worse, better)
+    theirs = binomtest(worse, worse + better).pvalue if worse + better else 1.0
+    assert ours == pytest.approx(theirs, abs=1e-9)
+    assert ours == pytest.approx(min(1.0, mcnemar([[7, worse], [better, 9]], exact=True).pvalue), abs=1e-9)
+
+
+def answers(both: int, lost: int, won: int, neither: int) -> tuple[list[float], list[float]]:
+    """Scores of A and B from the four counts."""
+    a = [1.0] * (both + lost) + [0.0] * (won + neither)
+    b = [1.0] * both + [0.0] * lost + [1.0] * won + [0.0] * neither
+    return a, b
+
+
+@pytest.mark.parametrize("counts", [(20, 4, 1, 5), (50, 0, 0, 50), (0, 10, 0, 0), (700, 60, 30, 529)])
+def test_the_interval_of_one_stratum_is_that_of_agresti_and_min(counts: tuple[int, int, int, int]) -> None:
+    """From the table with a half added to each of the four cells, as in their paper."""
+    a, b = answers(*counts)
+    result = paired.shares(a, b, [""] * len(a))
+    _, c, d, _ = (count + 0.5 for count in counts)
+    n = sum(counts) + 2
+    centre, error = (c - d) / n, sqrt((c + d) - (c - d) ** 2 / n) / n
+    z = norm.ppf(0.975)
+    assert result.bounds(0.95) == pytest.approx(
+        (100 * max(-1, centre - z * error), 100 * min(1, centre + z * error)), abs=1e-9
+    )
+    assert (result.worse, result.better) == counts[1:3] and result.p == pytest.approx(paired.mcnemar(*counts[1:3]))
+    assert result.loss == pytest.approx(100 * (np.mean(a) - np.mean(b)))
+
+
+@pytest.mark.parametrize("average", ["micro", "macro"])
+def test_strata_add_up(average: str) -> None:
+    """Against the weighted variance of the items with their pseudo-items spelled out as rows of data."""
+    rng = np.random.default_rng(3)
+    sizes = {"x": 8, "y": 30, "z": 120}
+    strata = [name for name, size in sizes.items() for _ in range(size)]
+    a, b = (rng.integers(2, size=len(strata)).astype(float).tolist() for _ in range(2))
+    result = paired.shares(a, b, strata, average)
+    centre = variance = loss = 0.0
+    for name, size in sizes.items():
+        weight = size / len(strata) if average == "micro" else 1 / 3
+        own = [x - y for x, y, s in zip(a, b, strata, strict=True) if s == name]
+        values, counts = np.array([*own, 1, -1, 0]), np.array([1.0] * size + [weight / 2, weight / 2, weight])
+        mean = np.average(values, weights=counts)
+        centre += weight * mean
+        variance += weight**2 * np.average((values - mean) ** 2, weights=counts) / counts.sum()
+        loss += weight * np.mean(own)
+    z = norm.ppf(0.975)
+    assert result.loss == pytest.approx(100 * loss, abs=1e-9)
+    assert result.bounds(0.95) == pytest.approx(
+        [100 * (centre + side * z * sqrt(variance)) for side in (-1, 1)], abs=1e-9
+    )
+    assert result.detectable == pytest.approx(100 * sqrt(variance) * (z + norm.ppf(0.8)), abs=1e-9)
+
+
+@pytest.mark.parametrize("p", [0.05, 0.5, 0.95])
+@pytest.mark.parametrize("n", [27, 100, 1319])
+def test_the_paired_interval_covers_the_truth(n: int, p: float) -> None:
+    """B repeats 80% of A's answers and draws the others anew, a little worse; three subjects of unequal size."""
+    rng = np.random.default_rng(n)
+    strata = [("x", "y", "z", "z")[index % 4] for index in range(n)]
+    worse = 0.9 * p
+    truth = 100 * 0.2 * (p - worse)
+    covered, runs = 0, 1500 if n < 1000 else 400
+    for _ in range(runs):
+        a = (rng.random(n) < p).astype(float)
+        b = np.where(rng.random(n) < 0.8, a, rng.random(n) < worse).astype(float)
+        low, high = paired.shares(a.tolist(), b.tolist(), strata).bounds(0.95)
+        covered += low <= truth <= high
+    assert covered / runs >= 0.93
+
+
+def test_max_loss_0_is_rarely_alarmed_by_exchanged_pairs() -> None:
+    """Exactly, over all outcomes: m discordant pairs, each a loss or a win with equal chance."""
+    for n in (4, 10, 27, 100, 300):
+        for m in range(1, min(n, 50) + 1):
+            alarms = 0.0
+            for lost in range(m + 1):
+                a, b = answers(n - m, lost, m - lost, 0)
+                alarms += binom.pmf(lost, m, 0.5) * bool(paired.losses_above({"": paired.shares(a, b, [""] * n)}, 0.0))
+            assert alarms <= 0.05, (n, m)
+
+
+def test_max_loss_0_is_rarely_alarmed_in_strata_and_in_families() -> None:
+    """Three benchmarks at a time, macro averages over subjects of 5 to 40 items; any alarm of the three counts."""
+    rng = np.random.default_rng(1)
+    strata = [subject for subject, size in enumerate((5, 5, 8, 12, 40)) for _ in range(size)]
+    alarms, runs = 0, 1000
+    for _ in range(runs):
+        family = {}
+        for name in "abc":
+            a = (rng.random(len(strata)) < 0.7).astype(float)
+            b = np.where(rng.random(len(strata)) < 0.7, a, 1 - a)
+            swap = rng.random(len(strata)) < 0.5
+            one, other = np.where(swap, b, a), np.where(swap, a, b)
+            family[name] = paired.shares(one.tolist(), other.tolist(), strata, "macro")
+        alarms += bool(paired.losses_above(family, 0.0))
+    assert alarms / runs <= 0.05
+
+
+def test_clusters_count_as_one() -> None:
+    """p-value against all sign patterns; the interval of doubled items is the one of the items counted once."""
+    a, b = [1, 1, 1, 0, 1, 1, 0, 1, 1], [0, 0, 0, 1, 0, 1, 0, 0, 1]
+    units = ["p", "p", "p", "q", "q", "r", "s", "t", "u"]
+    result = paired.shares(a, b, [""] * 9, clusters=units)
+    sums = [3, 0, 0, 0, 1, 0]
+    totals = [
+        abs(sum(s * x for s, x in zip(signs, sums, strict=True))) for signs in itertools.product((-1, 1), repeat=6)
+    ]
+    assert result.p == pytest.approx(np.mean(np.array(totals) >= 4), abs=1e-12) and "cluster" in result.method
+    rng = np.random.default_rng(0)
+    one, other = (rng.integers(2, size=400).tolist() for _ in range(2))
+    single = paired.shares(one, other, [""] * 400).bounds(0.95)
+    double = paired.shares(one * 2, other * 2, [""] * 800, clusters=list(range(400)) * 2).bounds(0.95)
+    assert double == pytest.approx(single, abs=0.1)
+    alone = paired.shares(one * 2, other * 2, [""] * 800).bounds(0.95)
+    assert (double[1] - double[0]) / (alone[1] - alone[0]) == pytest.approx(sqrt(2), abs=0.01)
+
+
+def test_scores_between_0_and_1() -> None:
+    """Pass rates: the sign-flip p-value against all 2^10 patterns."""
+    a, b = np.linspace(0.2, 0.9, 10), np.linspace(0.15, 0.7, 10)
+    result = paired.shares(a.tolist(), b.tolist(), [""] * 10)
+    d = np.abs(a - b)
+    exact = np.mean([abs(d @ signs) >= (a - b).sum() - 1e-9 for signs in itertools.product((-1, 1), repeat=10)])
+    assert result.p == pytest.approx(exact, abs=4 * sqrt(exact / paired.DRAWS) + 1 / paired.DRAWS)
+
+
+def test_lower_is_better_turns_the_loss_round() -> None:
+    a, b = answers(3, 1, 4, 2)
+    up, down = (paired.shares(a, b, [""] * 10, lower_is_better=flag) for flag in (False, True))
+    assert down.loss == -up.loss and (down.worse, down.better) == (up.better, up.worse) and down.a == up.a
+
+
+def test_perplexity_against_scipy() -> None:
+    rng = np.random.default_rng(5)
+    tokens = rng.integers(500, 4000, 40)
+    a = tokens * rng.normal(1.2, 0.1, 40)
+    b = a * rng.normal(1.004, 0.01, 40)
+    result = paired.perplexity(a.tolist(), b.tolist(), tokens.tolist(), tokens.tolist())
+
+    def loss(x: np.ndarray, y: np.ndarray, n: np.ndarray, axis: int = -1) -> np.ndarray:
+        return 100 * (np.exp(y.sum(axis) / n.sum(axis) - x.sum(axis) / n.sum(axis)) - 1)
+
+    assert result.loss == pytest.approx(loss(a, b, tokens), abs=1e-9)
+    theirs = bootstrap((a, b, tokens), loss, paired=True, n_resamples=10_000, method="percentile", rng=rng)
+    interval = theirs.confidence_interval
+    assert result.bounds(0.95) == pytest.approx((interval.low, interval.high), abs=0.1 * (interval.high - interval.low))
+    alone = paired.perplexity(a[:1].tolist(), b[:1].tolist(), [100], [100])
+    assert isnan(alone.p) and all(map(isnan, alone.bounds(0.95)))
+
+
+def test_bleu_equals_sacrebleus_paired_test(tmp_path: Path) -> None:
+    """p-value and scores as sacrebleu's command line prints them; the interval holds the difference and shrinks with n."""
+    rng = np.random.default_rng(2)
+    vocabulary = [f"word{index}" for index in range(50)]
+    references = [" ".join(rng.choice(vocabulary, 12)) for _ in range(120)]
+
+    def worsened(share: float) -> list[str]:
+        return [
+            " ".join(str(rng.choice(vocabulary)) if rng.random() < share else word for word in line.split())
+            for line in references
+        ]
+
+    a, b = worsened(0.2), worsened(0.23)
+    for name, lines in (("ref", references), ("a", a), ("b", b)):
+        (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "sacrebleu", "ref", "-i", "a", "b", "-m", "bleu", "--paired-bs", "-f", "json", "-w", "4"],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    one, other = (row["BLEU"] for row in json.loads(done.stdout)[:2])
+    result = paired.bleu(a, b, [references], "13a")
+    assert (result.a, result.b) == pytest.approx((one["score"], other["score"]), abs=1e-4)
+    assert result.p == pytest.approx(other["p_value"], abs=1e-4)
+    low, high = result.bounds(0.95)
+    assert low < result.loss < high
+    longer = paired.bleu(a * 4, b * 4, [references * 4], "13a").bounds(0.95)
+    assert (longer[1] - longer[0]) / (high - low) == pytest.approx(0.5, abs=0.08)
+    assert paired.bleu(a, a, [references], "13a").p == 1.0
+
+
+def test_holm_equals_statsmodels() -> None:
+    p = {"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005, "e": 0.9}
+    theirs = multipletests(list(p.values()), method="holm")[1]
+    assert list(paired.holm(p).values()) == pytest.approx(theirs.tolist(), abs=1e-12)
+    assert isnan(paired.holm({**p, "f": float("nan")})["f"]) and paired.holm({"a": 0.2, "f": float("nan")})["a"] == 0.2
+
+
+def test_losses_above_is_holms_procedure() -> None:
+    """Against statsmodels, on the larger of the p-values of the normal intervals and of the exact tests."""
+    rng = np.random.default_rng(8)
+    z = norm.ppf(0.975)
+    named = 0
+    for _ in range(60):
+        results, p = {}, {}
+        for name in "abcde":
+            lost, won = rng.integers(0, 40), rng.integers(0, 25)
+            results[name] = paired.shares(*answers(100, lost, won, 20), [""] * (120 + lost + won))
+            low, high = results[name].bounds(0.95)
+            p[name] = max(2 * norm.sf((low + high) / 2 / ((high - low) / 2 / z)), results[name].p)
+        reject = multipletests(np.minimum(1.0, list(p.values())), alpha=0.05, method="holm")[0]
+        above = set(paired.losses_above(results, 0.0))
+        assert above == {name for name, flag in zip(p, reject, strict=True) if flag}
+        named += len(above)
+    assert named > 30

@@ -56,7 +56,7 @@ def build(args: argparse.Namespace) -> Benchmark:
 
 def options(tmp_path: Path, *words: str) -> argparse.Namespace:
     return arguments.parser("", {"base": 5}, subjects=True).parse_args(
-        ["-c", "some/model", "-o", str(tmp_path), "--quiet", *words]
+        ["-c", "some/model", "-o", str(tmp_path), "--quiet", "--no-self-check", *words]
     )
 
 

@@ -41,8 +41,9 @@ MAY_IMPORT = {
     "comparison": {"schema", "paired", "runs"},
     "foreign": {"schema"},
     "waterfall": {"schema", "comparison", "foreign", "runs"},
+    "self_check": {"schema"},
     "arguments": {"schema", "data", "demo"},
-    "runner": {"schema", "arguments", "data", "demo", "engines", "models", "stand_in", "store", "tables"},
+    "runner": {"schema", "arguments", "data", "demo", "engines", "models", "self_check", "stand_in", "store", "tables"},
 }
 SCRIPTS_MAY_IMPORT = {
     "arguments", "data", "extract", "free_text", "hfagent", "metrics", "multiple_choice", "prompts",

@@ -164,6 +164,7 @@ def parser(
         default="hf",
         help="hf: transformers in this process; api: an OpenAI-compatible server",
     )
+    add("--no-self-check", action="store_true", help="do not compare a few items alone and in a batch at the start")
     add("--seed", type=count, default=1234, help="names the random streams (default 1234)")
 
     add = top.add_argument_group(

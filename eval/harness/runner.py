@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness import __version__, arguments, demo, store, tables
+from harness import __version__, arguments, demo, self_check, store, tables
 from harness.schema import Benchmark, Choose, Engine, EngineInfo, Generate, InputError, Measure, Sample, Score, Scored
 from harness.stand_in import StandIn
 
@@ -144,8 +144,14 @@ def finished(
     finish: OnFinish | None,
 ) -> str:
     """Answers, scores and stores a run; the table for the terminal."""
+    checked: list[str] = []
+
+    def check(samples: Sequence[Sample]) -> None:
+        if info.engine == "hf" and not args.no_self_check:
+            checked.extend(self_check.check(engine, samples, info.precision))
+
     started = time.monotonic()
-    scored = answer(benchmark, engine, args, run_id, given)
+    scored = answer(benchmark, engine, args, run_id, given, check)
     execution = {
         "run_id": run_id,
         "timestamp": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -157,7 +163,7 @@ def finished(
     }
     metrics = benchmark.metrics(scored)
     rows = store.result_rows(benchmark, info, metrics, execution)
-    notes = [*benchmark.remarks(scored), *engine.notes]
+    notes = list(dict.fromkeys([*benchmark.remarks(scored), *engine.notes, *checked]))
     if metrics:
         csv = args.output_dir / f"{benchmark.name}.csv"
         written = store.append_results(csv, rows)
@@ -242,9 +248,11 @@ def answer(
     args: argparse.Namespace,
     run_id: str,
     given: Mapping[str, Mapping[str, Any]] | None = None,
+    check: Callable[[Sequence[Sample]], None] = lambda samples: None,
 ) -> list[Scored]:
     """Every sample with its response and score, in the benchmark's order: stored ones as they are, the rest asked and
-    stored as they come. given: rows of another run whose responses are taken for this one's."""
+    stored as they come. given: rows of another run whose responses are taken for this one's. check: looks at the samples
+    that are to be asked, before they are."""
     samples = store.SampleFile(args.output_dir, run_id, args.overwrite)
     try:
         stored = samples.read()
@@ -270,6 +278,7 @@ def answer(
                 take(index, store.stored_response(known[sample.id]))
             else:
                 todo.append(index)
+        check([benchmark.samples[index] for index in todo])
         with progress(len(todo), benchmark.name, args.quiet or not todo) as bar:
 
             def done(place: int, response: Any) -> None:

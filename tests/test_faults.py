@@ -1,0 +1,81 @@
+"""Runs that are disturbed end as runs that are not: killed at random moments, short of memory at random batches.
+
+`make test-faults`; FAULT_KILLS (200) says how many kills, FAULT_SEED how they fall.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import kills
+from harness import store
+from harness.engines.runtime import Runtime
+from known import run_script
+
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(3600)]
+
+KILLS = int(os.environ.get("FAULT_KILLS", "200"))
+SEED = int(os.environ.get("FAULT_SEED", "1"))
+# float32 throughout: the demonstration's own precision
+SCRIPTS: dict[str, list[str]] = {
+    "mmlu": ["--limit", "8"],
+    "ceval": ["--limit", "8"],
+    "cmmlu": ["--limit", "8"],
+    "gsm8k": ["--limit", "10"],
+    "humaneval": ["--limit", "10"],
+    "wmt22": ["--limit", "6"],
+    "plugin_eval": ["--limit", "5"],
+    "long_ppl": ["--lengths", "128,256,512", "--max-tokens", "4000", "--grid", "none,dynamic_ntk+logn"],
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_killed_at_random_moments(script: str, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+    """Every stored answer stays, none is there twice, and samples and CSV are those of an undisturbed run."""
+    kills.preload()
+    share = len(range(list(SCRIPTS).index(script), KILLS, len(SCRIPTS)))
+    counts = kills.kill_often(script, ["-c", "demo", *SCRIPTS[script]], share, tmp_path, SEED)
+    print(f"{script}: {counts}")
+    record_property("counts", counts)
+    assert counts["kills"] == share
+
+
+MEMORY = {name: words for name, words in SCRIPTS.items() if name in ("mmlu", "gsm8k", "wmt22", "long_ppl")}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("script", MEMORY)
+def test_memory_runs_out_at_random_batches(
+    script: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every third batch of more than one item fails, before its work or after it; the run ends with the same answers."""
+    words = ["-c", "demo", *MEMORY[script]]
+    undisturbed = run_script(script, words, tmp_path / "whole", capsys)
+    chance, failed = random.Random(f"{SEED} {seed}"), []
+    halving = Runtime.halving
+
+    def short_of_memory(self: Runtime, items: Sequence[Any], run: Callable[[Sequence[Any]], Any]) -> Any:
+        late = chance.random() < 0.5
+
+        def fails(batch: Sequence[Any]) -> Any:
+            if late:
+                run(batch)
+            failed.append(len(batch))
+            raise torch.OutOfMemoryError("injected")
+
+        return halving(self, items, fails if len(items) > 1 and chance.random() < 1 / 3 else run)
+
+    monkeypatch.setattr(Runtime, "halving", short_of_memory)
+    run = run_script(script, words, tmp_path / "short", capsys)
+    assert failed and run.status == undisturbed.status == 0
+    folders = [kills.left(script, tmp_path / name) for name in ("whole", "short")]
+    assert kills.answers(folders[0].samples) == kills.answers(folders[1].samples)
+    assert folders[0].rows == folders[1].rows
+    assert len(store.read_results(tmp_path / "short" / f"{script}.csv")) == len(folders[0].rows)

@@ -26,7 +26,6 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/python eval/suite.py -c demo --overwrite
-	$(BIN)/python eval/report.py
 	$(BIN)/python eval/report.py --show main
 
 # each worker of the suite computes with one thread: two workers on two cores

@@ -32,6 +32,8 @@ from harness.schema import InputError
 MARKED = re.compile(r"(<!-- table:([a-z0-9_]+) -->\n)(.*?)(<!-- /table:\2 -->)", re.DOTALL)
 STALE = 3  # exit status
 FILES = (Path("README.md"), Path("README_CN.md"), Path("RESULTS.md"))
+PUBLISHED = Path(__file__).resolve().parents[1] / "results" / "published.csv"
+README_TABLES = ("main", "precision", "plugin", "hfagent", "long_ppl")
 BENCHMARKS = ("mmlu", "ceval", "cmmlu", "gsm8k", "humaneval", "wmt22", "plugin", "long_ppl")
 
 
@@ -53,9 +55,11 @@ class Report:
         return render.markdown(self.tables[name], self.lines[name], language)
 
 
-def read(folder: Path) -> Report:
-    """The report of a results folder. Raises InputError for files that cannot be read."""
-    published = read_published(folder / "published.csv")
+def read(folder: Path, published_too: Path | None = None) -> Report:
+    """The report of a results folder. published_too: the published figures where the folder has none. Raises InputError for
+    files that cannot be read."""
+    path = folder / "published.csv"
+    published = read_published(path if path.exists() or published_too is None else published_too)
     results = {name: store.read_results(folder / f"{name}.csv") for name in BENCHMARKS}
     tables = layout.tables(results["long_ppl"], published)
     lines = {name: published_lines(table, published) + our_lines(table, results) for name, table in tables.items()}
@@ -73,6 +77,13 @@ def regenerate(text: str, make: Callable[[str], str]) -> str:
         missing = next((name for name in opened if name not in closed), opened[0])
         raise InputError(f"the marker <!-- table:{missing} --> has no <!-- /table:{missing} --> after it; add it")
     return MARKED.sub(lambda match: match.group(1) + make(match.group(2)) + match.group(4), text)
+
+
+def blank(report: Report, words: str) -> str:
+    """A file with the five tables of the README, yet to be made."""
+    say = speaker(words)
+    titles = {name: say(report.tables[name].title) for name in README_TABLES}
+    return "\n".join(f"## {title}\n\n<!-- table:{name} -->\n<!-- /table:{name} -->\n" for name, title in titles.items())
 
 
 def language(path: Path) -> str:

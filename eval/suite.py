@@ -1,17 +1,22 @@
-"""Every benchmark for one checkpoint in one process, the model loaded once a checkpoint; then the README's tables.
+"""Every benchmark of the README's tables for one checkpoint in one process, the model loaded once a precision; then the
+tables.
 
 python eval/suite.py -c Qwen/Qwen-7B --chat-checkpoint Qwen/Qwen-7B-Chat    base and chat protocols
+python eval/suite.py -c Qwen/Qwen-7B --dry-run                              what would be done and about how long it takes
 python eval/suite.py -c demo                                                the embedded demonstration
 
 Takes every option the benchmarks share and hands it on; -d DIR holds one folder a benchmark (DIR/mmlu, DIR/gsm8k ...). What
-was answered before is not asked again.
+was answered before is not asked again: after a stop the same command goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import ceval
 import cmmlu
@@ -20,12 +25,13 @@ import humaneval
 import long_ppl
 import mmlu
 import plugin_eval
+import report
 import wmt22
-from harness import arguments, demo, runner
-from harness.schema import Engine
+from harness import arguments, demo, estimate, runner, store, tables
+from harness.schema import Benchmark, Engine, InputError
 
 # (script, folder below -d, options of its own) in the order of the tables
-BASE = (
+BASE: tuple[tuple[ModuleType, str, tuple[str, ...]], ...] = (
     (mmlu, "mmlu", ()),
     (ceval, "ceval", ()),
     (cmmlu, "cmmlu", ()),
@@ -34,7 +40,7 @@ BASE = (
     (wmt22, "wmt22", ()),
     (long_ppl, "long_ppl", ("--grid", "readme")),
 )
-CHAT = (
+CHAT: tuple[tuple[ModuleType, str, tuple[str, ...]], ...] = (
     (mmlu, "mmlu", ("--chat",)),
     (ceval, "ceval", ("--chat",)),
     (gsm8k, "gsm8k", ("--chat",)),
@@ -42,49 +48,146 @@ CHAT = (
     (humaneval, "humaneval", ("--chat",)),
     (plugin_eval, "plugin", ()),
 )
+PRECISIONS = ("none", "int8", "nf4")  # --quantize of the precision table's rows
 
 
-def plan(args: argparse.Namespace, shared: Sequence[str]) -> list[tuple[runner.Script, argparse.Namespace]]:
-    """Each script with its arguments: base protocols on -c, chat protocols on --chat-checkpoint."""
+@dataclass(frozen=True)
+class Job:
+    """One run: its script and arguments."""
+
+    script: runner.Script
+    options: argparse.Namespace
+
+    @property
+    def model(self) -> tuple[str, str]:
+        """What has to be loaded: the checkpoint and its quantization."""
+        return self.options.checkpoint_path, self.options.quantize
+
+    def benchmark(self) -> Benchmark:
+        """What is asked. Raises InputError for bad data."""
+        made = runner.marked(self.script.build(self.options), self.options)
+        return runner.limited(made, self.options.limit)
+
+
+def plan(args: argparse.Namespace, shared: Sequence[str]) -> list[Job]:
+    """All jobs: base protocols on -c, chat protocols on --chat-checkpoint, MMLU in the other precisions. Jobs of one model
+    stand together. Raises InputError for a precision that cannot be had."""
     chat = args.chat_checkpoint or (demo.NAME if args.checkpoint_path == demo.NAME else None)
     jobs = [(job, args.checkpoint_path) for job in BASE] + [(job, chat) for job in CHAT if chat]
+    for precision in precisions(args, shared):
+        jobs.append(((mmlu, "mmlu", ("--quantize", precision)), args.checkpoint_path))
     planned = []
     for (script, folder, own), checkpoint in jobs:
-        words = ["-c", checkpoint, *own]
+        words = ["-c", checkpoint]
         if args.data:
             words += ["-d", args.data if args.data == demo.NAME else str(Path(args.data) / folder)]
-        options = script.parser().parse_args([*words, *shared])
+        options = script.parser().parse_args([*words, *shared, *own])
         rows = script.rows(options) if script is long_ppl else [options]
-        planned += [(script.SCRIPT, row) for row in rows]
+        planned += [Job(script.SCRIPT, row) for row in rows]
     return planned
+
+
+def precisions(args: argparse.Namespace, shared: Sequence[str]) -> list[str]:
+    """The quantizations that MMLU is asked in beside the checkpoint's own precision: the named ones; without a name both, if
+    bitsandbytes is installed, the command names no --quantize or --engine for everything, and the model is no demonstration
+    (whose matrices are too small for blocks of 4 bits). Raises InputError for an unknown name."""
+    wanted = args.precisions
+    for name in wanted or ():
+        if name not in PRECISIONS:
+            raise InputError(f"--precisions: {name!r} is not one of {', '.join(PRECISIONS)}")
+    if wanted is None:
+        fixed = any(word.split("=")[0] in ("--quantize", "--engine") for word in shared)
+        missing = importlib.util.find_spec("bitsandbytes") is None
+        wanted = () if fixed or missing or args.checkpoint_path == demo.NAME else PRECISIONS
+    return [name for name in wanted if name != "none"]
+
+
+def show(jobs: Sequence[Job], speed: float | None) -> None:
+    """Prints the plan: a line a job with its items, tokens and time, and what the times rest on. Raises InputError for bad
+    data, so that it is said before hours of work."""
+    results: dict[str, list[dict[str, str]]] = {}
+    lines, total, measured = [["", "model", "precision", "items", "read", "written", "time"]], 0.0, True
+    for job in jobs:
+        benchmark = job.benchmark()
+        output = job.options.output_dir
+        results = results or {name: store.read_results(output / f"{name}.csv") for name in report.BENCHMARKS}
+        todo = estimate.work(benchmark)
+        found = estimate.speeds(results, job.options.checkpoint_path)
+        measured &= len(found) == len(estimate.ASSUMED)
+        given = {} if speed is None else {"read": speed, "write": speed / 10}
+        time = estimate.seconds(todo, {**estimate.ASSUMED, **found, **given})
+        total += time
+        name = f"{benchmark.name} {benchmark.mode} {benchmark.shots}-shot"
+        model = [job.options.checkpoint_path, job.options.quantize.replace("none", "own")]
+        lines.append([name, *model, f"{todo.items:,}", f"{todo.read:,}", f"{todo.written:,}", estimate.clock(time)])
+    basis = (
+        f"at {speed:,.0f} tokens read a second, a tenth of it written"
+        if speed
+        else "at the speed of this model's earlier runs"
+        if measured
+        else "at {read:,.0f} tokens read and {write:,.0f} written a second, assumed where nothing was measured; "
+        "--speed N says otherwise".format(**estimate.ASSUMED)
+    )
+    below = ["", f"about {estimate.clock(total)} {basis}; replies at their longest", ""]
+    print("\n".join([*tables.aligned(lines), *below]), flush=True)
+
+
+def run(jobs: Sequence[Job]) -> int:
+    """Runs the jobs in order; the model stays loaded while it is the same. Returns the exit status."""
+    engine: Engine | None = None
+    loaded: tuple[str, str] | None = None
+    for job in jobs:
+        if job.model != loaded:
+            engine = None  # its memory is free before the next is loaded
+            engine, loaded = runner.open_engine(job.options), job.model
+        assert engine is not None
+        engine.extend(arguments.model_spec(job.options))  # the long-context rows differ in this alone
+        runner.run(job.options, job.script.build, job.script.finish, engine)
+    return 0
+
+
+def renew(paths: Sequence[Path], results: Path) -> int:
+    """The tables of the files, made from the results folder; a file that is not there is made with the five tables of the
+    README. Returns the exit status."""
+    made = report.read(results, report.PUBLISHED)
+    for path in paths:
+        if not path.exists():
+            store.write_text(path, report.blank(made, report.language(path)))
+    return report.rewrite(paths, made)
 
 
 def main() -> None:
     parser = arguments.Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("-c", "--checkpoint-path", default=arguments.DEFAULT_CHECKPOINT["base"], metavar="MODEL")
-    parser.add_argument("--chat-checkpoint", metavar="MODEL", help="for the chat protocols (demo: the same)")
-    parser.add_argument(
-        "-d", "--data", metavar="DIR", help="one folder a benchmark below it, or demo; without it the hub"
+    add = parser.add_argument
+    add("-c", "--checkpoint-path", default=arguments.DEFAULT_CHECKPOINT["base"], metavar="MODEL")
+    add("--chat-checkpoint", metavar="MODEL", help="for the chat protocols (demo: the same)")
+    add("-d", "--data", metavar="DIR", help="one folder a benchmark below it, or demo; without it the hub")
+    add(
+        "--precisions",
+        type=arguments.names,
+        metavar="P,P",
+        help="MMLU also in these: int8,nf4 (the default where bitsandbytes is installed) or none",
     )
+    add("--dry-run", action="store_true", help="print the plan with the estimated time, and stop")
+    add("--speed", type=arguments.seconds, metavar="N", help="tokens a second, for the estimate")
+    add("--readme", type=Path, action="append", metavar="FILE", help="whose tables are made anew at the end (several times); "
+        "one that is not there is made (default: the READMEs and RESULTS.md, where the results go to results/)")  # fmt: skip
     args, shared = parser.parse_known_args()
-    runner.exit_with(parser.prog, lambda: run(plan(args, shared)))
+    runner.exit_with(parser.prog, lambda: work(args, shared))
 
 
-def run(jobs: Sequence[tuple[runner.Script, argparse.Namespace]]) -> int:
-    """Runs the jobs in order; the model stays loaded while the checkpoint is the same. Returns the exit status."""
-    for script, options in jobs:  # what is wrong with the data is said before hours of work
-        script.build(options)
-    engine: Engine | None = None
-    loaded = None
-    for script, options in jobs:
-        if options.checkpoint_path != loaded:
-            engine, loaded = runner.open_engine(options), options.checkpoint_path
-        assert engine is not None
-        engine.extend(arguments.model_spec(options))  # the long-context rows differ in this alone
-        runner.run(options, script.build, script.finish, engine)
-    return 0
+def work(args: argparse.Namespace, shared: Sequence[str]) -> int:
+    """Plan, runs, tables. Returns the exit status."""
+    jobs = plan(args, shared)
+    show(jobs, args.speed)
+    if args.dry_run:
+        return 0
+    status = run(jobs)
+    output = jobs[0].options.output_dir
+    paths = args.readme or [path for path in report.FILES if output == Path("results") and path.exists()]
+    return renew(paths, output) if paths else status
 
 
 if __name__ == "__main__":

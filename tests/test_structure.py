@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "durable": {"schema"},
     "store": {"schema", "durable"},
     "reporting": {"schema", "demo"},
+    "estimate": {"schema"},
     "page": {"schema", "reporting", "store"},
     "tables": {"schema"},
     "paired": {"metrics"},

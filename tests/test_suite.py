@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
+import argparse
+import itertools
 from pathlib import Path
 
 import pytest
 
 import mmlu
 import suite
-from harness import runner, store
+from harness import estimate, runner, store
 from harness.engines.hf import HFEngine
-from harness.schema import ModelSpec
+from harness.schema import Benchmark, Choose, Generate, InputError, Measure, ModelSpec, Sample
 
 
-def arguments(tmp_path: Path, *words: str):
-    import argparse
-
-    args = argparse.Namespace(checkpoint_path="demo", chat_checkpoint=None, data=None)
+def planned(tmp_path: Path, *words: str, precisions: list[str] | None = None) -> list[suite.Job]:
+    args = argparse.Namespace(checkpoint_path="demo", chat_checkpoint=None, data=None, precisions=precisions)
     return suite.plan(args, ["-o", str(tmp_path), "--quiet", "--limit", "2", *words])
 
 
 def test_every_protocol_of_the_tables_is_planned(tmp_path: Path) -> None:
     """The long-context table has four rows; all other jobs are one run."""
-    jobs = arguments(tmp_path)
+    jobs = planned(tmp_path, precisions=[])
     assert len(jobs) == len(suite.BASE) + 3 + len(suite.CHAT)
-    chats = [getattr(options, "chat", False) for _, options in jobs]
+    all_options = [job.options for job in jobs]
+    chats = [getattr(options, "chat", False) for options in all_options]
     assert chats == [False] * (len(suite.BASE) + 3) + [True] * len(suite.CHAT)
-    long = [options for _, options in jobs if hasattr(options, "lengths")]
+    long = [options for options in all_options if hasattr(options, "lengths")]
     assert [(row.dynamic_ntk, row.logn, row.window) for row in long] == [
         ("off", "off", "off"), ("on", "off", "off"), ("on", "on", "off"), ("on", "on", "auto"),
     ]  # fmt: skip
-    assert [options.shots for _, options in jobs][:6] == [5, 5, 5, 8, 0, 5]
+    assert [options.shots for options in all_options][:6] == [5, 5, 5, 8, 0, 5]
 
 
 def test_one_engine_serves_all_and_rows_are_those_of_the_scripts(
@@ -45,7 +46,7 @@ def test_one_engine_serves_all_and_rows_are_those_of_the_scripts(
 
     monkeypatch.setattr("harness.engines.hf.HFEngine", Counted)
     together, alone = tmp_path / "together", tmp_path / "alone"
-    suite.run(arguments(together)[:3])
+    suite.run(planned(together, precisions=[])[:3])
     assert len(opened) == 1
     options = mmlu.parser().parse_args(["-c", "demo", "-o", str(alone), "--quiet", "--limit", "2"])
     runner.run(options, mmlu.build)
@@ -56,3 +57,74 @@ def test_one_engine_serves_all_and_rows_are_those_of_the_scripts(
     ]
     assert rows[0] == rows[1]
     assert {path.name for path in together.glob("*.csv")} == {"mmlu.csv", "ceval.csv", "cmmlu.csv"}
+
+
+def test_mmlu_is_asked_in_the_other_precisions_and_a_model_is_loaded_once_each(tmp_path: Path) -> None:
+    jobs = planned(tmp_path, precisions=["int8", "nf4"])
+    models = [job.model for job in jobs]
+    assert len(list(itertools.groupby(models))) == len(set(models)) == 3
+    quantized = [(job.options.quantize, job.script is mmlu.SCRIPT) for job in jobs if job.options.quantize != "none"]
+    assert quantized == [("int8", True), ("nf4", True)]
+    assert {job.options.quantize for job in planned(tmp_path, "--quantize", "nf4")} == {"nf4"}
+    with pytest.raises(InputError, match="int4"):
+        planned(tmp_path, precisions=["int4"])
+
+
+def test_the_work_of_a_benchmark_by_hand() -> None:
+    """Shared shots once, a question each, at 3.5 bytes a token; replies at their longest; documents whole."""
+    head, shots = "h" * 70, ("s" * 35, "s" * 35)
+    requests = [
+        Choose(head, shots, "q" * 34, ("A",)), Choose(head, shots, "灯" * 11 + "q", ("A",)),  # 35 bytes each
+        Choose(head, (), "q" * 34, ("A",)), Generate("p" * 70, 512, samples=2), Measure(("d" * 350, "d" * 350), 128),
+        Generate(({"role": "user", "content": "p" * 35},), 100),
+    ]  # fmt: skip
+    samples = [Sample(str(number), request, None) for number, request in enumerate(requests)]
+    asked = Benchmark("b", 1, "default", "base", 0, samples, None, lambda scored: [])
+    read = (140 + 35 + 35) + (70 + 35) + 70 + 700 + 35
+    assert estimate.work(asked) == estimate.Work(6, round(read / 3.5), 1124)
+
+
+def test_speeds_come_from_earlier_runs_of_the_same_model() -> None:
+    def row(run: str, model: str, tokens: int, seconds: float, mode: str = "base") -> dict[str, str]:
+        return {"run_id": run, "model": model, "tokens": str(tokens), "seconds": str(seconds), "mode": mode}
+
+    results = {
+        "mmlu": [row("a", "m", 1000, 2), row("a", "m", 1000, 2), row("b", "other", 9, 9), row("c", "m", 30, 1, "chat")],
+        "cmmlu": [row("d", "m", 500, 3)],
+        "gsm8k": [row("e", "m", 70, 1), row("f", "m", 70, 0)],
+    }
+    assert estimate.speeds(results, "m") == {"read": 300.0, "write": 50.0}  # by hand: 1500 / 5 and 100 / 2
+    assert estimate.speeds(results, "nobody") == {}
+    assert estimate.seconds(estimate.Work(3, 600, 100), {"read": 300, "write": 50}) == 4
+    assert [estimate.clock(time) for time in (42, 600, 5400, 200_000)] == ["42 s", "10 min", "1.5 h", "2.3 d"]
+
+
+def test_a_dry_run_computes_nothing_and_a_run_ends_with_the_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = tmp_path / "MODEL_CN.md"
+    words = ["-o", str(tmp_path / "results"), "--quiet", "--limit", "2"]
+    args = argparse.Namespace(
+        checkpoint_path="demo",
+        chat_checkpoint=None,
+        data=None,
+        precisions=[],
+        dry_run=True,
+        speed=None,
+        readme=[readme],
+    )
+    assert suite.work(args, words) == 0
+    out = capsys.readouterr().out
+    assert "mmlu base 5-shot" in out and "about " in out and "assumed where nothing was measured" in out
+    assert not (tmp_path / "results").exists() and not readme.exists()
+    # a whole run of one benchmark; the plan is as long as it is, so the others are left out here
+    monkeypatch.setattr(suite, "BASE", suite.BASE[:1])
+    monkeypatch.setattr(suite, "CHAT", ())
+    args.dry_run = False
+    assert suite.work(args, words) == 0
+    once = readme.read_bytes()
+    text = once.decode()
+    assert "## 基准" in text and "| demo † ‡ [1] |" in text and "<!-- table:long_ppl -->" in text
+    rows = store.read_results(tmp_path / "results" / "mmlu.csv")
+    assert suite.work(args, words) == 0  # nothing is asked again
+    assert readme.read_bytes() == once and store.read_results(tmp_path / "results" / "mmlu.csv") == rows

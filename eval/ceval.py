@@ -31,6 +31,8 @@ def build(args: argparse.Namespace) -> Benchmark:
         "version": 1,
         "recipe": args.recipe,
         "shots": args.shots,
+        "origin": multiple_choice.origin(sets),
+        "changed": data.changed_choices("ceval", sets),
         "partial": args.subjects is not None,
     }
     label = {"split": args.split, "avg": "macro", "data": multiple_choice.data_label(sets)}

@@ -20,6 +20,8 @@ def build(args: argparse.Namespace) -> Benchmark:
         name="cmmlu",
         version=1,
         recipe=args.recipe,
+        origin=multiple_choice.origin(sets),
+        changed=data.changed_choices("cmmlu", sets),
         mode="base",
         shots=args.shots,
         samples=multiple_choice.samples(sets, args.shots, multiple_choice.ask_in_chinese(args.recipe)),

@@ -115,6 +115,8 @@ def build(args: argparse.Namespace) -> Benchmark:
         metrics=measure,
         signature={**free_text.signature(args), "data": data.content_hash((*problems.train, *problems.test))},
         remarks=free_text.remarks,
+        origin=problems.origin,
+        changed=data.changed("gsm8k", {"train.jsonl": problems.train, "test.jsonl": problems.test}),
     )
 
 

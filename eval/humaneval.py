@@ -157,6 +157,8 @@ def build(args: argparse.Namespace) -> Benchmark:
         },
         headline=("pass@1", "all"),
         remarks=remarks(args),
+        origin=found.origin,
+        changed=data.changed("humaneval", {"HumanEval.jsonl": found.tasks}),
     )
 
 

@@ -93,6 +93,7 @@ def build(args: argparse.Namespace) -> Benchmark:
         },
         headline=("perplexity", str(max(cells))),
         remarks=remarks,
+        origin=found.origin,
     )
 
 

@@ -56,6 +56,8 @@ def build(args: argparse.Namespace) -> Benchmark:
         "version": 1,
         "recipe": args.recipe,
         "shots": args.shots,
+        "origin": multiple_choice.origin(sets),
+        "changed": data.changed_choices("mmlu", sets),
         "partial": args.subjects is not None,
     }
     label = {"avg": "micro", "data": multiple_choice.data_label(sets)}

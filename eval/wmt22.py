@@ -39,6 +39,14 @@ def shots(path: Path, direction: str, count: int) -> tuple[str, ...]:
     return tuple(pair(direction, row.source, row.target) for row in rows[:count])
 
 
+def sides(part: data.Wmt22) -> dict[str, list[str]]:
+    """The sources and each set of references, by name."""
+    references = zip(*(segment.references for segment in part.segments), strict=True)
+    texts = dict(zip(part.refs, map(list, references), strict=True))
+    named = {f"{part.direction} reference {ref}": lines for ref, lines in texts.items()}
+    return {f"{part.direction} source": [segment.source for segment in part.segments], **named}
+
+
 def samples(args: argparse.Namespace, part: data.Wmt22) -> list[Sample]:
     """One sample a segment."""
     first, second = (LANGUAGES[code] for code in part.direction.split("-"))
@@ -121,6 +129,8 @@ def build(args: argparse.Namespace) -> Benchmark:
         },
         headline=("bleu", "all"),
         remarks=remarks,
+        origin=", ".join(dict.fromkeys(part.origin for part in parts)),
+        changed=data.changed("wmt22", {name: lines for part in parts for name, lines in sides(part).items()}),
     )
 
 

@@ -53,6 +53,11 @@ def data_label(sets: Mapping[str, ChoiceSet]) -> str:
     return data.content_hash(row for rows in sets.values() for row in (*rows.dev, *rows.test))
 
 
+def origin(sets: Mapping[str, ChoiceSet]) -> str:
+    """Where the rows came from, for the manifest."""
+    return ", ".join(dict.fromkeys(rows.origin for rows in sets.values()))
+
+
 def categories(benchmark: str) -> dict[str, list[str]]:
     """Category -> subjects, categories in order of first appearance in the benchmark's list; C-Eval's Hard last."""
     table: dict[str, list[str]] = {}

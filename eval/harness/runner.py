@@ -145,6 +145,10 @@ def finished(
 ) -> str:
     """Answers, scores and stores a run; the table for the terminal."""
     checked: list[str] = []
+    if benchmark.changed:
+        checked.append(other_data(benchmark))
+        if not args.quiet:
+            print(tables.printable(checked[0]), file=sys.stderr)
 
     def check(samples: Sequence[Sample]) -> None:
         if info.engine == "hf" and not args.no_self_check:
@@ -172,6 +176,7 @@ def finished(
         **execution,
         "signature": store.signature(benchmark, info),
         "model": dataclasses.asdict(info),
+        "data": {"origin": benchmark.origin, "changed": list(benchmark.changed)},
         "command": arguments.command(),
         "notes": notes,
     }
@@ -180,6 +185,15 @@ def finished(
     if finish:
         notes += finish(args, run_id, scored)
     return tables.terminal(benchmark, metrics, title(benchmark, info), store.signature(benchmark, info), notes)
+
+
+def other_data(benchmark: Benchmark) -> str:
+    """A warning that names the data that is not the official one."""
+    first, count = benchmark.changed[0], len(benchmark.changed)
+    more = f" and {count - 1} more" if count > 1 else ""
+    return (
+        f"warning: {benchmark.name}'s data is not the official one: {first}{more}; no figure is comparable with others"
+    )
 
 
 def dump_prompts(benchmark: Benchmark) -> None:
@@ -200,7 +214,7 @@ def marked(benchmark: Benchmark, args: argparse.Namespace) -> Benchmark:
     if not arguments.on_demo_data(args, benchmark.name):
         return benchmark
     named = {**benchmark.signature, "data": f"demo-{benchmark.signature['data']}"}
-    return dataclasses.replace(benchmark, signature=named)
+    return dataclasses.replace(benchmark, signature=named, origin="demo", changed=())
 
 
 def limited(benchmark: Benchmark, limit: int | None) -> Benchmark:

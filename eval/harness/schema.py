@@ -214,7 +214,8 @@ class Benchmark:
     headline: the (metric, group) shown first. remarks: scored samples -> sentences that the table must carry.
     score_all: in place of score, where responses are scored together at the end (programs in a sandbox): samples and
     responses -> scores, calling its third argument whenever one more is scored. score_in_tokens: in place of score_all,
-    where texts are compared in the evaluated model's own tokens: the engine's token_texts -> score_all.
+    where texts are compared in the evaluated model's own tokens: the engine's token_texts -> score_all. origin: where the
+    data came from ("files", a hub dataset at a commit). changed: parts of it that are not the official ones.
     """
 
     name: str
@@ -231,6 +232,8 @@ class Benchmark:
     remarks: Callable[[Sequence[Scored]], list[str]] = lambda scored: []
     score_all: ScoreAll | None = None
     score_in_tokens: Callable[[TokenTexts], ScoreAll] | None = None
+    origin: str = "files"
+    changed: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

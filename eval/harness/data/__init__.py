@@ -8,6 +8,7 @@ from harness.data.catalogue import SubjectInfo, choose_subjects, subjects
 from harness.data.choice import LETTERS, ChoiceRow, ChoiceSet, ceval, cmmlu, mmlu
 from harness.data.documents import Documents, documents
 from harness.data.files import Source, content_hash, text_lines
+from harness.data.official import changed, changed_choices
 from harness.data.problems import CodeTask, Gsm8k, HumanEval, MathProblem, completions, gsm8k, humaneval
 from harness.data.tools import AgentSet, AgentTask, FakeTool, ReactItem, agent_set, option, react_items, tool_files
 from harness.data.translation import Segment, TranslationShot, Wmt22, translation_shots, wmt22
@@ -32,6 +33,8 @@ __all__ = [
     "Wmt22",
     "agent_set",
     "ceval",
+    "changed",
+    "changed_choices",
     "choose_subjects",
     "cmmlu",
     "completions",

@@ -1,0 +1,70 @@
+"""The official rows are known, and others are named: edited, cut short, from wherever they come."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from harness import data, runner
+from known import benchmark_of
+from shared import shared
+from test_runner import Letters, build, options
+
+SOURCES = ("mmlu", "cmmlu", "gsm8k", "humaneval", "wmt22")
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_released_files_are_the_official_ones(name: str) -> None:
+    benchmark = benchmark_of(name, "-d", shared(f"data/{name}"))
+    assert benchmark.changed == () and benchmark.origin == "files"
+
+
+def test_an_edited_and_a_short_file_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "mmlu"
+    for split in ("dev", "test"):
+        (folder / split).mkdir(parents=True)
+        for subject in ("anatomy", "virology"):
+            shutil.copy(shared(f"data/mmlu/{split}/{subject}_{split}.csv"), folder / split)
+    words = ("-d", folder, "--subjects", "anatomy,virology")
+    assert benchmark_of("mmlu", *words).changed == ()
+    edited, short = folder / "dev/virology_dev.csv", folder / "test/anatomy_test.csv"
+    edited.write_bytes(edited.read_bytes().replace(b"A\n", b"B\n", 1))
+    short.write_bytes(b"".join(short.read_bytes().splitlines(keepends=True)[:40]))
+    assert benchmark_of("mmlu", *words).changed == (
+        "dev/virology (edited)", "test/anatomy (40 rows, 135 in the official file)",
+    )  # fmt: skip
+    crlf = folder / "test/virology_test.csv"
+    crlf.write_bytes(b"\xef\xbb\xbf" + crlf.read_bytes().replace(b"\n", b"\r\n"))
+    assert len(benchmark_of("mmlu", *words).changed) == 2  # the same rows in other bytes
+    short.write_bytes(short.read_bytes()[:-30])  # and inside a row it is no data at all
+    with pytest.raises(data.files.DataError, match=r"anatomy_test\.csv:\d+: "):
+        benchmark_of("mmlu", *words)
+
+
+def test_the_demonstration_and_unknown_data_are_no_edits() -> None:
+    for name in ("mmlu", "gsm8k", "humaneval", "wmt22"):
+        assert benchmark_of(name, "-c", "demo").changed == ()
+    assert data.changed("ceval", {"dev/law": ()}) == data.changed("mmlu", {"dev/nothing": ()}) == ()
+
+
+def test_the_run_says_so_at_its_start_in_its_table_and_in_its_manifest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def edited(args):
+        made = build(args)
+        return dataclasses.replace(made, origin="cais/mmlu@abc", changed=("test/anatomy (edited)", "test/law (edited)"))
+
+    loud = options(tmp_path)
+    loud.quiet = False
+    runner.run(loud, edited, engine=Letters())
+    streams = capsys.readouterr()
+    said = "warning: mmlu's data is not the official one: test/anatomy (edited) and 1 more; no figure is comparable"
+    assert streams.err.startswith(said) and said in streams.out
+    (manifest,) = (tmp_path / "samples").glob("*.json")
+    assert json.loads(manifest.read_text())["data"] == {
+        "origin": "cais/mmlu@abc", "changed": ["test/anatomy (edited)", "test/law (edited)"],
+    }  # fmt: skip

@@ -73,7 +73,7 @@ def build(args: argparse.Namespace) -> Benchmark:
     same = max(cells) if args.documents == "same" else 0
     samples = []
     for length in cells:
-        request = Measure(found.texts, length, same_as=same, stride=args.stride, max_tokens=args.max_tokens)
+        request = Measure(found.texts, length, same, args.stride, args.max_tokens, args.max_memory)
         samples.append(Sample(str(length), request, None, str(length)))
     return Benchmark(
         name="long_ppl",
@@ -133,6 +133,8 @@ def parser() -> arguments.Parser:
         "all: every document, a short rest dropped")  # fmt: skip
     add("--stride", type=arguments.whole_number, metavar="S", help="sliding windows: score only their last S tokens")
     add("--max-tokens", type=arguments.count, default=0, metavar="N", help="stop a cell after N scored tokens (0: all)")
+    add("--max-memory", type=arguments.gibibytes, default=0.0, metavar="GIB",
+        help="memory that reading a chunk may take beyond the weights (default: what is free)")  # fmt: skip
     return made
 
 

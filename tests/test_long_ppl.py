@@ -141,7 +141,7 @@ def test_slices_pieces_and_batches_change_nothing(
     ids = np.array(engine.checkpoint.tokenizer.encode(TEXT)[:100], dtype=np.int32)
     chunk = measuring.Chunk(ids, 99, 0)
     with torch.inference_mode():
-        whole, pieces = (measuring._losses(engine.runtime, [chunk], piece)[0] for piece in (None, 23))
+        whole, pieces = (measuring._losses(engine.runtime, [chunk], 5000, piece)[0] for piece in (None, 23))
     assert pieces == pytest.approx(whole, abs=1e-3)
 
 

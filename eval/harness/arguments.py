@@ -54,6 +54,11 @@ def seconds(text: str) -> float:
     return _number(text, 1e-3)
 
 
+def gibibytes(text: str) -> float:
+    """An amount of memory in GiB above 0, for argparse."""
+    return _number(text, 1e-3)
+
+
 def _number(text: str, least: float) -> float:
     try:
         value = float(text)

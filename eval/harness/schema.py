@@ -135,7 +135,8 @@ class Measure:
 
     same_as: 0, or take only documents of at least so many tokens, cropped to a multiple of it (so that every length up to it
     scores the same text). stride: None for chunks side by side; else windows every `stride` tokens, of which the last
-    `stride` are scored. max_tokens: chunks are taken in order until so many tokens are scored; 0 for all.
+    `stride` are scored. max_tokens: chunks are taken in order until so many tokens are scored; 0 for all. max_memory: GiB
+    that reading a chunk may take beyond the weights, about; 0 for what is free.
     """
 
     documents: tuple[str, ...]
@@ -143,6 +144,7 @@ class Measure:
     same_as: int = 0
     stride: int | None = None
     max_tokens: int = 0
+    max_memory: float = 0.0
 
 
 @dataclass(frozen=True)

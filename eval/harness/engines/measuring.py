@@ -1,7 +1,8 @@
 """Perplexity: negative log-likelihoods of long texts, with neither L x vocabulary logits nor L x L scores in memory.
 
-The body of the model runs over a chunk; the output matrix is applied to a few hundred positions at a time. A chunk that does
-not fit is read in pieces behind a cache of keys and values.
+The body of the model runs over a chunk; the output matrix is applied to a few hundred positions at a time. A chunk that would
+not fit in memory is read in pieces behind a cache of keys and values: the size of a piece follows from what is free, or from
+the limit that the request gives, and is halved where memory runs out all the same.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.engines.memory import free_bytes, piece_that_fits, token_bytes
 from harness.engines.runtime import Runtime, out_of_memory
 from harness.models.context import installed
 from harness.models.tokenizers import TextTokenizer
 from harness.schema import DataError, InputError, Measure, Measured, OnResponse
 
 LOGITS = 2**25  # logits computed at a time: 128 MiB in float32
+LOGIT_BYTES = 12  # of one: in the model's precision, in float32, and exponentiated
 SMALLEST_PIECE = 256  # tokens
+SHARE_OF_FREE = 0.8  # of free memory that a forward pass may take, which is estimated
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +42,9 @@ def measure(runtime: Runtime, requests: Sequence[Measure], done: OnResponse) -> 
     measured: list[Measured] = []
     tokenizer = runtime.checkpoint.tokenizer
     for index, (chunks, short) in enumerate(chunked(requests, tokenizer)):
+        room = requests[index].max_memory * 2**30
         with torch.inference_mode():
-            nll = list(_measure_chunks(runtime, chunks))
+            nll = list(_measure_chunks(runtime, chunks, room or SHARE_OF_FREE * free_bytes(runtime.model.device)))
         measured.append(summed(tokenizer, chunks, nll, short))
         done(index, measured[-1])
     return measured
@@ -102,30 +107,36 @@ def summed(tokenizer: TextTokenizer, chunks: Sequence[Chunk], nll: Sequence[floa
     )
 
 
-def _measure_chunks(runtime: Runtime, chunks: Sequence[Chunk]) -> Iterator[float]:
-    """The summed negative log-likelihood (natural log, float64) of every chunk's scored tokens."""
+def _measure_chunks(runtime: Runtime, chunks: Sequence[Chunk], room: float) -> Iterator[float]:
+    """The summed negative log-likelihood (natural log, float64) of every chunk's scored tokens. room: bytes beyond the
+    weights."""
+    config, size = runtime.model.config.get_text_config(), runtime.model.dtype.itemsize
+    slices = int(min(LOGITS, room / 4 / LOGIT_BYTES))  # at most a quarter of the room for logits
+    room -= slices * LOGIT_BYTES
     start = 0
     while start < len(chunks):
         length = len(chunks[start].ids)
-        count = min(max(1, runtime.max_tokens // length), runtime.max_rows)
+        tokens = min(runtime.max_tokens, room / token_bytes(config, size))
+        count = min(max(1, int(tokens // length)), runtime.max_rows)
         stop = start + 1
         while stop < min(len(chunks), start + count) and len(chunks[stop].ids) == length:
             stop += 1
         batch = chunks[start:stop]
-        losses = (
-            _one_by_one(runtime, batch) if len(batch) == 1 else runtime.halving(batch, lambda b: _losses(runtime, b))
-        )
+        if len(batch) == 1:
+            piece = max(min(SMALLEST_PIECE, length), piece_that_fits(config, size, length, room))
+            losses = _one_by_one(runtime, batch, piece, slices)
+        else:
+            losses = runtime.halving(batch, lambda part: _losses(runtime, part, slices))
         if losses is not None:
             start = stop
             yield from losses
 
 
-def _one_by_one(runtime: Runtime, batch: Sequence[Chunk]) -> list[float]:
-    """A single chunk, whole if it fits, else in ever smaller pieces. Raises InputError when none fits."""
-    piece = len(batch[0].ids)
+def _one_by_one(runtime: Runtime, batch: Sequence[Chunk], piece: int, slices: int) -> list[float]:
+    """A single chunk in pieces of `piece` tokens, then in ever smaller ones. Raises InputError when none fits."""
     while True:
         try:
-            return _losses(runtime, batch, piece)
+            return _losses(runtime, batch, slices, piece)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -139,8 +150,9 @@ def _one_by_one(runtime: Runtime, batch: Sequence[Chunk]) -> list[float]:
             torch.cuda.empty_cache()
 
 
-def _losses(runtime: Runtime, batch: Sequence[Chunk], piece: int | None = None) -> list[float]:
-    """One forward pass over chunks of equal length (or, for a single one, a pass a piece). float64 sums."""
+def _losses(runtime: Runtime, batch: Sequence[Chunk], slices: int, piece: int | None = None) -> list[float]:
+    """One forward pass over chunks of equal length (or, for a single one, a pass a piece). float64 sums. slices: logits at a
+    time."""
     model, device = runtime.model, runtime.model.device
     ids = torch.from_numpy(np.stack([chunk.ids for chunk in batch]).astype(np.int64)).to(device)
     length = ids.shape[1]
@@ -165,16 +177,17 @@ def _losses(runtime: Runtime, batch: Sequence[Chunk], piece: int | None = None) 
             first = max(start, length - chunk.scored - 1)
             last = min(start + part.shape[1], length - 1)
             if first < last:
-                sums[row] += _loss(runtime, hidden[row, first - start : last - start], ids[row, first + 1 : last + 1])
+                wanted = ids[row, first + 1 : last + 1]
+                sums[row] += _loss(runtime, hidden[row, first - start : last - start], wanted, slices)
     runtime.tokens_computed += ids.numel()
     runtime.tokens_in_prompts += ids.numel()
     return sums
 
 
-def _loss(runtime: Runtime, hidden: Tensor, targets: Tensor) -> float:
-    """The summed loss of hidden states [n, width] against the next tokens [n], logits a slice at a time."""
+def _loss(runtime: Runtime, hidden: Tensor, targets: Tensor, slices: int) -> float:
+    """The summed loss of hidden states [n, width] against the next tokens [n], `slices` logits at a time."""
     head = runtime.output_head()
-    rows = max(1, LOGITS // runtime.model.config.get_text_config().vocab_size)
+    rows = max(1, slices // runtime.model.config.get_text_config().vocab_size)
     total = torch.zeros((), dtype=torch.float64)
     for start in range(0, len(targets), rows):
         logits = head(hidden[start : start + rows]).float()

@@ -1,0 +1,102 @@
+"""Perplexity within a limit of memory: the peak of a process of its own stays below it, and the figures are the same."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import long_ppl
+import tiny
+from bench import child
+from harness.engines import measuring, memory
+from harness.engines.hf import HFEngine
+from harness.schema import Measure, ModelSpec
+
+LENGTH = 16_384
+LIMIT = 0.15  # GiB
+READ = f"""
+import json, sys, torch
+torch.set_num_threads(1)
+from bench import child
+from harness.engines.hf import HFEngine
+from harness.schema import Measure, ModelSpec
+engine = HFEngine(ModelSpec(sys.argv[1], dynamic_ntk="on", logn="on", device="cpu"))
+text = open(sys.argv[2]).read()
+def measure(length, limit):
+    (cell,) = engine.measure([Measure((text,), length, max_tokens=1, max_memory=limit)], lambda *_: None)
+    return sum(cell.nll) / sum(cell.tokens)
+measure(128, 0)
+found = []
+for limit in ({LIMIT}, 0):
+    before = child.resident("VmRSS")
+    child.reset_peak()
+    loss = measure({LENGTH}, limit)
+    found.append([loss, (child.resident("VmHWM") - before) / 2**30])
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.skipif(not child.STATUS.exists(), reason="peak memory is read from /proc")
+def test_a_long_chunk_stays_within_the_limit_and_gives_the_same_figure(tmp_path: Path) -> None:
+    checkpoint = tiny.write_qwen1(tmp_path / "model", hidden=256, heads=4, seq_length=1024, positions=LENGTH)
+    text = tmp_path / "text.txt"
+    text.write_text(" ".join(tiny.CORPUS) * 200, encoding="utf-8")
+    done = child.spawn([sys.executable, "-c", READ, str(checkpoint), str(text)])
+    (limited, low), (whole, high) = json.loads(done.answers[0])
+    assert low < LIMIT < high, (low, high)
+    assert limited == pytest.approx(whole, abs=1e-5)
+
+
+def test_what_is_free_decides_where_no_limit_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In pieces of 256 tokens, and the option reaches the engine."""
+    pieces: list[int] = []
+    losses = measuring._losses
+
+    def note(runtime, batch, slices, piece=None):
+        pieces.append(piece)
+        return losses(runtime, batch, slices, piece)
+
+    monkeypatch.setattr(measuring, "_losses", note)
+    checkpoint = tiny.write_qwen1(tmp_path / "model", positions=4096)
+    text = " ".join(tiny.CORPUS) * 20
+    engine = HFEngine(ModelSpec(str(checkpoint)))
+    request = Measure((text,), 600, max_tokens=1)
+    (whole,) = engine.measure([request], lambda *_: None)
+    monkeypatch.setattr(measuring, "free_bytes", lambda device: 2**20)
+    (limited,) = engine.measure([request], lambda *_: None)
+    assert pieces == [600, 256] and limited.nll == pytest.approx(whole.nll, rel=1e-6)
+    (tmp_path / "one.jsonl").write_text(json.dumps({"text": text}) + "\n")
+    words = f"-c {checkpoint} -d {tmp_path / 'one.jsonl'} -o {tmp_path} --lengths 600 --quiet --max-memory 0.001"
+    monkeypatch.setattr(measuring, "free_bytes", lambda device: float("inf"))
+    assert long_ppl.run(long_ppl.parser().parse_args(words.split())) == 0
+    assert set(pieces[2:]) == {256}
+
+
+def test_a_containers_limit_is_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable: 2000 kB\n")
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    cpu = torch.device("cpu")
+    assert memory.free_bytes(cpu) == 2000 * 1024
+    (tmp_path / "memory.current").write_text("1000\n")
+    for limit, free in (("max", 2000 * 1024), ("5000", 4000)):
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        assert memory.free_bytes(cpu) == free
+    (tmp_path / "meminfo").unlink()
+    assert memory.free_bytes(cpu) == float("inf")
+
+
+def test_a_piece_leaves_room_for_the_cache() -> None:
+    """By hand: 100 tokens of 4 x (9 x 2 + 3 x 4) = 120 bytes; a cache of 2 x 3 x 2 x 4 = 48 bytes a token and a third more
+    while it grows; under the mask a token of a piece takes 120 + 100 x 5 bytes."""
+    config = SimpleNamespace(hidden_size=2, num_hidden_layers=3, num_attention_heads=1, intermediate_size=4)
+    assert memory.piece_that_fits(config, 4, 100, 12_000) == 100
+    assert memory.piece_that_fits(config, 4, 100, 11_999) == (11_999 - 6400) // 620
+    assert memory.piece_that_fits(config, 4, 100, 6000) <= 0
+    grouped = SimpleNamespace(**vars(config), num_key_value_heads=2, head_dim=8)
+    assert memory.cache_bytes(grouped, 2) == 2 * 3 * 2 * 8 * 2

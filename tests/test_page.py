@@ -17,6 +17,7 @@ import pytest
 
 from browser import Browser
 from harness import store
+from harness.page import build, stored_runs
 from harness.page.samples import UNIT, prompt_text, shared_heads, status
 from shared import REPOSITORY
 
@@ -317,6 +318,18 @@ def test_what_is_embedded_is_what_was_stored(page: Path) -> None:
     command = [sys.executable, str(REPOSITORY / "eval" / "report.py"), *words]
     subprocess.run(command, cwd=page.parent, check=True, capture_output=True)
     assert again.read_bytes() == page.read_bytes()
+
+
+def test_what_json_cannot_say_and_what_looks_like_a_template(tmp_path: Path) -> None:
+    """An option that is ruled out has no finite log-probability; a model may have any name."""
+    ruled_out = row(1, False)
+    ruled_out["response"] = {**ruled_out["response"], "logprobs": [-0.5, float("-inf"), float("-inf"), -1.5]}
+    write_run(tmp_path, "odd", "mmlu", [ruled_out], "{{script}}")
+    text = build(stored_runs(tmp_path, ["mmlu"]), [], [])
+    (packed,) = re.findall(r'id="data">([^<]*)<', text)
+    (run,) = json.loads(gzip.decompress(base64.b64decode(packed)), parse_constant=pytest.fail)["runs"]
+    assert run["items"]["reply"] == [{"p": [-0.5, None, None, -1.5]}] and run["model"] == "{{script}}"
+    assert text.count('"use strict"') == 1
 
 
 def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import base64
 import gzip
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,9 +48,7 @@ def build(runs: Sequence[Run], sections: Sequence[Section], figures: Sequence[Pa
         "script": script,
     }
     page = (FOLDER / "page.html").read_text(encoding="utf-8")
-    for name, text in parts.items():
-        page = page.replace("{{" + name + "}}", text, 1)
-    return page
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place.group(1)], page)
 
 
 def policy(script: str, style: str) -> str:
@@ -66,27 +65,24 @@ def policy(script: str, style: str) -> str:
 def data(runs: Sequence[Run]) -> dict[str, Any]:
     """What the script reads."""
     pool = Pool()
-    made = []
-    for run in runs:
-        model = run.manifest["model"]
-        about = {name: model[name] for name in ("model", "revision", "precision", "context", "engine", "device")}
-        about |= {name: run.manifest[name] for name in ("timestamp", "seconds", "signature", "notes", "git_commit")}
-        made.append(
-            {
-                "run": run.id,
-                "benchmark": run.benchmark,
-                "headline": run.headline,
-                **about,
-                "items": columns(run.rows, pool),
-            }
-        )
+    made = [{**run.about, "items": columns(run.rows, pool)} for run in runs]
     return {"runs": made, "pool": pool.texts()}
 
 
 def packed(content: Any) -> str:
     """JSON, compressed, as text that can stand in HTML; the same content gives the same text."""
-    plain = json.dumps(content, separators=(",", ":")).encode("ascii")  # JSON's escapes carry lone surrogates
+    # JSON's escapes carry lone surrogates
+    plain = json.dumps(_finite(content), separators=(",", ":"), allow_nan=False).encode("ascii")
     return base64.b64encode(gzip.compress(plain, mtime=0)).decode("ascii")
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for what JSON cannot say: infinities and not-a-number."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def table_html(section: Section) -> str:

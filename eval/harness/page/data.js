@@ -67,9 +67,11 @@ function same(run, index, other, place) {
 }
 
 // Probabilities of the options: what the model's log-probabilities give when they are made to sum to one.
-function probabilities(logs) {
+// null stands for an infinite one: an option that the model rules out.
+function probabilities(found) {
+  const logs = found.map((value) => (value === null ? -Infinity : value));
   const top = Math.max(...logs);
-  const weights = logs.map((value) => Math.exp(value - top));
+  const weights = logs.map((value) => (value === -Infinity ? 0 : Math.exp(value - top)));
   const sum = weights.reduce((total, weight) => total + weight, 0);
-  return weights.map((weight) => weight / sum);
+  return weights.map((weight) => (sum ? weight / sum : 0));
 }

@@ -91,7 +91,7 @@ function options(logs, target, answer) {
   probabilities(logs).forEach((share, place) => {
     const letter = String.fromCharCode(65 + place);
     const meter = element("meter");
-    Object.assign(meter, { min: 0, max: 1, value: share, title: logs[place].toFixed(4) });
+    Object.assign(meter, { min: 0, max: 1, value: share, title: logs[place] === null ? "-∞" : logs[place].toFixed(4) });
     const notes = [letter === target ? say("gold") : "", letter === answer ? say("chosen") : ""].filter(Boolean).join(", ");
     const row = element("tr", letter === target ? "gold" : "", element("th", "", letter), element("td", "", meter));
     row.append(element("td", "number", `${(100 * share).toFixed(1)}%`), element("td", "faint", notes));

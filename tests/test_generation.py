@@ -102,6 +102,25 @@ def test_texts_do_not_depend_on_the_batch(size: int, checkpoints: dict[str, Path
     assert [item.texts for item in ask(HFEngine(spec, batch_size=size), requests)] == expected
 
 
+@pytest.mark.parametrize("burst", [2, 7])
+def test_texts_do_not_depend_on_how_often_the_device_is_asked(
+    burst: int, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU several tokens are written before we look; texts end within a burst, by length, by stop string, by eos."""
+    requests = [*prompts(12, seed=3), *prompts(12, seed=4, stop=("e",))]
+    spec = ModelSpec(str(checkpoints["qwen1"]))
+    one_by_one = HFEngine(spec, batch_size=5)
+    expected = ask(one_by_one, requests)
+    monkeypatch.setattr(generation, "BURST", {"cpu": burst})
+    engine = HFEngine(spec, batch_size=5)
+    answers = ask(engine, requests)
+    assert [item.texts for item in answers] == [item.texts for item in expected]
+    assert [item.end_reasons for item in answers] == [item.end_reasons for item in expected]
+    assert {"length", "stop"} <= {item.end_reasons[0] for item in answers}
+    # ended texts were written on to the end of the burst
+    assert engine.runtime.tokens_computed > one_by_one.runtime.tokens_computed
+
+
 def test_a_stop_string_cuts_where_it_begins_even_across_tokens(checkpoints: dict[str, Path]) -> None:
     spec = ModelSpec(str(checkpoints["qwen1"]))
     plain = ask(HFEngine(spec), [Generate("Question: the boat\nAnswer:", 60)])[0].texts[0]

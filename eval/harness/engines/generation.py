@@ -24,6 +24,8 @@ from harness.engines.slots import Slots, Step
 from harness.schema import Generate, Generated, OnResponse
 
 MIN_SAVING = 2048  # tokens a shared prefix must save: a group of its own cannot share the batch with the others
+# Tokens written between two looks at them: the device need not wait for us, but what follows an end is thrown away.
+BURST = {"cuda": 8}
 AUTO_SLOTS = {"cpu": 32, "cuda": 256, "mps": 32}
 
 
@@ -81,7 +83,9 @@ class _Batch:
         self.waiting = deque(sorted(replies, key=lambda reply: -(len(reply.prompt) + reply.max_tokens)))
         self.prefix: dict[int, tuple[Tensor, Tensor]] = {}
         self.live: list[Reply] = []  # the reply in slot i
-        self.capacity = max(len(reply.prompt) - prefix + reply.max_tokens for reply in replies)
+        self.burst = BURST.get(runtime.model.device.type, 1)
+        # a text may end within a burst, and its slot is written to until the burst does
+        self.capacity = max(len(reply.prompt) - prefix + reply.max_tokens for reply in replies) + self.burst - 1
         count = min(len(replies), runtime.max_rows, AUTO_SLOTS.get(runtime.model.device.type, 32))
         self.slots = Slots(max(1, min(count, _affordable(runtime, self.capacity))), self.capacity)
 
@@ -132,26 +136,37 @@ class _Batch:
         for _ in new:
             self.waiting.popleft()
         self.live += new
-        return self._take(logits, first)
+        return self._take([[token] for token in choose_tokens(logits, new)], first)
 
     def _step(self) -> list[Reply]:
-        """One more token of every live text."""
+        """The next tokens of every live text: as many as are computed before the device is asked what they are."""
         # the newest token of each text is not in its slot yet: this pass puts it there
-        lengths = [len(reply.prompt) - self.prefix_length + len(reply.tokens) - 1 for reply in self.live]
-        state = Step(self.slots, lengths, prefix=self.prefix)
-        logits = self.runtime.forward_step(
-            [reply.tokens[-1] for reply in self.live],
-            [self.prefix_length + length for length in lengths],
-            [self.alpha] * len(self.live),
-            state,
-        )
-        return self._take(logits, 0)
+        held = [len(reply.prompt) - self.prefix_length + len(reply.tokens) - 1 for reply in self.live]
+        greedy = all(reply.stream is None for reply in self.live)
+        tokens = torch.tensor([reply.tokens[-1] for reply in self.live], device=self.runtime.model.device)
+        if not greedy or self.burst == 1:
+            return self._take([[token] for token in choose_tokens(self._next(tokens, held), self.live)], 0)
+        written = []
+        for ahead in range(self.burst):
+            tokens = self._next(tokens, [length + ahead for length in held]).argmax(-1)
+            written.append(tokens)
+        return self._take(torch.stack(written, 1).tolist(), 0)
 
-    def _take(self, logits: Tensor, first: int) -> list[Reply]:
-        """Adds the chosen tokens to the texts from slot `first`; those that end leave, the last ones fill their slots."""
+    def _next(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
+        """The logits after one more token of every live text. lengths: own tokens its slot holds before."""
+        state = Step(self.slots, lengths, prefix=self.prefix)
+        positions = [self.prefix_length + length for length in lengths]
+        return self.runtime.forward_step(tokens, positions, [self.alpha] * len(self.live), state)
+
+    def _take(self, tokens: Sequence[Sequence[int]], first: int) -> list[Reply]:
+        """Adds the chosen tokens to the texts from slot `first` until they end; those that end leave, the last ones fill
+        their slots."""
         tokenizer = self.runtime.checkpoint.tokenizer
-        tokens = choose_tokens(logits, self.live[first:])
-        over = [slot for slot, token in enumerate(tokens, first) if self.live[slot].add(token, tokenizer)]
+        over = [
+            slot
+            for slot, own in enumerate(tokens, first)
+            if any(self.live[slot].add(token, tokenizer) for token in own)
+        ]
         ended = [self.live[slot] for slot in over]
         for slot in reversed(over):
             last = self.live.pop()

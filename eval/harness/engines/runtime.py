@@ -79,22 +79,21 @@ class Runtime:
         positions = np.concatenate([np.arange(start, start + len(ids)) for start, ids in zip(starts, own, strict=True)])
         if self._pruned_layer is not None:
             state.only = self._pruned_layer, np.array(keep)
-        logits = self._forward(np.concatenate(own)[None], positions[None], alpha, state, keep)
+        tokens = torch.from_numpy(np.concatenate(own)[None].astype(np.int64))
+        logits = self._forward(tokens, positions[None], alpha, state, keep)
         self.tokens_computed += len(positions)
         return logits[0]
 
-    def forward_step(
-        self, tokens: Sequence[int], positions: Sequence[int], alphas: Sequence[float], state: State
-    ) -> Tensor:
-        """One token of each of several sequences, at its position and with its NTK factor. Returns the next tokens'
-        logits, [sequences, vocabulary]. Raises Unsupported."""
+    def forward_step(self, tokens: Tensor, positions: Sequence[int], alphas: Sequence[float], state: State) -> Tensor:
+        """One token of each of several sequences [sequences], at its position and with its NTK factor. Returns the next
+        tokens' logits, [sequences, vocabulary]. Raises Unsupported."""
         alpha = alphas[0] if len(set(alphas)) == 1 else alphas
-        logits = self._forward(np.array(tokens)[:, None], np.array(positions)[:, None], alpha, state, [0])
+        logits = self._forward(tokens[:, None], np.array(positions)[:, None], alpha, state, [0])
         self.tokens_computed += len(tokens)
         return logits[:, 0]
 
     def _forward(
-        self, tokens: np.ndarray, places: np.ndarray, alpha: float | Sequence[float], state: State, keep: Sequence[int]
+        self, tokens: Tensor, places: np.ndarray, alpha: float | Sequence[float], state: State, keep: Sequence[int]
     ) -> Tensor:
         """tokens, places: [rows, length]. Raises Unsupported when a layer did not attend through `state`."""
         model, device, context = self.model, self.model.device, self.checkpoint.context
@@ -107,7 +106,7 @@ class Runtime:
         with extension.alpha(alpha) if extension else nullcontext():
             logits = self.logits(
                 None if state.only is not None else torch.tensor(keep, device=device),  # pruned: no other is left
-                input_ids=torch.from_numpy(tokens.astype(np.int64)).to(device),
+                input_ids=tokens.to(device),
                 position_ids=positions,
                 use_cache=False,
                 cascade=state,

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from harness import arguments, data, free_text, multiple_choice, prompts, runner, store
-from harness.data import ChoiceRow
 from harness.extract import letters_2023
 from harness.schema import Benchmark, Metric, Scored
+
+if TYPE_CHECKING:
+    from harness.data import ChoiceRow
 
 
 def turn(row: ChoiceRow) -> str:

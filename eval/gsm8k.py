@@ -11,12 +11,14 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from harness import arguments, data, free_text, metrics, runner
-from harness.data import MathProblem
 from harness.extract import numbers
 from harness.schema import Benchmark, Generate, Generated, InputError, Metric, Sample, Score, Scored
+
+if TYPE_CHECKING:
+    from harness.data import MathProblem
 
 # Rows of train.jsonl that serve as shots, in this order.
 BASE_SHOTS = (4997, 4280, 3996, 1344, 6011, 328, 3809, 2053)

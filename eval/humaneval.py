@@ -14,13 +14,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness import arguments, data, free_text, metrics, runner, store
-from harness.data import CodeTask
 from harness.extract import code
 from harness.sandbox import Program, Sandbox, Verdict, tier
 from harness.schema import Benchmark, Engine, Generate, Generated, InputError, Metric, Sample, Score, Scored
 from harness.stand_in import GivenTexts
+
+if TYPE_CHECKING:
+    from harness.data import CodeTask
 
 KS = (1, 10, 100)
 STOPS_2023 = ("\n\n", "def ")  # where its script cut the text; generation may as well stop there

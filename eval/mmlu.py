@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from harness import arguments, data, free_text, multiple_choice, prompts, runner
-from harness.data import ChoiceRow
 from harness.extract import letters_2023
 from harness.schema import Benchmark, Choose
+
+if TYPE_CHECKING:
+    from harness.data import ChoiceRow
 
 HEADER = "The following are multiple choice questions (with answers) about {subject}.\n\n"
 CHAT_HEADER = (

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.data import Source, documents
-from harness.data.documents import ARXIV, ARXIV_FILE
+from harness.data.long_texts import ARXIV, ARXIV_FILE
 from harness.schema import DataError
 from loopback_hub import LoopbackHub
 from shared import REPOSITORY

@@ -6,11 +6,13 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from harness import demo
-from harness.data import Source
+from harness import data, demo
 from harness.schema import ModelSpec
+
+if TYPE_CHECKING:
+    from harness.data import Source
 
 DEFAULT_CHECKPOINT = {"base": "Qwen/Qwen-7B", "chat": "Qwen/Qwen-7B-Chat"}
 
@@ -213,8 +215,8 @@ def mode(args: argparse.Namespace) -> str:
 def source(args: argparse.Namespace, benchmark: str) -> Source:
     """Where this run's data comes from; the demonstration brings its own unless -d names another."""
     if args.data == demo.NAME or (args.data is None and args.checkpoint_path == demo.NAME):
-        return Source(demo.data(benchmark), args.hub)
-    return Source(Path(args.data) if args.data else None, args.hub)
+        return data.Source(demo.data(benchmark), args.hub)
+    return data.Source(Path(args.data) if args.data else None, args.hub)
 
 
 def subjects(args: argparse.Namespace, benchmark: str) -> list[str] | None:

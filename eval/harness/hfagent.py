@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.data import AgentSet, AgentTask, FakeTool
 from harness.sandbox import Outcome, Sandbox, Snippet
 from harness.schema import DataError, Score
+
+if TYPE_CHECKING:
+    from harness.data import AgentSet, AgentTask, FakeTool
 
 # where a template takes the list of tools and the instruction; the same as in transformers' own templates
 TOOLS, TASK = "<<all_tools>>", "<<prompt>>"

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from harness import data, free_text, metrics, prompts
-from harness.data import LETTERS, ChoiceRow, ChoiceSet
 from harness.extract import letters
 from harness.schema import Choose, Chosen, Generated, InputError, Metric, Sample, Score, Scored
+
+if TYPE_CHECKING:
+    from harness.data import ChoiceRow, ChoiceSet
 
 # Two best options closer than this (natural-log probability) are a tie: float32 arithmetic in another order of
 # summation can swap them.
 TIE_MARGIN = 1e-5
 
-Ask = Callable[[ChoiceRow, Sequence[ChoiceRow]], Choose]
+Ask: TypeAlias = "Callable[[ChoiceRow, Sequence[ChoiceRow]], Choose]"
 
 
 def samples(sets: Mapping[str, ChoiceSet], shots: int, ask: Ask) -> list[Sample]:
@@ -43,7 +45,7 @@ def ask_in_chinese(recipe: str) -> Ask:
     def request(row: ChoiceRow, examples: Sequence[ChoiceRow]) -> Choose:
         shots = tuple(f"{question(example)}{example.answer}\n\n" for example in examples)
         overflow: Literal["none", "drop_shots"] = "none" if old else "drop_shots"
-        return Choose("", shots, question(row), LETTERS, overflow, scoring="isolated" if old else "context")
+        return Choose("", shots, question(row), data.LETTERS, overflow, scoring="isolated" if old else "context")
 
     return request
 
@@ -101,12 +103,12 @@ def score(recipe: str) -> Callable[[Sample, Chosen], Score]:
         assert isinstance(sample.request, Choose)
         dropped = chosen.shots_used < len(sample.request.shots)
         stats = {
-            "correct": float(LETTERS[best] == sample.target),
+            "correct": float(data.LETTERS[best] == sample.target),
             "tie": float(tie),
             "shots_dropped": float(dropped),
             "truncated": float(chosen.truncated),
         }
-        return Score(stats, LETTERS[best])
+        return Score(stats, data.LETTERS[best])
 
     return judge
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from harness.data import LETTERS
+from harness import data
 from harness.schema import InputError
 
 RowT = TypeVar("RowT")
@@ -13,7 +13,7 @@ RowT = TypeVar("RowT")
 
 def option_lines(options: Sequence[str]) -> str:
     """`A. first\\nB. second\\n...`, one line an option."""
-    return "".join(f"{letter}. {option}\n" for letter, option in zip(LETTERS, options, strict=True))
+    return "".join(f"{letter}. {option}\n" for letter, option in zip(data.LETTERS, options, strict=True))
 
 
 def take_shots(rows: Sequence[RowT], shots: int, what: str) -> Sequence[RowT]:

@@ -1,17 +1,79 @@
 """Benchmark data as typed rows: `data.mmlu(...)` and its fellows, the subjects, and the hash that names a data set.
 
-A module for each kind (choice, problems, tools, translation) on top of files (bytes to rows, errors with file and line)
-and catalogue (the subjects).
+A module for each kind (choice, problems, tools, translation, long_texts) on top of files (bytes to rows, errors with file
+and line) and catalogue (the subjects). Modules load when a name of theirs is first used: --help needs none of them.
 """
 
-from harness.data.catalogue import SubjectInfo, choose_subjects, subjects
-from harness.data.choice import LETTERS, ChoiceRow, ChoiceSet, ceval, cmmlu, mmlu
-from harness.data.documents import Documents, documents
-from harness.data.files import Source, content_hash, text_lines
-from harness.data.official import changed, changed_choices
-from harness.data.problems import CodeTask, Gsm8k, HumanEval, MathProblem, completions, gsm8k, humaneval
-from harness.data.tools import AgentSet, AgentTask, FakeTool, ReactItem, agent_set, option, react_items, tool_files
-from harness.data.translation import Segment, TranslationShot, Wmt22, translation_shots, wmt22
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.data.catalogue import SubjectInfo, choose_subjects, subjects
+    from harness.data.choice import LETTERS, ChoiceRow, ChoiceSet, ceval, cmmlu, mmlu
+    from harness.data.files import Source, content_hash, text_lines
+    from harness.data.long_texts import Documents, documents
+    from harness.data.official import changed, changed_choices
+    from harness.data.problems import CodeTask, Gsm8k, HumanEval, MathProblem, completions, gsm8k, humaneval
+    from harness.data.tools import AgentSet, AgentTask, FakeTool, ReactItem, agent_set, option, react_items, tool_files
+    from harness.data.translation import Segment, TranslationShot, Wmt22, translation_shots, wmt22
+
+_NAMES = {
+    "catalogue": (
+        "SubjectInfo",
+        "choose_subjects",
+        "subjects",
+    ),
+    "choice": (
+        "LETTERS",
+        "ChoiceRow",
+        "ChoiceSet",
+        "ceval",
+        "cmmlu",
+        "mmlu",
+    ),
+    "long_texts": (
+        "Documents",
+        "documents",
+    ),
+    "files": (
+        "Source",
+        "content_hash",
+        "text_lines",
+    ),
+    "official": (
+        "changed",
+        "changed_choices",
+    ),
+    "problems": (
+        "CodeTask",
+        "Gsm8k",
+        "HumanEval",
+        "MathProblem",
+        "completions",
+        "gsm8k",
+        "humaneval",
+    ),
+    "tools": (
+        "AgentSet",
+        "AgentTask",
+        "FakeTool",
+        "ReactItem",
+        "agent_set",
+        "option",
+        "react_items",
+        "tool_files",
+    ),
+    "translation": (
+        "Segment",
+        "TranslationShot",
+        "Wmt22",
+        "translation_shots",
+        "wmt22",
+    ),
+}
+_WHERE = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "LETTERS",
@@ -51,3 +113,12 @@ __all__ = [
     "translation_shots",
     "wmt22",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads the module a name is in (PEP 562)."""
+    if name not in _WHERE:
+        raise AttributeError(f"harness.data has no {name}")
+    value = getattr(importlib.import_module(f"harness.data.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value

@@ -40,9 +40,11 @@ MAY_IMPORT = {
     "paired": {"metrics"},
     "runs": {"schema", "store"},
     "comparison": {"schema", "paired", "runs"},
+    "comparison_text": {"comparison", "paired", "runs"},
     "foreign": {"schema"},
-    "waterfall": {"schema", "comparison", "foreign", "runs"},
     "self_check": {"schema"},
+    "waterfall": {"schema", "foreign"},
+    "against": {"schema", "comparison_text", "foreign", "paired", "runs", "waterfall"},
     "arguments": {"schema", "data", "demo"},
     "runner": {"schema", "arguments", "data", "demo", "engines", "models", "self_check", "stand_in", "store", "tables"},
 }

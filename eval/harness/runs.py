@@ -87,6 +87,17 @@ def sample_files(folder: Path) -> list[Path]:
     return sorted(inner.glob("*.jsonl"))
 
 
+def ours(path: Path) -> bool:
+    """Whether a file, or the first of a folder's, is a sample file of ours."""
+    files = sample_files(path) if path.is_dir() else [path]
+    try:
+        with files[0].open(encoding="utf-8") as file:
+            head = json.loads(file.readline())
+        return {"id", "stats", "response"} <= head.keys()
+    except (OSError, ValueError, IndexError, AttributeError):
+        return False
+
+
 def find(name: str, results: Path) -> list[Run]:
     """The runs somebody means: a sample file, a folder of them, a run's id, or a model of which runs are in `results`.
 

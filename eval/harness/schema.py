@@ -56,7 +56,9 @@ class Choose:
     overflow says what to do with a prompt longer than `limit` tokens (None: the model's context less the options):
     "drop_shots" drops whole shots, the first one first; "keep_last" keeps the last `limit` tokens; "none" cuts nothing.
     scoring: "context" scores the tokens that encode(prompt + option) adds to the part all options share, in float32;
-    "isolated" takes each option's own single token and the softmax in the model's precision, as the 2023 scripts did.
+    "isolated" takes each option's own single token and the softmax in the model's precision, as the 2023 scripts did;
+    "split" takes the tokens that encode(prompt + option) has beyond the number that encode(prompt) has, each option cut
+    to `limit` by itself, as lm-evaluation-harness does. bos: whether the BOS that the tokenizer itself puts first stays.
     """
 
     header: str
@@ -65,7 +67,8 @@ class Choose:
     options: tuple[str, ...]
     overflow: Literal["drop_shots", "keep_last", "none"] = "drop_shots"
     limit: int | None = None
-    scoring: Literal["context", "isolated"] = "context"
+    scoring: Literal["context", "isolated", "split"] = "context"
+    bos: bool = True
 
     def prompt(self, first_shot: int = 0) -> str:
         """The prompt text without its first `first_shot` shots."""

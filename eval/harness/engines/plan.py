@@ -72,19 +72,25 @@ def _encode(
     texts: list[str] = []
     for index in waiting:
         text = part[index].prompt(drops[index])
-        if part[index].scoring == "context":
+        if part[index].scoring != "isolated":
             texts += [text + option for option in part[index].options]
         texts.append(text)
     ids = iter(tokenizer.encode_batch(texts))
+    start_ids = tokenizer.encode_batch([""])[0]
     isolated: dict[str, int] = {}
     for index in waiting:
         request = part[index]
+        first = 0 if request.bos else len(start_ids)
+        if request.scoring == "split":
+            full = [np.array(next(ids)[first:], dtype=np.int32) for _ in request.options]
+            yield _encode_split(request, full, len(next(ids)) - first, start + index, drops[index], limit)
+            continue
         if request.scoring == "context":
-            full = [np.array(next(ids), dtype=np.int32) for _ in request.options]
-            prompt = np.array(next(ids), dtype=np.int32)
+            full = [np.array(next(ids)[first:], dtype=np.int32) for _ in request.options]
+            prompt = np.array(next(ids)[first:], dtype=np.int32)
             shared, continuations = split_options(full)
         else:
-            prompt = shared = np.array(next(ids), dtype=np.int32)
+            prompt = shared = np.array(next(ids)[first:], dtype=np.int32)
             continuations = [(_single_token(option, tokenizer, isolated),) for option in request.options]
         if not len(shared):
             raise InputError(
@@ -101,6 +107,25 @@ def _encode(
             truncated = True
         rows = _rows(shared, continuations, start + index)
         yield Encoded(rows, len(request.shots) - drops[index], len(prompt), truncated)
+
+
+def _encode_split(
+    request: Choose, full: Sequence[np.ndarray], prompt: int, index: int, drops: int, limit: int
+) -> Encoded:
+    """One request with scoring "split". full: the ids of prompt + option, by option. prompt: ids of the prompt alone."""
+    allowed = (limit if request.limit is None else request.limit) if request.overflow == "keep_last" else None
+    rows, truncated = [], False
+    for option, ids in enumerate(full):
+        own = tuple(int(token) for token in ids[prompt:])
+        if not own or not prompt:
+            raise InputError(f"the option {request.options[option]!r} adds no token to its prompt in this tokenizer")
+        fed = ids[:-1] if allowed is None else ids[:-1][-max(allowed, len(own)) :]
+        truncated = truncated or len(fed) < len(ids) - 1
+        rows.append(Row(fed, tuple((token,) for token in own), index, (option,)))
+    if all(len(row.targets) == 1 and np.array_equal(row.ids, rows[0].ids) for row in rows):
+        targets = tuple(row.targets[0][0] for row in rows)
+        rows = [Row(rows[0].ids, (targets,), index, tuple(range(len(rows))))]
+    return Encoded(tuple(rows), len(request.shots) - drops, prompt, truncated)
 
 
 def split_options(full: Sequence[np.ndarray]) -> tuple[np.ndarray, list[tuple[int, ...]]]:

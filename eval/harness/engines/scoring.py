@@ -36,7 +36,7 @@ def choose(runtime: Runtime, requests: Sequence[Choose], done: OnResponse, share
     runtime.tokens_in_prompts += sum(len(row.ids) for row in rows)
     answers = _Answers(requests, encoded, done)
     with torch.inference_mode():
-        for row, scores in _score_rows(runtime, rows, [request.scoring == "context" for request in requests], share):
+        for row, scores in _score_rows(runtime, rows, [request.scoring != "isolated" for request in requests], share):
             answers.add(row, scores)
     return answers.chosen()
 

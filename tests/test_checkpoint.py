@@ -314,7 +314,7 @@ def test_no_context_length_anywhere(tmp_path):
         ({"dtype": "int4"}, "--dtype int4 is unknown; use one of auto, bfloat16, float16, float32"),
         ({"attention": "fast"}, "--attn fast is unknown"),
         ({"quantize": "int2"}, "--quantize int2 is unknown"),
-        ({"quantize": "nf4"}, "--quantize nf4 needs bitsandbytes; run: pip install bitsandbytes"),
+        ({"quantize": "nf4"}, "--quantize nf4 needs bitsandbytes; run: pip install -e '.[quant]'"),
         ({"attention": "flash"}, "--attn flash needs flash-attn"),
         ({"max_seq_len": 0}, "--max-seq-len 0 is no length"),
         ({"device": "gpu"}, "--device gpu is no torch device"),
@@ -327,7 +327,7 @@ def test_usage_errors(folder, monkeypatch, options, says):
 
 
 def test_quantized_loading_is_asked_for(folder, monkeypatch):
-    """What goes to transformers; the real thing needs bitsandbytes."""
+    """What goes to transformers; test_quantize.py has the real thing."""
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: object())
     asked = {}
 
@@ -337,7 +337,7 @@ def test_quantized_loading_is_asked_for(folder, monkeypatch):
 
     monkeypatch.setattr(module.qwen1.QWenLMHeadModel, "from_pretrained", from_pretrained)
     checkpoint = open_checkpoint(spec(folder, quantize="nf4", dtype="bfloat16"))
-    assert checkpoint.precision == "nf4"
+    assert checkpoint.precision == "nf4+bf16"  # the checkpoint's own is float32
     assert "cannot be loaded: not here" in refusal(checkpoint.load)
     quantization = asked["quantization_config"]
     assert (quantization.load_in_4bit, quantization.bnb_4bit_quant_type) == (True, "nf4")

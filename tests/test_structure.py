@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "estimate": {"schema"},
     "page": {"schema", "reporting", "store"},
     "tables": {"schema"},
+    "precision": {"schema", "paired", "store"},
     "paired": {"metrics"},
     "runs": {"schema", "store"},
     "comparison": {"schema", "paired", "runs"},

@@ -161,11 +161,13 @@ def finished(
         "timestamp": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "seconds": f"{time.monotonic() - started:.1f}",
         "tokens": store.tokens_of(scored),
-        "peak_memory_gb": f"{engine.usage()['peak_memory_gb']:.3f}",
+        **store.memory_of(engine.usage()),
         "harness_version": __version__,
         "git_commit": git_commit(),
     }
     metrics = benchmark.metrics(scored)
+    if metrics:
+        metrics += precision.against_bf16(benchmark, info, scored, args.output_dir)
     rows = store.result_rows(benchmark, info, metrics, execution)
     notes = list(dict.fromkeys([*benchmark.remarks(scored), *engine.notes, *checked]))
     if metrics:
@@ -177,6 +179,7 @@ def finished(
         "signature": store.signature(benchmark, info),
         "model": dataclasses.asdict(info),
         "data": {"origin": benchmark.origin, "changed": list(benchmark.changed)},
+        "usage": dict(engine.usage()),
         "command": arguments.command(),
         "notes": notes,
     }

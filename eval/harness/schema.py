@@ -267,7 +267,8 @@ OnResponse: TypeAlias = Callable[[int, Any], None]
 class Engine(Protocol):
     """Answers requests. Lists in, same order out; `done(index, response)` is called as each becomes ready.
 
-    notes: sentences about how it went. usage(): "tokens" computed, "prompt_tokens" asked, "peak_memory_gb".
+    notes: sentences about how it went. usage(): "tokens" computed, "prompt_tokens" asked, "peak_memory_gb"; where they are
+    known, "weights_gb" stored and "resident_gb", what loading the model added.
     token_texts(): each text cut into the model's tokens, each token's bytes decoded by themselves (part of a character
     becomes U+FFFD); InputError where the tokenizer is not known here.
     """

@@ -39,10 +39,23 @@ from harness.schema import (
 COLUMNS = [
     "run_id", "timestamp", "benchmark", "recipe", "mode", "shots", "model", "revision", "precision", "context", "metric",
     "group", "value", "ci_low", "ci_high", "n", "partial", "signature", "seconds", "tokens", "peak_memory_gb", "engine",
-    "device", "harness_version", "git_commit",
+    "device", "harness_version", "git_commit", "weights_gb", "resident_gb",
 ]
 # fmt: on
-NUMBERS = {"shots", "value", "ci_low", "ci_high", "n", "partial", "seconds", "tokens", "peak_memory_gb"}
+ADDED = 2  # columns that files of earlier versions do not have; they stand last
+NUMBERS = {
+    "shots",
+    "value",
+    "ci_low",
+    "ci_high",
+    "n",
+    "partial",
+    "seconds",
+    "tokens",
+    "peak_memory_gb",
+    "weights_gb",
+    "resident_gb",
+}
 FORMULA = (
     "=",
     "+",
@@ -249,6 +262,15 @@ def result_rows(
     return rows
 
 
+def memory_of(usage: Mapping[str, float]) -> dict[str, str]:
+    """The memory columns of an engine's usage, empty where it does not know."""
+    known = {name: usage.get(name, 0.0) for name in ("weights_gb", "resident_gb")}
+    return {
+        "peak_memory_gb": f"{usage['peak_memory_gb']:.3f}",
+        **{name: f"{value:.6f}" if value else "" for name, value in known.items()},
+    }
+
+
 def _number(value: float) -> str:
     return f"{value:.6f}"
 
@@ -261,9 +283,10 @@ def read_results(path: Path) -> list[dict[str, str]]:
             return []
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
-            if reader.fieldnames != COLUMNS:
+            if reader.fieldnames not in (COLUMNS, COLUMNS[:-ADDED]):
                 raise InputError(f"{path}:1 has other columns than this version writes; move the file away")
-            return [_unmarked(row) for row in reader if None not in row.values() and None not in row]
+            rows = [_unmarked(row) for row in reader if None not in row.values() and None not in row]
+            return [{**dict.fromkeys(COLUMNS, ""), **row} for row in rows]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as results ({error}); move the file away") from error
 
@@ -273,13 +296,16 @@ def append_results(path: Path, rows: Sequence[Mapping[str, str]]) -> bool:
     it wrote. Other processes that add to the file take turns."""
     same = ("metric", "group", "value", "ci_low", "ci_high", "n", "signature")
     with durable.locked(path.with_name(f"{path.name}.lock")):
-        stored = [row for row in read_results(path) if row["run_id"] == rows[0]["run_id"]]
+        known = read_results(path)
+        stored = [row for row in known if row["run_id"] == rows[0]["run_id"]]
         newest = [row for row in stored if row["timestamp"] == stored[-1]["timestamp"]]
         if [[row[name] for name in same] for row in newest] == [[row[name] for name in same] for row in rows]:
             return False
         content = path.read_bytes() if path.exists() else b""
         if content and not content.endswith(b"\n"):  # a torn last line of an earlier crash
             content = content[: content.rfind(b"\n") + 1]
+        if content and not content.startswith(",".join(COLUMNS).encode() + b"\n"):  # of an earlier version
+            content = _csv_text(known, header=True).encode("utf-8")
         durable.write_whole(path, content + _csv_text(rows, header=not content).encode("utf-8"))
     return True
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import inspect
-import resource
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from torch import Tensor
 from harness.engines import cascade
 from harness.engines.cascade import Cascade, State, Unsupported
 from harness.engines.last_layer import last_layer, pruned
+from harness.models import memory
 from harness.models.checkpoint import Checkpoint
 from harness.models.context import installed, logn_factor
 from harness.schema import InputError
@@ -43,6 +43,8 @@ class Runtime:
         self.tokens_computed = 0
         self.tokens_in_prompts = 0
         self.notes: list[str] = []
+        self.weights: dict[str, int] = {}  # stored bytes by type
+        self.resident = 0  # bytes that loading the model added
         self._model: Any = None
         self._head: Any = None
         self._prunable: bool | None = None  # not known yet
@@ -66,7 +68,12 @@ class Runtime:
     @property
     def model(self) -> Any:
         if self._model is None:
+            self.checkpoint.import_code()
+            before = memory.resident(self.checkpoint.device)
             self._model = self.checkpoint.load()
+            memory.touch(self._model)
+            self.resident = memory.resident(self.checkpoint.device) - before
+            self.weights = memory.stored_bytes(self._model)
             cascade.register()
         return self._model
 
@@ -231,15 +238,16 @@ class Runtime:
         return part.shape == whole.shape and torch.allclose(part.float(), whole.float(), atol=1e-3, rtol=1e-2)
 
     def usage(self) -> Mapping[str, float]:
-        """tokens computed, tokens in the prompts, and peak memory in GB (GPU: the allocator's peak; CPU: the process's
-        resident peak)."""
-        device = torch.device(self.checkpoint.device)
-        if device.type == "cuda":
-            peak = sum(torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count()))
-        else:
-            unit = 1 if sys.platform == "darwin" else 1024
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-        return {"tokens": self.tokens_computed, "prompt_tokens": self.tokens_in_prompts, "peak_memory_gb": peak / 1e9}
+        """tokens computed, tokens in the prompts; in GB the peak of memory (GPU: the allocator's; CPU: the process's), the
+        stored weights, also by type, and what loading them added to the memory held (0 before the model is loaded)."""
+        return {
+            "tokens": self.tokens_computed,
+            "prompt_tokens": self.tokens_in_prompts,
+            "peak_memory_gb": memory.peak(self.checkpoint.device) / 1e9,
+            "weights_gb": sum(self.weights.values()) / 1e9,
+            "resident_gb": self.resident / 1e9,
+            **{f"weights_gb:{kind}": size / 1e9 for kind, size in self.weights.items()},
+        }
 
 
 def out_of_memory(error: RuntimeError) -> bool:

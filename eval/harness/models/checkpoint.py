@@ -13,7 +13,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +36,7 @@ _QUANTIZE = ("none", "int8", "nf4")
 _NO_LIMIT = 10**9  # tokenizers write 10**30 where they know no limit
 
 _log = logging.getLogger("harness")
+_log_bitsandbytes = logging.getLogger("bitsandbytes")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Checkpoint:
 
     name: hub id or folder name. revision: commit on the hub or "local". folder: where config and tokenizer lie.
     context_limit: tokens a sequence may have. context: the extension that `load` installs. dtype: what the weights are
-    loaded as. device: a torch device. precision: "bf16", "fp16", "fp32", "int8", "nf4", or a quantized checkpoint's own
+    loaded as. device: a torch device. precision: "bf16", "fp16", "fp32", "int8", "nf4" ("nf4+bf16" where --dtype is not
+    the checkpoint's own), or a quantized checkpoint's own
     ("gptq4").
     """
 
@@ -86,12 +88,28 @@ class Checkpoint:
         parts += [files.fingerprint(self.weights).encode(), self.tokenizer.fingerprint.encode()]
         return hashlib.sha256(b"\n".join(parts)).hexdigest()[:16]
 
+    @property
+    def _class(self) -> Any:
+        return qwen1.QWenLMHeadModel if self.qwen1 else AutoModelForCausalLM
+
+    def import_code(self) -> None:
+        """Imports what `load` will import, so that the memory which loading adds is the model's own."""
+        if self.spec.quantize != "none":
+            importlib.import_module("bitsandbytes")
+        with _quiet(), torch.device("meta"), suppress(Exception):  # what is wrong shows when the model is loaded
+            config = copy.deepcopy(self.config)
+            if self.qwen1:
+                self._class(config)
+            else:
+                self._class.from_config(config, trust_remote_code=self.spec.trust_remote_code)
+
     def load(self) -> PreTrainedModel:
         """The model on its device, in evaluation mode, with its context extension installed and set to decode greedily.
 
         Raises CheckpointError: damaged or missing weights, not enough memory, a missing package.
         """
         safe = self.weights[0].suffix == ".safetensors"
+        _log_bitsandbytes.setLevel(logging.ERROR)  # it says at every layer that it computes in float16
         options = {
             "config": copy.deepcopy(self.config),
             "dtype": self.dtype,
@@ -106,16 +124,17 @@ class Checkpoint:
             options["device_map"] = {"": self.device}
         if self.spec.quantize != "none":
             options["quantization_config"] = _bitsandbytes(self.spec.quantize, self.dtype)
-        kind: Any = qwen1.QWenLMHeadModel if self.qwen1 else AutoModelForCausalLM
         with _quiet():
             try:
-                model, report = kind.from_pretrained(self.folder, **options)
+                model, report = self._class.from_pretrained(self.folder, **options)
             except torch.OutOfMemoryError as error:
                 remedy = "use --quantize int8 or nf4, a smaller checkpoint or another --device"
                 raise CheckpointError(f"{self.name} does not fit the memory of {self.device}; {remedy}") from error
             except Exception as error:  # transformers raises anything here
                 raise CheckpointError(f"{self.folder}: the model cannot be loaded: {one_line(error)}") from error
         self._complain(report)
+        if self.spec.quantize != "none" and self.device == "cpu":
+            _settle(model)
         eos = list(self.tokenizer.eos_ids)
         model.generation_config = GenerationConfig(
             do_sample=False, eos_token_id=eos or None, pad_token_id=eos[0] if eos else None
@@ -190,7 +209,7 @@ def _validate(spec: ModelSpec) -> None:
     if spec.max_seq_len is not None and spec.max_seq_len < 1:
         raise CheckpointError(f"--max-seq-len {spec.max_seq_len} is no length; give a number of tokens")
     if spec.quantize != "none" and importlib.util.find_spec("bitsandbytes") is None:
-        raise CheckpointError(f"--quantize {spec.quantize} needs bitsandbytes; run: pip install bitsandbytes")
+        raise CheckpointError(f"--quantize {spec.quantize} needs bitsandbytes; run: pip install -e '.[quant]'")
     if spec.attention == "flash" and importlib.util.find_spec("flash_attn") is None:
         raise CheckpointError("--attn flash needs flash-attn; run: pip install flash-attn, or use --attn sdpa")
 
@@ -287,8 +306,10 @@ def _own_dtype(config: PreTrainedConfig) -> torch.dtype:
 
 
 def _precision(spec: ModelSpec, config: PreTrainedConfig, dtype: torch.dtype) -> str:
-    if spec.quantize != "none":
-        return spec.quantize
+    if (
+        spec.quantize != "none"
+    ):  # what stays wide, and what is computed in, is named where it is not the checkpoint's own
+        return spec.quantize + (f"+{_LABELS[dtype]}" if dtype != _own_dtype(config) else "")
     own = getattr(config, "quantization_config", None)
     if own:
         said = own if isinstance(own, dict) else own.to_dict()
@@ -319,6 +340,16 @@ def _bitsandbytes(quantize: str, dtype: torch.dtype) -> Any:
     if quantize == "int8":
         return transformers.BitsAndBytesConfig(load_in_8bit=True)
     return transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+
+
+def _settle(model: PreTrainedModel) -> None:
+    """A quantized model in main memory: lets go of the file, and computes in its own precision on every processor."""
+    for parameter in model.parameters():  # what stays wide lies in the file, mapped, and would hold all of it
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.clone()
+    for module in model.modules():  # bitsandbytes' kernel for some processors rounds to bfloat16 and takes few widths
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 @contextmanager

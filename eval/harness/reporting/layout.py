@@ -27,7 +27,7 @@ class Column:
     digits: int = 1
     lower: bool = False
     known: bool = True
-    field: Literal["value", "peak_memory_gb"] = "value"
+    field: Literal["value", "peak_memory_gb", "weights_gb"] = "value"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,10 @@ HFAGENT = (
     "Signatures with `hfagent-own` answer our own instructions in place of the 27 published ones; the agent's prompt is "
     "ours unless `--agent-prompt` gave another."
 )
-MEMORY = "Memory is the peak of the run: of the process on a CPU, of the device's allocator on a GPU."
+MEMORY = (
+    "Memory is the peak of the run: of the process on a CPU, of the device's allocator on a GPU. Weights are all stored "
+    "tensors, with the state of quantized ones. Differences are in points, paired by item, with their 95% intervals."
+)
 GREEDY = "|samples:1|temp:0"
 
 
@@ -89,6 +92,8 @@ PRECISION = Table(
     "Precision",
     (
         Column("MMLU", "mmlu", ("acc", "all"), ("mmlu acc", ""), table="quantization"),
+        Column("Difference to BF16", "mmlu", ("acc_minus_bf16", "all"), ("", ""), known=False),
+        Column("Weights (GB)", "mmlu", ("acc", "all"), ("", ""), digits=3, lower=True, known=False, field="weights_gb"),
         Column("Memory (GB)", "mmlu", ("acc", "all"), ("memory GB", ""), table="quantization", lower=True, known=False,
                field="peak_memory_gb"),
     ),

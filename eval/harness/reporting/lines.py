@@ -99,16 +99,25 @@ def our_lines(table: Table, results: Mapping[str, Sequence[Mapping[str, str]]]) 
                     cells[column.head] = row  # the file is in order of time: the newest stays
     if table.by != "precision":
         whole = {(model, recipe) for model, recipe, precision, _ in settings if precision not in QUANTIZED}
-        settings = {key: cells for key, cells in settings.items() if key[2] not in QUANTIZED or key[:2] not in whole}
+        settings = {key: cells for key, cells in settings.items() if not _quantized(key[2]) or key[:2] not in whole}
     columns = {column.head: column for column in table.columns}
     lines = []
     for (model, recipe, precision, context), cells in sorted(settings.items(), key=_plain_first):
         figures = {head: _figure(columns[head], row) for head, row in cells.items()}
         how = [f"recipe {recipe}"] if recipe != "default" else []
         how += [precision] + ([context] if context != "none" else [])
-        label = labelled(model, table.by, context if table.by == "context" else PRECISIONS.get(precision, precision))
+        label = labelled(model, table.by, context if table.by == "context" else _precision(precision))
         lines.append(Line(label, "ours", figures, tuple(how)))
     return lines
+
+
+def _quantized(precision: str) -> bool:
+    return precision.split("+")[0] in QUANTIZED
+
+
+def _precision(label: str) -> str:
+    """`BF16`, or `NF4+BF16` where what is not quantized was not loaded in the checkpoint's own precision."""
+    return "+".join(PRECISIONS.get(part, part) for part in label.split("+"))
 
 
 def labelled(model: str, by: str, setting: str) -> str:

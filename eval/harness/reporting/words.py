@@ -26,6 +26,8 @@ CHINESE = {
     "Hard": "Hard",
     "China specific": "中国特定主题",
     "Memory (GB)": "内存（GB）",
+    "Weights (GB)": "权重（GB）",
+    "Difference to BF16": "与 BF16 之差",
     "Tool selection (acc., ↑)": "工具选择（准确率，↑）",
     "Tool input (Rouge-L, ↑)": "工具参数（Rouge-L，↑）",
     "False positives (↓)": "误报率（↓）",
@@ -58,8 +60,10 @@ CHINESE = {
         "签名含 `hfagent-own` 者回答的是我们自己的指令，而非已发布的 27 条；"
         "除非用 `--agent-prompt` 另行指定，代理提示也是我们自己的。"
     ),
-    "Memory is the peak of the run: of the process on a CPU, of the device's allocator on a GPU.": (
-        "内存为运行中的峰值：CPU 上为进程的峰值，GPU 上为设备分配器的峰值。"
+    "Memory is the peak of the run: of the process on a CPU, of the device's allocator on a GPU. Weights are all stored "
+    "tensors, with the state of quantized ones. Differences are in points, paired by item, with their 95% intervals.": (
+        "内存为运行中的峰值：CPU 上为进程的峰值，GPU 上为设备分配器的峰值。权重为全部存储的张量，含量化状态。"
+        "差值以百分点计，按题配对，附 95% 区间。"
     ),
     "Benchmarks": "基准",
     "Precision": "精度",

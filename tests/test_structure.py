@@ -47,7 +47,19 @@ MAY_IMPORT = {
     "waterfall": {"schema", "foreign"},
     "against": {"schema", "comparison_text", "foreign", "paired", "runs", "waterfall"},
     "arguments": {"schema", "data", "demo"},
-    "runner": {"schema", "arguments", "data", "demo", "engines", "models", "self_check", "stand_in", "store", "tables"},
+    "runner": {
+        "schema",
+        "arguments",
+        "data",
+        "demo",
+        "engines",
+        "models",
+        "self_check",
+        "stand_in",
+        "store",
+        "tables",
+        "precision",
+    },
 }
 SCRIPTS_MAY_IMPORT = {
     "arguments", "data", "extract", "free_text", "hfagent", "metrics", "multiple_choice", "prompts",

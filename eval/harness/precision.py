@@ -28,4 +28,4 @@ def against_bf16(benchmark: Benchmark, info: EngineInfo, scored: Sequence[Scored
     average = benchmark.signature.get("avg", "micro")
     result = paired.shares(wide, own, [item.sample.group for item in scored], average)
     low, high = result.bounds(paired.LEVEL)
-    return [Metric(METRIC, "all", -result.loss, -high, -low, len(scored))]
+    return [Metric(METRIC, "all", 0.0 - result.loss, 0.0 - high, 0.0 - low, len(scored))]

@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness import __version__, arguments, demo, self_check, store, tables
+from harness import __version__, arguments, demo, precision, self_check, store, tables
 from harness.schema import Benchmark, Choose, Engine, EngineInfo, Generate, InputError, Measure, Sample, Score, Scored
 from harness.stand_in import StandIn
 

@@ -109,7 +109,6 @@ class Checkpoint:
         Raises CheckpointError: damaged or missing weights, not enough memory, a missing package.
         """
         safe = self.weights[0].suffix == ".safetensors"
-        _log_bitsandbytes.setLevel(logging.ERROR)  # it says at every layer that it computes in float16
         options = {
             "config": copy.deepcopy(self.config),
             "dtype": self.dtype,
@@ -160,6 +159,7 @@ class Checkpoint:
 def open_checkpoint(spec: ModelSpec) -> Checkpoint:
     """Find a checkpoint and read all but its weights. Raises CheckpointError, one line that names file and remedy."""
     _validate(spec)
+    _log_bitsandbytes.setLevel(logging.ERROR)  # it says at every layer that it computes in float16
     located = hub.locate(spec)
     folder = located.folder
     with _quiet():
@@ -349,7 +349,7 @@ def _settle(model: PreTrainedModel) -> None:
             parameter.data = parameter.data.clone()
     for module in model.modules():  # bitsandbytes' kernel for some processors rounds to bfloat16 and takes few widths
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010  # no attribute that a type checker knows
 
 
 @contextmanager

@@ -113,7 +113,7 @@ def _memory(lines: Sequence[Line]) -> Any:
     """MMLU against memory, a point a precision."""
     from matplotlib import pyplot
 
-    accuracy, memory = PRECISION.columns
+    accuracy, *_, memory = PRECISION.columns
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
     for line in lines:
         if accuracy.head in line.figures and memory.head in line.figures:

@@ -12,7 +12,7 @@ import mmlu
 import suite
 from harness import estimate, runner, store
 from harness.engines.hf import HFEngine
-from harness.schema import Benchmark, Choose, Generate, InputError, Measure, ModelSpec, Sample
+from harness.schema import Benchmark, CheckpointError, Choose, Generate, InputError, Measure, ModelSpec, Sample
 
 
 def planned(tmp_path: Path, *words: str, precisions: list[str] | None = None) -> list[suite.Job]:
@@ -128,3 +128,30 @@ def test_a_dry_run_computes_nothing_and_a_run_ends_with_the_tables(
     rows = store.read_results(tmp_path / "results" / "mmlu.csv")
     assert suite.work(args, words) == 0  # nothing is asked again
     assert readme.read_bytes() == once and store.read_results(tmp_path / "results" / "mmlu.csv") == rows
+
+
+def test_what_cannot_be_run_is_named_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = planned(tmp_path, precisions=["nf4"])
+    jobs = [jobs[0], jobs[1], jobs[-1], jobs[2]]  # mmlu, ceval, mmlu in 4 bits, cmmlu
+    original = runner.run
+
+    def refusing(options: argparse.Namespace, *rest: object) -> int:
+        if options.quantize == "nf4":
+            raise CheckpointError("no 4 bits\nhere")
+        if rest[0] is jobs[1].script.build:
+            raise InputError("no sandbox")
+        return original(options, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(runner, "run", refusing)
+    assert suite.run(jobs) == 2
+    said = capsys.readouterr().err
+    assert "left out: mmlu base nf4: no 4 bits here" in said and "left out: ceval base none: no sandbox" in said
+    assert {path.name for path in tmp_path.glob("*.csv")} == {"mmlu.csv", "cmmlu.csv"}
+
+
+def test_a_checkpoint_that_cannot_be_loaded_ends_the_suite(tmp_path: Path) -> None:
+    args = argparse.Namespace(checkpoint_path=str(tmp_path / "none"), chat_checkpoint=None, data="demo", precisions=[])
+    with pytest.raises(CheckpointError, match="none"):
+        suite.run(suite.plan(args, ["-o", str(tmp_path), "--quiet"])[:1])

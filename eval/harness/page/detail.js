@@ -103,7 +103,7 @@ function options(logs, target, answer) {
 function measured(sums) {
   const total = (values) => values.reduce((sum, value) => sum + value, 0);
   const value = Math.exp(total(sums.nll) / total(sums.tokens));
-  return block(say("measured"), `${say("perplexity")} ${value.toFixed(4)}\n${JSON.stringify(sums, null, 1)}`, "");
+  return block(say("measured"), [`${say("perplexity")} ${value.toFixed(4)}`, ...Object.entries(sums).map(([name, values]) => `${name}: ${[values].flat().join(", ")}`)].join("\n"), "");
 }
 
 function statistics(run, index) {

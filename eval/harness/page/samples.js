@@ -111,7 +111,7 @@ class Samples {
 
 function label(about) {
   const [, , recipe, mode, shots] = about.signature.split("|");
-  return `${about.model} · ${about.precision} · ${mode} ${shots.replace(":", " ")} · ${recipe} · ${about.context} · ${about.headline}`;
+  return [about.model, `${mode} ${shots.split(":")[1]}-shot`, about.precision, about.headline, recipe, about.context].filter(Boolean).join(" · ");
 }
 
 function fillSelect(box, options, value) {

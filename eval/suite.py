@@ -151,9 +151,8 @@ def run(jobs: Sequence[Job]) -> int:
         except InputError as error:
             if isinstance(error, CheckpointError) and job.options.quantize == "none":
                 raise
-            failed.append(
-                f"{job.script.build.__module__} {arguments.mode(job.options)} {job.options.quantize}: {' '.join(str(error).split())}"
-            )
+            name = f"{job.script.build.__module__} {arguments.mode(job.options)} {job.options.quantize}"
+            failed.append(f"{name}: {' '.join(str(error).split())}")
     for line in failed:
         print(f"suite: left out: {line}", file=sys.stderr)
     return 2 if failed else 0

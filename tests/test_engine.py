@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import tiny
+from harness.engines import runtime
 from harness.engines.hf import HFEngine
 from harness.models.checkpoint import open_checkpoint
 from harness.schema import Choose, InputError, ModelSpec
@@ -167,6 +169,25 @@ def test_memory_trouble_halves_the_batch_and_loses_nothing(
     monkeypatch.setattr(engine.runtime, "forward_packed", sometimes)
     np.testing.assert_allclose(logprobs(engine, requests), expected, atol=1e-4)
     assert max(sizes) > 3 and sizes[-1] <= 3
+
+
+@pytest.mark.parametrize(("free", "size", "tokens"), [(float("inf"), None, 2048), (1e6, None, 256), (1e6, 3, None)])
+def test_an_automatic_batch_fits_free_memory(
+    free: float, size: int | None, tokens: int | None, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A size that was asked for is left alone until memory really runs out."""
+    requests = questions(30, seed=2)
+    spec = ModelSpec(str(checkpoints["qwen1"]))
+    expected = logprobs(HFEngine(spec), requests)
+    monkeypatch.setattr(runtime, "free_bytes", lambda _: free)
+    engine = HFEngine(spec, batch_size=size)
+    passes, forward = [], engine.runtime.forward_packed
+    monkeypatch.setattr(
+        engine.runtime, "forward_packed", lambda own, *rest: passes.append(sum(map(len, own))) or forward(own, *rest)
+    )
+    np.testing.assert_allclose(logprobs(engine, requests), expected, atol=1e-4)
+    assert engine.runtime.max_tokens == (tokens or sys.maxsize)
+    assert tokens is None or max(passes) <= tokens
 
 
 def test_one_question_that_does_not_fit_says_so(checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from harness.engines import plan, trie
 from harness.engines.cascade import Ancestor, Cascade, Unsupported
+from harness.engines.memory import cache_bytes, free_bytes
 from harness.engines.prompting import encode_prompt, split_reply
 from harness.engines.runtime import Runtime
 from harness.engines.sampling import Reply, choose_tokens, stream
@@ -185,15 +186,11 @@ class _Batch:
 
 
 def _affordable(runtime: Runtime, capacity: int) -> int:
-    """Slots that fit in half of the memory that is free now (1 GiB on a CPU, where caches matter more)."""
-    config = runtime.model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    token = 2 * config.num_hidden_layers * heads * size * runtime.model.dtype.itemsize
-    free = 2**30
-    if runtime.model.device.type == "cuda":
-        free = torch.cuda.mem_get_info(runtime.model.device)[0] // 2
-    return int(free // (token * capacity))
+    """Slots that fit in half of the memory that is free now (at most 1 GiB on a CPU, where caches matter more)."""
+    room = free_bytes(runtime.model.device) / 2
+    if runtime.model.device.type == "cpu":
+        room = min(room, 2**30)
+    return int(room // (cache_bytes(runtime.model.config.get_text_config(), runtime.model.dtype.itemsize) * capacity))
 
 
 def _run_plain(runtime: Runtime, replies: Sequence[Reply]) -> Iterator[Reply]:

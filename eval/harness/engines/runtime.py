@@ -17,6 +17,7 @@ from torch import Tensor
 from harness.engines import cascade
 from harness.engines.cascade import Cascade, State, Unsupported
 from harness.engines.last_layer import last_layer, pruned
+from harness.engines.memory import free_bytes, token_bytes
 from harness.models import memory
 from harness.models.checkpoint import Checkpoint
 from harness.models.context import installed, logn_factor
@@ -25,6 +26,9 @@ from harness.schema import InputError
 # Own tokens of one packed forward pass when the batch size is automatic. On a CPU larger packs gain nothing and cost
 # cache; on a GPU the matrices must be tall enough to keep it busy.
 AUTO_TOKENS = {"cpu": 2048, "cuda": 16384, "mps": 4096}
+
+LEAST_TOKENS = 256  # of an automatic pass, however little memory is left: below it the halving decides
+SHARE_OF_FREE = 0.5  # of free memory that a pass may be planned to take: what it takes is estimated
 
 Result = TypeVar("Result")
 
@@ -40,6 +44,7 @@ class Runtime:
         self.checkpoint = checkpoint
         self.max_rows = batch_size or sys.maxsize
         self.max_tokens = sys.maxsize if batch_size else AUTO_TOKENS.get(torch.device(checkpoint.device).type, 4096)
+        self._automatic = batch_size is None
         self.tokens_computed = 0
         self.tokens_in_prompts = 0
         self.notes: list[str] = []
@@ -75,7 +80,16 @@ class Runtime:
             self.resident = memory.resident(self.checkpoint.device) - before
             self.weights = memory.stored_bytes(self._model)
             cascade.register()
+            config = self._model.config.get_text_config()
+            self._afford(token_bytes(config, self._model.dtype.itemsize))
         return self._model
+
+    def _afford(self, bytes_a_token: float) -> None:
+        """Lowers an automatic number of tokens to what fits in free memory at so many bytes a token."""
+        if self._automatic:
+            room = SHARE_OF_FREE * free_bytes(self._model.device)
+            if room < self.max_tokens * bytes_a_token:
+                self.max_tokens = max(LEAST_TOKENS, int(room / bytes_a_token))
 
     def forward_packed(
         self, own: Sequence[np.ndarray], starts: Sequence[int], alpha: float, state: Cascade, keep: Sequence[int]
@@ -87,9 +101,22 @@ class Runtime:
         if self._pruned_layer is not None:
             state.only = self._pruned_layer, np.array(keep)
         tokens = torch.from_numpy(np.concatenate(own)[None].astype(np.int64))
-        logits = self._forward(tokens, positions[None], alpha, state, keep)
+        with self._learning(len(positions)):
+            logits = self._forward(tokens, positions[None], alpha, state, keep)
         self.tokens_computed += len(positions)
         return logits[0]
+
+    @contextmanager
+    def _learning(self, tokens: int) -> Iterator[None]:
+        """Lowers an automatic number of tokens when a pass over `tokens` took more memory than was estimated (CUDA, where
+        the allocator tells, without waiting for the device)."""
+        if self.model.device.type != "cuda":
+            yield
+            return
+        held, peak = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
+        yield
+        if torch.cuda.max_memory_allocated() > peak:
+            self._afford((torch.cuda.max_memory_allocated() - held) / tokens)
 
     def forward_step(self, tokens: Tensor, positions: Sequence[int], alphas: Sequence[float], state: State) -> Tensor:
         """One token of each of several sequences [sequences], at its position and with its NTK factor. Returns the next

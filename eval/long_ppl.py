@@ -60,9 +60,13 @@ def measure(scored: Sequence[Scored]) -> list[Metric]:
 
 
 def remarks(scored: Sequence[Scored]) -> list[str]:
-    """Documents that were too short."""
+    """Documents that were too short, and lengths without an interval."""
     dropped = {item.sample.group: int(item.score.stats["dropped"]) for item in scored if item.score.stats["dropped"]}
-    return [f"{count} documents are too short for length {length}" for length, count in dropped.items()]
+    found = [f"{count} documents are too short for length {length}" for length, count in dropped.items()]
+    alone = [item.sample.group for item in scored if item.score.stats["documents"] == 1]
+    if alone:
+        found.append(f"a single document gives no interval (length {', '.join(alone)})")
+    return found
 
 
 def build(args: argparse.Namespace) -> Benchmark:

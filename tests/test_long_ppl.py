@@ -17,6 +17,7 @@ import tiny
 from harness import runner, store
 from harness.engines import measuring
 from harness.engines.hf import HFEngine
+from harness.models.export import export_qwen2
 from harness.models.window import default_windows, parse_windows, window_attention
 from harness.schema import DataError, InputError, Measure, ModelSpec
 from shared import shared
@@ -61,6 +62,42 @@ def test_recorded_perplexities() -> None:
 @pytest.mark.slow
 def test_all_recorded_perplexities(record_property: Callable[[str, object], None]) -> None:
     record_property("difference", check_recorded({128, 256, 512, 1024, 2048, 4096}))
+
+
+@pytest.mark.slow
+def test_the_published_table_in_miniature(tmp_path: Path) -> None:
+    """The README's four rows on a model trained on 256 tokens, by the command line: the recorded figures, and their shape."""
+    lengths = [128, 256, 512, 1024, 2048, 4096]
+    for index, text in enumerate(recorded_documents()):
+        (tmp_path / f"{index:02}.txt").write_text(text, encoding="utf-8")
+    words = ["-c", str(shared("checkpoints/qwen1-tiny")), "-d", str(tmp_path), "-o", str(tmp_path), "--quiet"]
+    words += [
+        "--grid",
+        "readme",
+        "--lengths",
+        ",".join(map(str, lengths)),
+        "--documents",
+        "all",
+        "--max-tokens",
+        "20000",
+    ]
+    assert long_ppl.run(long_ppl.parser().parse_args(words)) == 0
+    cells: dict[tuple[str, int], float] = {}
+    for row in store.read_results(tmp_path / "long_ppl.csv"):
+        if row["metric"] == "perplexity":
+            low, value, high = (float(row[name]) for name in ("ci_low", "value", "ci_high"))
+            assert low < value < high
+            cells[row["context"], int(row["group"])] = value
+    assert set(cells) == {(context, length) for context in long_ppl.README for length in lengths}
+    for row in json.loads(shared("checkpoints/golden/ppl_original.json").read_text()):
+        on = [name for name in ("dynamic_ntk", "logn") if row[name]]
+        if (label := "+".join(on) or "none") in long_ppl.README:
+            assert cells[label, row["length"]] == pytest.approx(row["perplexity"], rel=1e-4)
+    none, ntk, logn, window = ([cells[context, length] for length in lengths] for context in long_ppl.README)
+    assert none[1:] == sorted(none[1:]) and none[-1] > 1.4 * none[1]  # rises past the trained length
+    assert all(helped < plain for helped, plain in zip(ntk[2:], none[2:], strict=True)) and ntk[-1] < 1.25 * ntk[1]
+    assert all(hurt > helped for hurt, helped in zip(logn[2:], ntk[2:], strict=True))  # a little, here
+    assert window[-1] < ntk[-1] and window[0] == none[0]
 
 
 def reference(query: Tensor, key: Tensor, value: Tensor, window: int, scale: float) -> Tensor:
@@ -193,6 +230,22 @@ def test_a_model_that_knows_the_cycle_tends_to_one(tmp_path: Path) -> None:
         model.lm_head.weight.data[successor] = marks[token] * 20
     (cell,) = engine.measure([Measure(("abcdefgh" * 40,), 80)], lambda *_: None)
     assert 1 <= math.exp(sum(cell.nll) / sum(cell.tokens)) < 1.01
+
+
+def test_a_qwen2_copy_has_the_perplexity_of_its_original(tmp_path: Path) -> None:
+    """All of the README's rows, below and past the trained length of 64 tokens, on the same weights in Qwen2's format."""
+    original = tiny.write_qwen1(tmp_path / "original", positions=4096, seq_length=64)
+    export_qwen2(ModelSpec(str(original)), tmp_path / "copy")
+    (tmp_path / "text.jsonl").write_text(json.dumps({"text": TEXT}) + "\n")
+    figures = []
+    for folder in (original, tmp_path / "copy"):
+        words = f"-c {folder} -d {tmp_path / 'text.jsonl'} -o {tmp_path / folder.name} --quiet --lengths 32,64,100,400"
+        long_ppl.run(long_ppl.parser().parse_args([*words.split(), "--grid", "readme", "--train-length", "64"]))
+        rows = store.read_results(tmp_path / folder.name / "long_ppl.csv")
+        figures.append({(row["context"], row["metric"], row["group"]): float(row["value"]) for row in rows})
+    assert len(figures[0]) == 4 * 4 * 5 and figures[0] == pytest.approx(figures[1], rel=1e-6)
+    ours = {key[0]: value for key, value in figures[0].items() if key[1:] == ("perplexity", "400")}
+    assert len(set(ours.values())) == 4
 
 
 def documents(lengths: list[int]) -> list[np.ndarray]:

@@ -233,6 +233,19 @@ def test_batches_and_single_texts_agree(others, kind):
     assert tok.decode([*tok.encode(CORPUS[0]), tok.vocab_size + 3], skip_special=True) == CORPUS[0]
 
 
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_tokens_have_the_bytes_of_their_text_wherever_it_is_cut(others, kind):
+    """Characters that lie in several tokens, too, where decoding a part gives U+FFFD."""
+    tok = others[kind]
+    text = "Seven lamps é 水灯\n  <0x41> 🙂 �"
+    ids = tok.encode(text)[len(tok._bos) :]
+    parts = [tok.token_bytes([index]) for index in ids]
+    # SentencePiece puts a space before a text
+    assert b"".join(parts) == tok.token_bytes(ids) == (" " * (kind == "llama") + text).encode()
+    assert any(part.decode("utf-8", "replace") != part.decode("utf-8", "ignore") for part in parts)
+    assert tok.token_bytes([tok.vocab_size + 3]) == b""
+
+
 def test_the_tokenizer_never_appends_an_end(tmp_path):
     """Some tokenizers put </s> after every text; a prompt must go on."""
     write_sentencepiece_tokenizer(tmp_path)

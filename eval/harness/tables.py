@@ -6,6 +6,7 @@ import json
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from math import isnan
 
 from harness.schema import Benchmark, Metric
 
@@ -25,7 +26,7 @@ def terminal(benchmark: Benchmark, metrics: Sequence[Metric], title: str, signat
     lines = [["", "n", headline, "95% interval", *(HEADS.get(name, name) for name in columns)]]
     for group in groups:
         metric = figures[group, headline]
-        cells = [group, str(metric.n), number(metric), f"{metric.ci_low:.2f} to {metric.ci_high:.2f}"]
+        cells = [group, str(metric.n), number(metric), interval(metric)]
         lines.append(cells + [number(figures[group, name]) if (group, name) in figures else "" for name in columns])
     others = [metric for metric in metrics if metric.metric not in (headline, *columns)]
     parts = [title, "", *(aligned(lines) if len(lines) > 1 else [])]
@@ -47,6 +48,11 @@ def _escape(character: str) -> str:
 def number(metric: Metric) -> str:
     """A figure with two decimals; a count with none."""
     return f"{metric.value:.0f}" if metric.metric in COUNTS else f"{metric.value:.2f}"
+
+
+def interval(metric: Metric) -> str:
+    """The 95% interval; nothing where there is none (a single document)."""
+    return "" if isnan(metric.ci_low) else f"{metric.ci_low:.2f} to {metric.ci_high:.2f}"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -13,7 +13,7 @@ import inspect
 import re
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 
 import tiktoken
 
+from harness.models.pieces import piece_reader
 from harness.schema import CheckpointError, Message
 
 QWEN_FILE = "qwen.tiktoken"
@@ -282,6 +283,17 @@ class HubTokenizer(TextTokenizer):
 
     def encode_special(self, text: str) -> list[int]:
         return self.tok.encode(text, add_special_tokens=False, split_special_tokens=False)
+
+    @cached_property
+    def _piece_bytes(self) -> Callable[[str], bytes] | None:
+        backend = getattr(self.tok, "backend_tokenizer", None)
+        return piece_reader(backend) if backend is not None else None
+
+    def token_bytes(self, ids: Iterable[int]) -> bytes:
+        if self._piece_bytes is None:
+            return super().token_bytes(ids)
+        pieces = self.tok.convert_ids_to_tokens([int(index) for index in ids if index < self.vocab_size])
+        return b"".join(map(self._piece_bytes, pieces))
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
         known = [int(index) for index in ids if index < self.vocab_size]  # some models have more rows than tokens

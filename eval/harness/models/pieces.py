@@ -1,0 +1,28 @@
+"""The very bytes behind the tokens of a tokenizer.json: decoding cannot give them, where a character is cut between tokens."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # SentencePiece's fallback: one token a byte
+_SPACE = "▁"  # SentencePiece's mark
+
+
+def piece_reader(backend: Any) -> Callable[[str], bytes] | None:
+    """How a token as it stands in the vocabulary becomes bytes: by the byte-level alphabet of GPT-2, or as SentencePiece
+    writes it. backend: a tokenizers.Tokenizer. None where its decoder is of another kind."""
+    kinds = set(re.findall(r'"type": ?"(\w+)"', json.dumps(json.loads(backend.to_str())["decoder"])))
+    if "ByteLevel" in kinds:
+        from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+        byte = {character: number for number, character in bytes_to_unicode().items()}
+        return lambda piece: b"".join(bytes([byte[c]]) if c in byte else c.encode() for c in piece)
+    return _sentencepiece if "ByteFallback" in kinds else None
+
+
+def _sentencepiece(piece: str) -> bytes:
+    found = _BYTE.fullmatch(piece)
+    return bytes([int(found[1], 16)]) if found else piece.replace(_SPACE, " ").encode()

@@ -207,8 +207,9 @@ def dump_prompts(benchmark: Benchmark) -> None:
 
 
 def title(benchmark: Benchmark, info: EngineInfo) -> str:
-    """`MMLU  Qwen/Qwen-7B  base, 5-shot, recipe default, bf16`."""
+    """`MMLU  Qwen/Qwen-7B  base, 5-shot, recipe default, bf16, dynamic_ntk+logn`."""
     protocol = f"{benchmark.mode}, {benchmark.shots}-shot, recipe {benchmark.recipe}, {info.precision}"
+    protocol += f", {info.context}" if info.context != "none" else ""
     return f"{benchmark.name}  {info.model}  {protocol}" + ("  (partial)" if benchmark.partial else "")
 
 

@@ -16,9 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import arguments, data, free_text, metrics, runner, store
+from harness import arguments, data, free_text, metrics, runner, sandbox, store
 from harness.extract import code
-from harness.sandbox import Program, Sandbox, Verdict, tier
 from harness.schema import Benchmark, Engine, Generate, Generated, InputError, Metric, Sample, Score, Scored
 from harness.stand_in import GivenTexts
 
@@ -71,20 +70,20 @@ def scorer(args: argparse.Namespace, tasks: dict[str, CodeTask], mode: str) -> C
             for sample, reply in zip(samples, replies, strict=True)
         ]
         programs = [
-            Program(task.prompt + body, task.test, task.entry_point, context=task.prompt)
+            sandbox.Program(task.prompt + body, task.test, task.entry_point, context=task.prompt)
             for task, texts in zip((tasks[sample.id] for sample in samples), bodies, strict=True)
             for body in texts
         ]
         left = [len(texts) for texts in bodies]
         owner = [index for index, texts in enumerate(bodies) for _ in texts]
 
-        def ready(place: int, verdict: Verdict) -> None:
+        def ready(place: int, verdict: sandbox.Verdict) -> None:
             left[owner[place]] -= 1
             if not left[owner[place]]:
                 done()
 
-        with Sandbox(cpu_seconds=args.timeout, allow_unsandboxed=args.allow_unsandboxed) as sandbox:
-            verdicts = iter(sandbox.check(programs, ready))
+        with sandbox.Sandbox(cpu_seconds=args.timeout, allow_unsandboxed=args.allow_unsandboxed) as pool:
+            verdicts = iter(pool.check(programs, ready))
         return [
             judged(texts, [next(verdicts) for _ in texts], reply) for texts, reply in zip(bodies, replies, strict=True)
         ]
@@ -92,7 +91,7 @@ def scorer(args: argparse.Namespace, tasks: dict[str, CodeTask], mode: str) -> C
     return score_all
 
 
-def judged(bodies: Sequence[str], verdicts: Sequence[Verdict], reply: Generated) -> Score:
+def judged(bodies: Sequence[str], verdicts: Sequence[sandbox.Verdict], reply: Generated) -> Score:
     """Counts of verdicts by kind, and each completion with its verdict."""
     kinds = ("passed", "failed", "timeout", "infrastructure")
     counts = {kind: float(sum(verdict.status == kind for verdict in verdicts)) for kind in kinds}
@@ -118,7 +117,7 @@ def remarks(args: argparse.Namespace) -> Callable[[Sequence[Scored]], list[str]]
     """The isolation the programs ran in, programs that were not judged, and how the replies ended."""
 
     def say(scored: Sequence[Scored]) -> list[str]:
-        lines = [f"programs ran in {tier(args.allow_unsandboxed)}, {args.timeout:g} s of CPU time each"]
+        lines = [f"programs ran in {sandbox.tier(args.allow_unsandboxed)}, {args.timeout:g} s of CPU time each"]
         lost = sum(item.score.stats["infrastructure"] for item in scored)
         if lost:
             lines.append(
@@ -134,7 +133,7 @@ def build(args: argparse.Namespace) -> Benchmark:
         raise InputError("HumanEval has no shots; leave --shots out")
     if args.samples > 1 and not args.temperature:
         raise InputError("--samples above 1 needs a --temperature above 0: greedy samples are all the same")
-    tier(args.allow_unsandboxed)  # refuses now, not after hours of generation
+    sandbox.tier(args.allow_unsandboxed)  # refuses now, not after hours of generation
     found = data.humaneval(arguments.source(args, "humaneval"))
     tasks = {task.task_id: task for task in found.tasks}
     mode = arguments.mode(args)

@@ -19,9 +19,8 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness import arguments, data, free_text, hfagent, metrics, runner
+from harness import arguments, data, free_text, hfagent, metrics, runner, sandbox
 from harness.extract import react
-from harness.sandbox import Sandbox, tier
 from harness.schema import Benchmark, Generate, Generated, InputError, Metric, Sample, Score, Scored, TokenTexts
 
 OWN_SET = Path(__file__).resolve().parents[1] / "demo" / "data" / "plugin" / "hfagent.jsonl"
@@ -98,8 +97,8 @@ def scorer(args: argparse.Namespace, agent: data.AgentSet | None, tokens: TokenT
         asked = [(sample, reply) for sample, reply in zip(samples, replies, strict=True) if sample.group == "hfagent"]
         if agent and asked:
             tasks = [(agent.tasks[sample.target], reply.texts[0]) for sample, reply in asked]
-            with Sandbox(cpu_seconds=args.timeout, allow_unsandboxed=args.allow_unsandboxed) as sandbox:
-                judged = hfagent.judge(args.recipe, agent, tasks, sandbox, done)
+            with sandbox.Sandbox(cpu_seconds=args.timeout, allow_unsandboxed=args.allow_unsandboxed) as pool:
+                judged = hfagent.judge(args.recipe, agent, tasks, pool, done)
             for (sample, reply), score in zip(asked, judged, strict=True):
                 ends = {**free_text.endings(reply), f"end_{reply.end_reasons[0]}": 1.0}
                 scores[sample.id] = dataclasses.replace(score, stats={**score.stats, **ends})
@@ -147,7 +146,9 @@ def remarks(args: argparse.Namespace, parts: Sequence[str]) -> Callable[[Sequenc
     def say(scored: Sequence[Scored]) -> list[str]:
         lines = [f"not asked: {part} (give {data.option(part)} FILE)" for part in STOPS if part not in parts]
         if "hfagent" in parts:
-            lines.append(f"the agent's code ran in {tier(args.allow_unsandboxed)}, {args.timeout:g} s of CPU time each")
+            lines.append(
+                f"the agent's code ran in {sandbox.tier(args.allow_unsandboxed)}, {args.timeout:g} s of CPU time each"
+            )
         lost = sum(item.score.stats.get("infrastructure", 0.0) for item in scored)
         if lost:
             lines.append(f"warning: the code of {lost:.0f} replies was not judged (the sandbox failed); run it again")
@@ -184,7 +185,7 @@ def build(args: argparse.Namespace) -> Benchmark:
             signature["rouge"] = "own-tokens" if args.recipe == "qwen2023" else "words"
             hashes.append(f"{part}-{data.content_hash(items)}")
     if agent and not args.dump_prompts:
-        tier(args.allow_unsandboxed)  # refuses now, not after hours of generation
+        sandbox.tier(args.allow_unsandboxed)  # refuses now, not after hours of generation
     return Benchmark(
         name="plugin",
         version=1,

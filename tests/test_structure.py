@@ -18,13 +18,14 @@ TOOLS = {"report", "compare", "suite"}
 # module of the package -> modules of the package it may import ("*": any)
 MAY_IMPORT = {
     "schema": set(),
-    "data": {"schema", "hub"},
+    "lazy": set(),
+    "data": {"schema", "hub", "lazy"},
     "hub": {"schema"},
     "demo": {"schema"},
     "prompts": {"schema", "data"},
     "extract": {"schema"},
     "metrics": {"schema"},
-    "sandbox": {"schema"},
+    "sandbox": {"schema", "lazy"},
     "multiple_choice": {"schema", "data", "prompts", "metrics", "free_text", "extract", "arguments"},
     "free_text": {"schema", "arguments", "metrics"},
     "hfagent": {"schema", "data", "sandbox"},

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.sandbox import Outcome, Sandbox, Snippet
+from harness import sandbox
 from harness.schema import DataError, Score
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def agreement(found: Collection[str], expected: Collection[str]) -> float:
     return max(0.0, 1.0 - STEP * len(set(found) ^ set(expected)))
 
 
-def code_score(recipe: str, outcome: Outcome, answers: Sequence[Any]) -> float:
+def code_score(recipe: str, outcome: sandbox.Outcome, answers: Sequence[Any]) -> float:
     """1 where the value is an accepted answer, 0.75 where a variable is, else 0.3; code that did not run to its end
     (raised, ran out of time, ended its process) 0, under `qwen2023` 0.3."""
     if outcome.status == "infrastructure":
@@ -121,7 +121,7 @@ def judge(
     recipe: str,
     agent: AgentSet,
     replies: Sequence[tuple[AgentTask, str]],
-    sandbox: Sandbox,
+    pool: sandbox.Sandbox,
     done: Callable[[], None] = lambda: None,
 ) -> list[Score]:
     """The three scores ("selection", "used", "code") of replies to tasks of the set, their code run in the sandbox.
@@ -132,7 +132,7 @@ def judge(
     parts = [split(text) for _, text in replies]
     places = [place for place, part in enumerate(parts) if part]
     snippets = [snippet(part[1], agent.tools, task) for (task, _), part in zip(replies, parts, strict=True) if part]
-    outcomes = dict(zip(places, sandbox.run(snippets, lambda index, outcome: done()), strict=True))
+    outcomes = dict(zip(places, pool.run(snippets, lambda index, outcome: done()), strict=True))
     names = [tool.name for tool in agent.tools]
     scores = []
     for place, ((task, _), part) in enumerate(zip(replies, parts, strict=True)):
@@ -154,10 +154,10 @@ def judge(
     return scores
 
 
-def snippet(code: str, tools: Sequence[FakeTool], task: AgentTask) -> Snippet:
+def snippet(code: str, tools: Sequence[FakeTool], task: AgentTask) -> sandbox.Snippet:
     """The code for the sandbox, with the fake tools and the task's variables ready."""
     inputs = [f"{name} = {value!r}" for name, value in task.inputs.items()]
-    return Snippet(code, "\n".join([*map(source, tools), *inputs]))
+    return sandbox.Snippet(code, "\n".join([*map(source, tools), *inputs]))
 
 
 def source(tool: FakeTool) -> str:

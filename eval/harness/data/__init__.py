@@ -6,8 +6,9 @@ and line) and catalogue (the subjects). Modules load when a name of theirs is fi
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from harness.lazy import exports
 
 if TYPE_CHECKING:
     from harness.data.catalogue import SubjectInfo, choose_subjects, subjects
@@ -73,7 +74,6 @@ _NAMES = {
         "wmt22",
     ),
 }
-_WHERE = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "LETTERS",
@@ -115,10 +115,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Loads the module a name is in (PEP 562)."""
-    if name not in _WHERE:
-        raise AttributeError(f"harness.data has no {name}")
-    value = getattr(importlib.import_module(f"harness.data.{_WHERE[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = exports(__name__, _NAMES)

@@ -8,7 +8,18 @@ and one for its checker (inside/). The candidate answers calls over a pipe by pl
 pipe that carries the verdict.
 """
 
-from .pool import Sandbox, run_code, tier
-from .records import Outcome, Program, Snippet, Verdict
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.lazy import exports
+
+if TYPE_CHECKING:
+    from harness.sandbox.pool import Sandbox, run_code, tier
+    from harness.sandbox.records import Outcome, Program, Snippet, Verdict
 
 __all__ = ["Outcome", "Program", "Sandbox", "Snippet", "Verdict", "run_code", "tier"]
+
+__getattr__ = exports(
+    __name__, {"pool": ("Sandbox", "run_code", "tier"), "records": ("Outcome", "Program", "Snippet", "Verdict")}
+)

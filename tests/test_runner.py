@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -138,6 +139,49 @@ def test_another_model_never_inherits_answers(tmp_path: Path) -> None:
     other = Other(2)
     runner.run(options(tmp_path), build, engine=other)
     assert other.asked == 16 and len({row["run_id"] for row in rows(tmp_path)}) == 2
+
+
+def test_stored_replies_are_scored_again_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By another version that reads them otherwise; an item whose prompt that version changed is told."""
+    runner.run(options(tmp_path), build, engine=Letters(1))
+    (before,) = (tmp_path / "samples").glob("*.jsonl")
+    stored = before.read_bytes()
+
+    def least_likely(args: argparse.Namespace) -> Benchmark:
+        made = build(args)
+        first, *rest = made.samples
+        changed = dataclasses.replace(first, request=dataclasses.replace(first.request, question="another"))
+        return dataclasses.replace(
+            made, version=2, samples=[changed, *rest], score=lambda sample, chosen: made.score(sample, worst(chosen))
+        )
+
+    def worst(chosen: Chosen) -> Chosen:
+        return dataclasses.replace(chosen, logprobs=tuple(-value for value in chosen.logprobs))
+
+    capsys.readouterr()
+    assert runner.run(options(tmp_path, "--rescore", before.stem), least_likely) == 0
+    out = capsys.readouterr().out
+    assert (
+        "1 of 16 replies answered another prompt" in out
+        and f"mmlu|v2|default|base|shots:5|data:0000|replies:{before.stem}" in out
+    )
+    assert before.read_bytes() == stored
+    (after,) = set((tmp_path / "samples").glob("*.jsonl")) - {before}
+    old, new = (store.read_samples(path) for path in (before, after))
+    assert all(new[name]["response"] == row["response"] for name, row in old.items())
+    # the engine preferred B throughout; the least likely option, the earliest of equals, is A
+    assert {row["answer"] for row in old.values()} == {"B"} and {row["answer"] for row in new.values()} == {"A"}
+    figures = [row for row in rows(tmp_path) if (row["metric"], row["group"]) == ("acc", "all")]
+    assert [row["model"] for row in figures] == ["some/model"] * 2 and figures[0]["run_id"] != figures[1]["run_id"]
+    with pytest.raises(InputError, match="has no answer for 16"):
+        runner.run(options(tmp_path, "--rescore", before.stem), lambda args: more_items(build(args)))
+
+
+def more_items(benchmark: Benchmark) -> Benchmark:
+    """The same with other ids."""
+    return dataclasses.replace(
+        benchmark, samples=[dataclasses.replace(item, id=f"new/{item.id}") for item in benchmark.samples]
+    )
 
 
 def test_ties_are_said_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

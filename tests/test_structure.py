@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "precision": {"schema", "paired", "store"},
     "paired": {"metrics"},
     "runs": {"schema", "store"},
-    "comparison": {"schema", "paired", "runs"},
+    "comparison": {"schema", "paired", "runs", "store"},
     "comparison_text": {"comparison", "paired", "runs"},
     "foreign": {"schema"},
     "self_check": {"schema"},

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness import paired
+from harness import paired, store
 from harness.runs import Run
 from harness.schema import InputError
 
@@ -209,14 +207,6 @@ def tied(one: Row, other: Row) -> bool:
     return bool(one["stats"].get("tie") or other["stats"].get("tie"))
 
 
-def prompt_hash(prompt: Any) -> str:
-    """The hash of a stored prompt, as rows without prompts keep it."""
-    if isinstance(prompt, dict) and "sha256" in prompt:
-        return str(prompt["sha256"])
-    text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
 def signature_changes(a: Run, b: Run) -> dict[str, tuple[str, str]]:
     """The signature fields that differ: name -> values of A and of B ("" where one has none)."""
     names = dict.fromkeys([*a.fields, *b.fields])
@@ -229,7 +219,7 @@ def partings(joined: Joined) -> dict[str, list[str]]:
     reading was worth something else) -> ids, in the order of A. An item is listed at each stage at which it parts."""
     found: dict[str, list[str]] = {"prompt": [], "response": [], "extraction": [], "score": []}
     for name, one, other in joined.rows():
-        same_prompt = prompt_hash(one["prompt"]) == prompt_hash(other["prompt"])
+        same_prompt = store.prompt_hash(one["prompt"]) == store.prompt_hash(other["prompt"])
         same_response = same_reply(one, other)
         same_answer = _without_details(one["answer"]) == _without_details(other["answer"])
         if not same_prompt:

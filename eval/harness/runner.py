@@ -144,7 +144,7 @@ def finished(
     finish: OnFinish | None,
 ) -> str:
     """Answers, scores and stores a run; the table for the terminal."""
-    checked: list[str] = []
+    checked = other_prompts(benchmark, given)
     if benchmark.changed:
         checked.append(other_data(benchmark))
         if not args.quiet:
@@ -197,6 +197,15 @@ def other_data(benchmark: Benchmark) -> str:
     return (
         f"warning: {benchmark.name}'s data is not the official one: {first}{more}; no figure is comparable with others"
     )
+
+
+def other_prompts(benchmark: Benchmark, given: Mapping[str, Mapping[str, Any]] | None) -> list[str]:
+    """With --rescore, a sentence about items whose replies answered another prompt than this recipe's, where there are."""
+    asked = [(given[sample.id], sample.request) for sample in benchmark.samples if given and sample.id in given]
+    other = sum(
+        store.prompt_hash(row["prompt"]) != store.prompt_hash(store.prompt_of(request)) for row, request in asked
+    )
+    return [f"{other} of {len(asked)} replies answered another prompt than this recipe's"] if other else []
 
 
 def dump_prompts(benchmark: Benchmark) -> None:

@@ -197,12 +197,19 @@ def prompt_of(request: Request) -> Any:
     return request.prompt() if isinstance(request, Choose) else request.text()
 
 
+def prompt_hash(prompt: Any) -> str:
+    """The hash of a prompt as prompt_of gives it, or as a row keeps it: the text, the messages, or the hash already."""
+    if isinstance(prompt, dict) and "sha256" in prompt:
+        return str(prompt["sha256"])
+    text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def sample_row(scored: Scored, keep_prompt: bool = True) -> dict[str, Any]:
     """One sample as it is stored: id, group, prompt (or its hash), response, answer, target, statistics."""
     prompt = prompt_of(scored.sample.request)
     if not keep_prompt:
-        text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False)
-        prompt = {"sha256": hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()}
+        prompt = {"sha256": prompt_hash(prompt)}
     kind = next(name for name, record in RESPONSES.items() if isinstance(scored.response, record))
     return {
         "id": scored.sample.id,

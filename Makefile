@@ -3,6 +3,7 @@
 # make test-slow  minutes: all of real MMLU                      make bench  speed against baselines, ratios in one run
 # make verify  checks against the code of 2023, then the READMEs' Verification table
 # make demo-model  trains the demonstration model again          make tables regenerates the tables
+# make gate    the demonstration model against its stored baseline      make baseline  stores that anew
 # make bench-gpu  the 7B layout on a GPU, against its floor
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ BENCH_READY := .venv/.bench
 # Arguments for pip when it installs torch, e.g. an --index-url with another build than your platform's default.
 TORCH_PIP_ARGS ?=
 
-.PHONY: setup demo test test-slow lint format bench bench-gpu verify tables demo-model clean
+.PHONY: setup demo test test-slow lint format bench bench-gpu verify tables demo-model gate baseline clean
 
 setup: $(READY)
 
@@ -67,6 +68,24 @@ demo-model: $(READY)
 	$(BIN)/python demo/make_data.py
 	$(BIN)/python demo/documents.py
 	$(BIN)/python demo/train.py
+	$(MAKE) baseline
+
+# One benchmark of each kind (choice over two averages, text, translation, perplexity), hashes in place of prompts.
+GATED := mmlu ceval gsm8k wmt22 long_ppl
+define measure
+	rm -rf $(1)
+	for name in $(GATED); do \
+		$(BIN)/python eval/$$name.py -c demo -o $(1) --limit 20 --no-prompts --quiet > /dev/null || exit; done
+endef
+
+gate: $(READY)
+	$(call measure,build/gate)
+	$(BIN)/python eval/compare.py demo/baseline build/gate --exact
+
+# after a change that is meant to change answers (or the demonstration itself): look at what `make gate` lists, then this
+baseline: $(READY)
+	$(call measure,demo/baseline)
+	rm -f demo/baseline/*.csv demo/baseline/samples/*.lock
 
 clean:
 	rm -rf .venv build *.egg-info

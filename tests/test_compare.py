@@ -177,6 +177,18 @@ def test_signatures_and_the_first_item_that_parts_are_shown(reference: Path, tmp
     assert f"extraction: 1 of 15 items, first {rows[0]['id']}" in out and "was read as 3.5 in A and 5 in B" in out
 
 
+def test_the_committed_baseline_is_whole_and_of_every_kind(call: Compare) -> None:
+    """`make gate` compares with it; prompts are hashes."""
+    baseline = demo.FOLDER / "baseline"
+    found = {run.benchmark: run for run in runs.find(str(baseline), baseline)}
+    assert set(found) == {"mmlu", "ceval", "gsm8k", "wmt22", "long_ppl"}
+    for run in found.values():
+        assert run.finished and len(run.rows) == int(run.fields["n"]) and run.fields["data"].startswith("demo-")
+    assert len({run.fingerprint for run in found.values()}) == 1
+    status, out = call(baseline, baseline, "--exact")
+    assert status == 0 and out.count("signatures are equal") == 5
+
+
 def test_runs_are_found_by_id_and_by_model(reference: Path, call: Compare) -> None:
     name = sample_file(reference, "mmlu").stem
     assert call(name, name, "--results", reference, "--exact")[0] == 0

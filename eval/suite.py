@@ -113,7 +113,8 @@ def show(jobs: Sequence[Job], speed: float | None) -> None:
         output = job.options.output_dir
         results = results or {name: store.read_results(output / f"{name}.csv") for name in report.BENCHMARKS}
         todo = estimate.work(benchmark)
-        found = estimate.speeds(results, job.options.checkpoint_path)
+        path = job.options.checkpoint_path  # results name a hub id, or a folder without the way to it
+        found = estimate.speeds(results, path) or estimate.speeds(results, Path(path).name)
         measured &= len(found) == len(estimate.ASSUMED)
         given = {} if speed is None else {"read": speed, "write": speed / 10}
         time = estimate.seconds(todo, {**estimate.ASSUMED, **found, **given})

@@ -114,12 +114,14 @@ def write_preferring(folder: Path, option: str | None) -> Path:
     return folder
 
 
-def assert_as_recorded(samples: Sequence[Sample], chosen: Sequence[Chosen], folder: Path) -> None:
+def assert_as_recorded(samples: Sequence[Sample], chosen: Sequence[Chosen], folder: Path) -> int:
     """Compares answers under the qwen2023 recipe with what the 2023 script recorded, a CSV a subject in `folder`.
 
     Every prediction is the recorded one, but where the two best recorded probabilities are less than 1e-6 apart; every
-    probability (a softmax over the options of a softmax over the vocabulary) is the recorded one to 5e-7.
+    probability (a softmax over the options of a softmax over the vocabulary) is the recorded one to 5e-7. Returns how many
+    predictions are the recorded ones, near ties included.
     """
+    identical = 0
     judge = multiple_choice.score("qwen2023")
     tables: dict[str, list[dict[str, str]]] = {}
     for sample, answer in zip(samples, chosen, strict=True):
@@ -131,7 +133,10 @@ def assert_as_recorded(samples: Sequence[Sample], chosen: Sequence[Chosen], fold
         found = multiple_choice.double_softmax(answer.logprobs)
         assert found == pytest.approx(expected, abs=5e-7, rel=0), sample.id
         second, best = sorted(expected)[-2:]
-        assert judge(sample, answer).answer == recorded["model_output"] or best - second < 1e-6, sample.id
+        same = judge(sample, answer).answer == recorded["model_output"]
+        assert same or best - second < 1e-6, sample.id
+        identical += same
+    return identical
 
 
 def coverage(samples: Iterable[Mapping[str, Any]], permutations: int = 2000) -> tuple[float, float]:

@@ -34,6 +34,12 @@ def recorded(name: str, value: object) -> str:
     [
         ("items", [recorded("items", 1200), recorded("items", 34)], "1,234 of 1,234", True),
         ("items", [CASE.format("")] * 83, "83 of 83", True),
+        (
+            "items",
+            [recorded("items", 9).replace("</properties>", "<property name='of' value='10'/></properties>")],
+            "9 of 10",
+            True,
+        ),
         ("difference", [recorded("difference", 3e-6), recorded("difference", "2.5e-05")], "2.5e-05", True),
         ("items", [recorded("items", 9), CASE.format("<failure/>")], "FAILED: 1 of 2 tests", False),
         ("items", [recorded("items", 9), CASE.format("<error/>")], "FAILED: 1 of 2 tests", False),

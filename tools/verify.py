@@ -58,7 +58,8 @@ CHECKS = (
 def outcome(check: Check, report: ElementTree.Element) -> tuple[str, bool]:
     """What the tests of a check found, from pytest's JUnit report, and whether all of them passed.
 
-    A test that recorded no number of items is one item. A check of which some tests were skipped says how many.
+    A test that recorded no number of items is one item; "of" is how many it compared, where not all have to agree (near
+    ties). A check of which some tests were skipped says how many.
     """
     cases = list(report.iter("testcase"))
     failed = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
@@ -69,15 +70,20 @@ def outcome(check: Check, report: ElementTree.Element) -> tuple[str, bool]:
         why = skipped[0].find("skipped")
         reason = "" if why is None else why.get("message", "")
         return f"not checked: {'needs SHARED_DIR' if 'SHARED_DIR' in reason else reason}", True
-    found = [_recorded(case, check.finds) for case in cases if case not in skipped]
-    text = f"{max(found):.1e}" if check.finds == "difference" else "{0:,} of {0:,}".format(int(sum(found)))
+    tried = [case for case in cases if case not in skipped]
+    found = [_recorded(case, check.finds, 1.0) for case in tried]
+    if check.finds == "difference":
+        text = f"{max(found):.1e}"
+    else:
+        compared = sum(_recorded(case, "of", items) for case, items in zip(tried, found, strict=True))
+        text = f"{sum(found):,.0f} of {compared:,.0f}"
     return text + (f" ({len(skipped)} skipped)" if skipped else ""), True
 
 
-def _recorded(case: ElementTree.Element, name: str) -> float:
-    """What a test recorded under a name; 1 where it did not."""
+def _recorded(case: ElementTree.Element, name: str, otherwise: float) -> float:
+    """What a test recorded under a name, something else where it did not."""
     values = [float(entry.get("value", "")) for entry in case.iter("property") if entry.get("name") == name]
-    return max(values) if values else 1.0
+    return max(values) if values else otherwise
 
 
 def run(check: Check) -> tuple[str, bool]:

@@ -116,6 +116,7 @@ def rows(args: argparse.Namespace) -> list[argparse.Namespace]:
 
 def run(args: argparse.Namespace) -> int:
     """Every row of the grid with the model loaded once. Returns the exit status."""
+    build(args)  # what is wrong with the data is said before the model is looked for
     engine = None if args.rescore or args.dump_prompts else runner.open_engine(rows(args)[0])
     for row in rows(args):
         if engine is not None:

@@ -105,7 +105,8 @@ def csv_rows(blob: Blob, remedy: str) -> Iterator[tuple[int, list[str]]]:
 def json_lines(blob: Blob, remedy: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a JSON-lines file, each with its line number; blank lines are passed over.
 
-    Raises DataError for what `decode` refuses, for a line that is not JSON and for one that is not an object.
+    Raises DataError for what `decode` refuses, for a line that is not JSON (or has numbers or nesting beyond what Python
+    reads) and for one that is not an object.
     """
     for line, text in enumerate(decode(blob, remedy).split("\n"), 1):
         if not text.strip():
@@ -114,6 +115,8 @@ def json_lines(blob: Blob, remedy: str) -> Iterator[tuple[int, dict[str, Any]]]:
             value = json.loads(text)
         except json.JSONDecodeError as error:
             raise DataError(f"{blob.name}:{line}: not JSON ({error.msg}, column {error.colno}); {remedy}") from None
+        except (ValueError, RecursionError):
+            raise DataError(f"{blob.name}:{line}: not JSON (a number or a nesting without end); {remedy}") from None
         if not isinstance(value, dict):
             raise DataError(f"{blob.name}:{line}: found {type(value).__name__}, expected a JSON object; {remedy}")
         yield line, value

@@ -33,6 +33,7 @@ _LABELS = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in _LABELS}
 _ATTENTION = {"auto": None, "eager": "eager", "sdpa": "sdpa", "flash": "flash_attention_2"}
 _QUANTIZE = ("none", "int8", "nf4")
+_AGAIN = "get the checkpoint again, or upgrade transformers"
 _NO_LIMIT = 10**9  # tokenizers write 10**30 where they know no limit
 
 _log = logging.getLogger("harness")
@@ -130,7 +131,12 @@ class Checkpoint:
                 remedy = "use --quantize int8 or nf4, a smaller checkpoint or another --device"
                 raise CheckpointError(f"{self.name} does not fit the memory of {self.device}; {remedy}") from error
             except Exception as error:  # transformers raises anything here
-                raise CheckpointError(f"{self.folder}: the model cannot be loaded: {one_line(error)}") from error
+                if "ignore_mismatched_sizes" in str(error):
+                    text = f"{self.folder}: its weights have other shapes than its config.json says"
+                    raise CheckpointError(f"{text}; the weights and config.json belong to different models") from error
+                raise CheckpointError(
+                    f"{self.folder}: the model cannot be loaded, by its config.json and weights: {one_line(error)}; {_AGAIN}"
+                ) from error
         self._complain(report)
         if self.spec.quantize != "none" and self.device == "cpu":
             _settle(model)
@@ -226,6 +232,7 @@ def _read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
         )
     raw = files.read_json(path)
     kind = raw.get("model_type")
+    kind = kind if isinstance(kind, str) else None
     if kind == qwen1.MODEL_TYPE:
         qwen1.register()
         try:
@@ -258,7 +265,13 @@ def _eos_ids(folder: Path, config: PreTrainedConfig) -> list[int]:
     flat: list[Any] = []
     for value in said:
         flat += value if isinstance(value, Sequence) else [value]
-    return [int(value) for value in flat if value is not None]
+    try:
+        return [int(value) for value in flat if value is not None]
+    except (TypeError, ValueError):
+        raise CheckpointError(
+            f"{folder}: eos_token_id in generation_config.json or config.json is {flat!r}, expected numbers of tokens; "
+            "correct it"
+        ) from None
 
 
 def _own_limit(text: PreTrainedConfig, tokenizer: TextTokenizer) -> int | None:

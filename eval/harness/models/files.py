@@ -30,6 +30,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); {_AGAIN}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); {_AGAIN}") from None
+    except (ValueError, RecursionError):
+        raise CheckpointError(f"{path}: not valid JSON (a number or a nesting without end); {_AGAIN}") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: not a JSON object; {_AGAIN}")
     return content
@@ -99,7 +101,7 @@ def _check_safetensors(path: Path) -> None:
             header = json.loads(stream.read(length))
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
             need = 8 + length + max(ends, default=0)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             raise CheckpointError(f"{path} has a damaged header; {_AGAIN}") from None
     if size != need:
         what = "truncated" if size < need else "longer than its header says"

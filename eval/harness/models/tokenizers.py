@@ -191,6 +191,8 @@ def _parse_ranks(path: Path, content: bytes) -> dict[bytes, int]:
             token, rank = line.split()
             piece = base64.b64decode(token, validate=True)
             value = int(rank)
+            if value < 0:
+                raise ValueError
         except (ValueError, binascii.Error):
             raise CheckpointError(f"{path}:{number}: not a base64 token and its rank; {remedy}") from None
         if piece in ranks:
@@ -227,7 +229,11 @@ class HubTokenizer(TextTokenizer):
         named = [tok.eos_token_id, *eos_ids]
         self.eos_ids = tuple(dict.fromkeys(index for index in named if index is not None))
         template = getattr(tok, "chat_template", None)
-        self.chat_template = template.get("default") if isinstance(template, dict) else template
+        self.chat_template = (template.get("default") if isinstance(template, dict) else template) or None
+        if not tok.encode("The answer is A.", add_special_tokens=False):
+            # transformers makes an empty tokenizer where there is no file of one
+            why = "its tokenizer cannot be loaded: tokenizer.json or its like is missing, or has no vocabulary"
+            raise CheckpointError(f"{folder}: {why}; get the tokenizer's files from the checkpoint's page")
         self._bos = self._find_bos()
         if tok.unk_token_id is not None and tok.unk_token_id in self.encode("The answer is A."):
             why = (
@@ -305,7 +311,10 @@ class HubTokenizer(TextTokenizer):
     def chat_ids(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> list[int]:
         # where transformers can tell the template's special tokens from those that a message spells out, it does
         safe = {"sanitize_control_tokens": True} if self._safe_chat else {}
-        return list(self._template(messages, system, tokenize=True, return_dict=False, **safe, **options))
+        ids = list(self._template(messages, system, tokenize=True, return_dict=False, **safe, **options))
+        if not ids:
+            raise CheckpointError(f"{self.path}: its chat template writes nothing; get the checkpoint's files again")
+        return ids
 
     def _template(self, messages: Sequence[Message], system: str | None, **options: Any) -> Any:
         if self.chat_template is None:

@@ -1,6 +1,7 @@
 # make setup   virtual environment with pinned dependencies      make demo   the main job on the embedded model and data
 # make test    the test suite                                    make lint   ruff and mypy
 # make test-slow  minutes: all of real MMLU                      make bench  speed against baselines, ratios in one run
+# make test-faults  200 kills, a starved memory, ten thousand examples of every property
 # make verify  checks against the code of 2023, then the READMEs' Verification table
 # make demo-model  trains the demonstration model again          make tables regenerates the tables
 # make gate    the demonstration model against its stored baseline      make baseline  stores that anew
@@ -13,7 +14,7 @@ BENCH_READY := .venv/.bench
 # Arguments for pip when it installs torch, e.g. an --index-url with another build than your platform's default.
 TORCH_PIP_ARGS ?=
 
-.PHONY: setup demo test test-slow lint format bench bench-gpu verify tables demo-model gate baseline clean
+.PHONY: setup demo test test-slow test-faults lint format bench bench-gpu verify tables demo-model gate baseline clean
 
 setup: $(READY)
 
@@ -35,6 +36,11 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow --timeout 7200
+
+# FAULT_KILLS=40 for a fifth of the kills, HYPOTHESIS_EXAMPLES=1000 for a tenth of the examples
+test-faults: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults -s
+	OMP_NUM_THREADS=1 HYPOTHESIS_EXAMPLES=$${HYPOTHESIS_EXAMPLES:-10000} $(BIN)/python -m pytest -n 2 -m properties
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -240,8 +240,8 @@ CHECKPOINTS: dict[str, tuple[Callable[[Path], object], Sequence[str]]] = {
     "config of brackets": (write("config.json", DEEP), ("config.json", "not valid JSON")),
     "config of a list": (write("config.json", "[]"), ("config.json: not a JSON object", "get it again")),
     "config of long numbers": (write("config.json", f'{{"a": {LONG}}}'), ("config.json", "get it again")),
-    "config without a type": (lambda f: config(f, model_type=None), ("needs the Python code it carries; pass --trust-remote-code",)),
-    "config of an unknown type": (lambda f: config(f, model_type="frobnicator", auto_map={}), ("'frobnicator' is unknown to transformers",)),
+    "config without a type": (lambda f: config(f, model_type=None), ("pass --trust-remote-code",)),
+    "config of an unknown type": (lambda f: config(f, model_type="frobnicator", auto_map={}), ("'frobnicator' is unknown",)),
     "config whose type is a list": (lambda f: config(f, model_type=[], auto_map={}), ("config.json: no model_type in it",)),
     "code of its own": (lambda f: config(f, model_type="mine", auto_map={"AutoModelForCausalLM": "mine.Model"}),
                         ("pass --trust-remote-code if you trust it",)),
@@ -256,7 +256,7 @@ CHECKPOINTS: dict[str, tuple[Callable[[Path], object], Sequence[str]]] = {
     "too few ranks": (write("qwen.tiktoken", "YQ== 1\n"), ("of the 256 single bytes are missing", "get it again")),
     "a rank of 5,000 digits": (write("qwen.tiktoken", f"YQ== {LONG}\n"), ("qwen.tiktoken:1: ", "get it again")),
     "no ranks": (write("qwen.tiktoken", ""), ("qwen.tiktoken", "get it again")),
-    "a rank below zero": (write("qwen.tiktoken", "YQ== -1\n"), ("qwen.tiktoken:1: not a base64 token and its rank", "get it again")),
+    "a rank below zero": (write("qwen.tiktoken", "YQ== -1\n"), ("qwen.tiktoken:1: not a base64 token",)),
 }  # fmt: skip
 # about checkpoints that transformers loads; every one is asked in a conversation
 OTHERS: dict[str, tuple[Callable[[Path], object], Sequence[str]]] = {

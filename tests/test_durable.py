@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from harness import durable, runner, store, tables
 from harness.schema import Choose, Chosen, InputError, OnResponse
 from shared import REPOSITORY
@@ -236,6 +237,7 @@ CELLS = st.one_of(
 ).filter(lambda text: ("\0" not in text and "\ud800" not in text and text.isprintable()) or text[:1] in "\t\r'")
 
 
+@examples()
 @given(st.lists(CELLS, min_size=3, max_size=3), st.floats(-1e9, 1e9))
 def test_no_cell_begins_a_formula_and_all_come_back(texts: Sequence[str], value: float) -> None:
     import tempfile
@@ -277,6 +279,7 @@ def test_no_control_sequence_reaches_the_terminal(tmp_path: Path, capsys: pytest
     assert row == f"=cmd|{evil}" and (tmp_path / "mmlu.csv").read_text().count(",'=cmd|") == len(figures(tmp_path))
 
 
+@examples()
 @given(st.text())
 def test_printable_text_is_the_same_json(text: str) -> None:
     line = json.dumps({"prompt": text}, ensure_ascii=False)

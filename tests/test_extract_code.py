@@ -13,8 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
+from examples import examples
 from extraction import LENGTHS, corpus, golden, label, long_texts, quick, texts
 from harness.extract.code import (
     docstring,
@@ -133,7 +134,7 @@ def test_a_program_stands_behind_the_helpers_of_the_prompt() -> None:
     assert program.startswith("from __future__ import annotations\n")
 
 
-@settings(deadline=None, max_examples=400)
+@examples(400)
 @given(text=pieces)
 def test_any_text_is_read(text: str) -> None:
     prompt = 'def f(x):\n    """Do it."""\n'

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from extraction import LENGTHS, corpus, golden, label, long_texts, quick, texts
 from harness.extract.letters import ceval_2023, letter, mmlu_2023
 
@@ -99,7 +100,7 @@ def test_letters_beyond_the_options_are_no_answer() -> None:
     assert letter("The answer is E.", ["1", "2", "3", "4", "5"]) == "E"
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(reply=pieces, question=pieces, options=four_options)
 def test_any_reply_gives_a_letter_or_none(reply: str, question: str, options: list[str]) -> None:
     assert letter(reply, options) in {"A", "B", "C", "D", None}
@@ -107,7 +108,7 @@ def test_any_reply_gives_a_letter_or_none(reply: str, question: str, options: li
     assert ceval_2023(reply, question, options) in set("ABCD")
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(reply=pieces)
 def test_without_any_letter_or_option_there_is_no_answer(reply: str) -> None:
     bare = "".join(character for character in reply if character.casefold() not in "abcdefghａｂｃｄｅｆｇｈ")

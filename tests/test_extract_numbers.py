@@ -11,9 +11,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from extraction import LENGTHS, corpus, golden, label, long_texts, quick, texts
 from harness.extract.numbers import (
     gold,
@@ -103,7 +104,7 @@ def test_no_text_is_evaluated() -> None:
             quick(read, reply)
 
 
-@settings(deadline=None, max_examples=400)
+@examples(400)
 @given(reply=pieces)
 def test_any_reply_gives_a_finite_number_or_none(reply: str) -> None:
     for read in (number, strict_number):
@@ -114,7 +115,7 @@ def test_any_reply_gives_a_finite_number_or_none(reply: str) -> None:
     gsm8k_chat_2023_correct(reply, "#### 18")
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(
     value=st.decimals(min_value=-(10**12), max_value=10**12, places=2),
     form=st.sampled_from(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
+from examples import examples
 from extraction import LENGTHS, golden, long_texts, quick, texts
 from harness.extract.react import (
     action_right,
@@ -152,7 +153,7 @@ def test_a_prompt_that_opens_the_reasoning_makes_all_of_it_reasoning() -> None:
     assert split_reasoning("A?</think>B", opened=True) == ("A?", "B")
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(text=pieces)
 def test_any_text_is_read(text: str) -> None:
     call = react(text)

@@ -47,6 +47,32 @@ def test_killed_at_random_moments(script: str, tmp_path: Path, record_property: 
     assert counts["kills"] == share
 
 
+def test_a_lost_device_is_one_line_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["-c", "demo", *SCRIPTS["mmlu"], "--batch-size", "4", "--no-self-check"]
+    whole = run_script("mmlu", words, tmp_path / "whole", capsys)
+    calls, forward = [], Runtime.logits
+
+    def lost(self: Runtime, *args: Any, **inputs: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 6:
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCompile with ...")
+        return forward(self, *args, **inputs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Runtime, "logits", lost)
+        run = run_script("mmlu", words, tmp_path / "lost", capsys)
+    assert run.status == 2 and run.err.count("\n") == 1
+    assert "cpu failed (CUDA error: an illegal memory access was encountered); the answers up to here" in run.err
+    stored = kills.left("mmlu", tmp_path / "lost").samples
+    assert 0 < len(stored) < len(whole.samples)
+    run = run_script("mmlu", words, tmp_path / "lost", capsys)
+    assert kills.answers(kills.left("mmlu", tmp_path / "lost").samples) == kills.answers(
+        kills.left("mmlu", tmp_path / "whole").samples
+    )
+
+
 MEMORY = {name: words for name, words in SCRIPTS.items() if name in ("mmlu", "gsm8k", "wmt22", "long_ppl")}
 
 
@@ -55,7 +81,7 @@ MEMORY = {name: words for name, words in SCRIPTS.items() if name in ("mmlu", "gs
 def test_memory_runs_out_at_random_batches(
     script: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every third batch of more than one item fails, before its work or after it; the run ends with the same answers."""
+    """The first and every third batch of more than one item fail, before its work or after it; the run ends with the same answers."""
     words = ["-c", "demo", *MEMORY[script]]
     undisturbed = run_script(script, words, tmp_path / "whole", capsys)
     chance, failed = random.Random(f"{SEED} {seed}"), []
@@ -70,7 +96,8 @@ def test_memory_runs_out_at_random_batches(
             failed.append(len(batch))
             raise torch.OutOfMemoryError("injected")
 
-        return halving(self, items, fails if len(items) > 1 and chance.random() < 1 / 3 else run)
+        hit = not failed or chance.random() < 1 / 3  # the first one, too: a short run has few
+        return halving(self, items, fails if len(items) > 1 and hit else run)
 
     monkeypatch.setattr(Runtime, "halving", short_of_memory)
     run = run_script(script, words, tmp_path / "short", capsys)

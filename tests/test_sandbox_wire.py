@@ -9,9 +9,10 @@ import struct
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from harness.sandbox.inside.wire import MAX_DEPTH, WireError, pack, read_message, unpack, write_message
 
 scalars = (
@@ -24,7 +25,7 @@ scalars = (
     | st.text(st.characters(exclude_categories=()))
 )
 keys = st.none() | st.booleans() | st.integers() | st.text() | st.binary()
-few = settings(max_examples=60, deadline=None)
+few = examples(60)
 values = st.recursive(
     scalars | st.sets(keys) | st.frozensets(keys),
     lambda inner: st.lists(inner) | st.dictionaries(keys, inner) | st.lists(inner).map(tuple),

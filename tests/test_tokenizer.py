@@ -7,9 +7,10 @@ import csv
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from harness.models.tokenizers import HubTokenizer, QwenTokenizer, open_tokenizer
 from harness.schema import CheckpointError
 from shared import shared
@@ -128,7 +129,7 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(texts=st.lists(st.one_of(st.text(), st.lists(PIECES, max_size=12).map("".join)), max_size=6))
 def test_a_batch_cut_at_blank_lines_equals_whole_texts(tiny, texts):
     import unicodedata

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import signal
@@ -61,6 +62,9 @@ def main(script: Script) -> NoReturn:
 def exit_with(program: str, work: Callable[[], int]) -> NoReturn:
     """Does the work and exits with the status it returns; bad input is one line and status 2; Ctrl-C one line and 130, as
     is a request to end (SIGTERM 143, a closed terminal 129)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that is not UTF-8 gets escapes for what it cannot show
+            stream.reconfigure(errors="backslashreplace")
     try:
         with stoppable():
             sys.exit(work())

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from harness.engines import generation, measuring, scoring
-from harness.engines.runtime import Runtime, device_name
+from harness.engines.runtime import Runtime, device_failures, device_name
 from harness.models.checkpoint import Checkpoint, context_extension, open_checkpoint
 from harness.models.context import install
 from harness.schema import Choose, Chosen, EngineInfo, Generate, Generated, Measure, Measured, ModelSpec, OnResponse
@@ -59,15 +59,18 @@ class HFEngine:
 
     def choose(self, requests: Sequence[Choose], done: OnResponse) -> list[Chosen]:
         """Scores the options of every request; see scoring.choose."""
-        return scoring.choose(self.runtime, requests, done, self._share)
+        with device_failures(self.checkpoint.device):
+            return scoring.choose(self.runtime, requests, done, self._share)
 
     def generate(self, requests: Sequence[Generate], done: OnResponse) -> list[Generated]:
         """Writes the replies to every request; see generation.generate."""
-        return generation.generate(self.runtime, requests, done, self._seed, self._share)
+        with device_failures(self.checkpoint.device):
+            return generation.generate(self.runtime, requests, done, self._seed, self._share)
 
     def measure(self, requests: Sequence[Measure], done: OnResponse) -> list[Measured]:
         """Negative log-likelihoods of texts; see measuring.measure."""
-        return measuring.measure(self.runtime, requests, done)
+        with device_failures(self.checkpoint.device):
+            return measuring.measure(self.runtime, requests, done)
 
     def extend(self, spec: ModelSpec) -> None:
         """Another context extension (NTK, LogN, window) on the same loaded weights. Raises CheckpointError."""

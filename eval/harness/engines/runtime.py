@@ -283,6 +283,21 @@ def out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
+@contextmanager
+def device_failures(device: str) -> Iterator[None]:
+    """Turns the failure of an accelerator (lost, reset, an illegal access) into one line of InputError."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if out_of_memory(error) or not any(name in text for name in ("CUDA error", "HIP error", "MPS backend")):
+            raise
+        raise InputError(
+            f"{device} failed ({text.splitlines()[0][:200]}); the answers up to here are stored and the same command goes on "
+            "from them, once the device works (nvidia-smi) or with another --device"
+        ) from error
+
+
 def device_name(device: str) -> str:
     """The accelerator's own name, or the CPU with the number of threads."""
     if torch.device(device).type == "cuda":

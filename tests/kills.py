@@ -20,7 +20,8 @@ from typing import Any
 from harness import store
 from shared import REPOSITORY
 
-MEASURED = ("timestamp", "seconds", "peak_memory_gb")  # a time, a duration, this process's memory
+# a time, a duration, this process's memory, and the checkout that others may change meanwhile
+MEASURED = ("timestamp", "seconds", "peak_memory_gb", "resident_gb", "git_commit")
 
 
 def preload() -> None:

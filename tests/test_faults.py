@@ -73,7 +73,8 @@ def test_a_lost_device_is_one_line_and_the_run_goes_on(
     )
 
 
-MEMORY = {name: words for name, words in SCRIPTS.items() if name in ("mmlu", "gsm8k", "wmt22", "long_ppl")}
+MEMORY = {name: SCRIPTS[name] for name in ("mmlu", "gsm8k", "wmt22")}
+MEMORY["long_ppl"] = SCRIPTS["long_ppl"][:4]  # one row of the grid
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -81,7 +82,8 @@ MEMORY = {name: words for name, words in SCRIPTS.items() if name in ("mmlu", "gs
 def test_memory_runs_out_at_random_batches(
     script: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The first and every third batch of more than one item fail, before its work or after it; the run ends with the same answers."""
+    """The first and every third batch of more than one item fail, before their work or after it; the answers
+    stay the same."""
     words = ["-c", "demo", *MEMORY[script]]
     undisturbed = run_script(script, words, tmp_path / "whole", capsys)
     chance, failed = random.Random(f"{SEED} {seed}"), []

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 
 import tiny
-from harness.engines import runtime
+from harness.engines import plan, runtime, trie
 from harness.engines.hf import HFEngine
 from harness.models.checkpoint import open_checkpoint
 from harness.schema import Choose, InputError, ModelSpec
@@ -100,6 +101,27 @@ def test_shared_prefixes_change_nothing(name: str, form: str, checkpoints: dict[
     np.testing.assert_allclose(logprobs(HFEngine(spec, share=False), requests), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["qwen1", "mistral, byte-level", "qwen3, byte-level"])
+def test_nothing_is_computed_twice(name: str, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Subjects, passages in them, words that questions begin with: many levels, in packs that mix them, against brute
+    force. The last layer is computed where it is read only."""
+    monkeypatch.setattr(trie, "NODE_COST", 0)  # share the shortest runs too
+    monkeypatch.setattr(trie, "MERGE_COST", 0)
+    requests = questions(48, seed=4)
+    spec = ModelSpec(str(checkpoints[name]))
+    engine = HFEngine(spec)
+    encoded = plan.encode_requests(requests, engine.checkpoint.tokenizer, 4096)
+    ids = [row.ids.tolist() for item in encoded for row in item.rows]
+    distinct = {tuple(own[:length]) for own in ids for length in range(1, len(own) + 1)}
+    feed_forward, rows = engine.runtime.model.base_model.layers[-1].mlp, []
+    feed_forward.register_forward_hook(lambda _, inputs, out: rows.append(out.shape[1]))
+    scores = logprobs(engine, requests)
+    np.testing.assert_allclose(scores[:12], np.array(brute_force(spec, requests[:12])), atol=1e-4)
+    assert engine.runtime.tokens_computed <= 1.02 * len(distinct)
+    # a row a question, one for each pack that scores nothing, and those of the check before the first pack
+    assert sum(rows) < len(requests) + 40 < engine.runtime.tokens_computed / 10
+
+
 @pytest.mark.parametrize("name", ["qwen1 with NTK and LogN", "llama, SentencePiece"])
 def test_the_batch_size_changes_nothing(name: str, checkpoints: dict[str, Path]) -> None:
     requests = questions(40, seed=1)
@@ -131,6 +153,32 @@ def test_a_model_with_a_recurrent_layer_is_run_whole(tmp_path: Path) -> None:
     engine = HFEngine(spec)
     np.testing.assert_allclose(logprobs(engine, requests), np.array(brute_force(spec, requests)), atol=1e-4)
     assert engine.notes
+
+
+def test_a_last_layer_of_another_kind_is_computed_whole(checkpoints: dict[str, Path]) -> None:
+    """One that scales its branches, as Granite's does: the check on a short input finds that our block is not its."""
+    spec = ModelSpec(str(checkpoints["qwen1"]))
+    requests = questions(10)
+
+    def scaled() -> HFEngine:
+        engine = HFEngine(spec)
+        engine.runtime.model.base_model.layers[-1].__class__ = Scaled
+        return engine
+
+    engine, plain = scaled(), scaled()
+    plain._share = False
+    np.testing.assert_allclose(logprobs(engine, requests), logprobs(plain, requests), atol=1e-4)
+    assert engine.runtime.tokens_computed < engine.runtime.tokens_in_prompts
+    assert not np.allclose(logprobs(engine, requests), logprobs(HFEngine(spec), requests), atol=1e-3)
+
+
+class Scaled(Qwen2DecoderLayer):
+    """Adds half of what its feed-forward part gives."""
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs: object) -> torch.Tensor:
+        attended, _ = self.self_attn(hidden_states=self.input_layernorm(hidden_states), **kwargs)
+        hidden = hidden_states + attended
+        return hidden + 0.5 * self.mlp(self.post_attention_layernorm(hidden))
 
 
 def test_isolated_tokens_in_the_model_s_own_precision(tmp_path: Path) -> None:

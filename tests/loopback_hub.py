@@ -14,6 +14,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,7 +29,8 @@ class Repo:
     """A repository: files by path, the commit of main, the revisions it knows (None: any), and how it misbehaves.
 
     gated: 403 for every file. announced: the ETag to send for a path instead of the SHA-256 of its content, as when a
-    file is damaged on its way. status: the HTTP status to answer file requests with, when not 200.
+    file is damaged on its way. status: the HTTP status to answer file requests with, when not 200. cut: how often, from
+    the start, a download ends half way with the connection closed. seconds: how long a download takes, in small pieces.
     """
 
     files: Mapping[str, bytes]
@@ -37,6 +39,8 @@ class Repo:
     gated: bool = False
     announced: Mapping[str, str] = field(default_factory=dict)
     status: int = 200
+    cut: int = 0
+    seconds: float = 0.0
 
     def resolve(self, revision: str) -> str | None:
         """The commit of a revision, None for an unknown one. A full commit hash is its own commit."""
@@ -150,7 +154,31 @@ class _Handler(BaseHTTPRequestHandler):
         if entry not in repo.files:
             return self._send(404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound"})
         headers = {"ETag": f'"{repo.etag(entry)}"', "X-Repo-Commit": commit}
+        if self.command == "GET" and (repo.cut or repo.seconds):
+            return self._badly(repo, repo.files[entry], headers)
         return self._send(200, repo.files[entry], headers)
+
+    def _badly(self, repo: Repo, content: bytes, headers: Mapping[str, str]) -> None:
+        """A download that goes on where an earlier one ended (Range), slowly, or ends half way."""
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        start = int(asked[1]) if asked else 0
+        self.send_response(206 if asked else 200)
+        length = {"Content-Length": str(len(content) - start), "Accept-Ranges": "bytes"}
+        if asked:
+            length["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        for name, value in {"Content-Type": "application/octet-stream", **length, **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        rest = content[start:]
+        if repo.cut:
+            repo.cut -= 1
+            self.wfile.write(rest[: len(rest) // 2])
+            self.close_connection = True
+            return
+        for place in range(20):
+            self.wfile.write(rest[len(rest) * place // 20 : len(rest) * (place + 1) // 20])
+            self.wfile.flush()
+            time.sleep(repo.seconds / 20)
 
     def _api(self, repo: Repo | None, name: str, action: str | None, revision: str, folder: str) -> None:
         commit = self._commit(repo, revision)

@@ -235,6 +235,21 @@ def test_what_a_hub_can_do_wrong(defect: str, tmp_path: Path) -> None:
     assert answer["seconds"] < 20
 
 
+def test_a_download_that_ends_half_way_or_comes_slowly(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Ended twice it goes on where it ended; ended every time it is one line, and nothing half is ever taken for a file."""
+    whole = mmlu_repo(folders["mmlu"])
+    expected = from_files(folders["mmlu"], "mmlu")
+    for name, fault in {"twice": {"cut": 2}, "slow": {"seconds": 3.0}}.items():
+        with LoopbackHub(datasets={"cais/mmlu": Repo(whole, **fault)}) as server:  # type: ignore[arg-type]
+            assert client(server.env(tmp_path / name), "mmlu").get("hash") == expected, name
+    with LoopbackHub(datasets={"cais/mmlu": Repo(whole, cut=10**9)}) as server:
+        refused(
+            client(server.env(tmp_path / "always"), "mmlu"), "hub dataset cais/mmlu cannot be downloaded", "data.tar"
+        )
+    with LoopbackHub(datasets={"cais/mmlu": Repo(whole)}) as server:  # what the broken downloads left is no hindrance
+        assert client(server.env(tmp_path / "always"), "mmlu").get("hash") == expected
+
+
 def test_a_repository_that_is_not_there(tmp_path: Path) -> None:
     with LoopbackHub() as server:
         refused(client(server.env(tmp_path), "cmmlu"), "haonan-li/cmmlu is not on http://127.0.0.1")

@@ -267,14 +267,15 @@ def test_no_control_sequence_reaches_the_terminal(tmp_path: Path, capsys: pytest
             self.notes.append(f"note {evil}")
             return super().choose(requests, done)
 
-    assert runner.run(options(tmp_path), build, engine=Evil()) == 0
+    for words in ([], ["--dump-prompts"]):
+        with pytest.raises(SystemExit):
+            runner.exit_with("mmlu.py", lambda words=words: runner.run(options(tmp_path, *words), build, engine=Evil()))
     with pytest.raises(SystemExit):
         runner.fail("mmlu.py", f"file {evil} is bad")
-    runner.run(options(tmp_path, "--dump-prompts"), build)
     streams = capsys.readouterr()
     for text in (streams.out, streams.err):
         assert text and not any(0x7F <= ord(c) < 0xA0 or (ord(c) < 32 and c != "\n") or c == "\u202e" for c in text)
-    assert "\\u001b[2J" in streams.err
+    assert "\\u001b[2J" in streams.err and "\\u001b[2J" in streams.out
     (row,) = {row["model"] for row in store.read_results(tmp_path / "mmlu.csv")}
     assert row == f"=cmd|{evil}" and (tmp_path / "mmlu.csv").read_text().count(",'=cmd|") == len(figures(tmp_path))
 

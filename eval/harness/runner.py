@@ -60,13 +60,13 @@ def main(script: Script) -> NoReturn:
 
 
 def exit_with(program: str, work: Callable[[], int]) -> NoReturn:
-    """Does the work and exits with the status it returns; bad input is one line and status 2; Ctrl-C one line and 130, as
-    is a request to end (SIGTERM 143, a closed terminal 129)."""
+    """Does the work and exits with the status it returns, with nothing on stdout that a terminal would obey. Bad input is
+    one line and status 2; Ctrl-C one line and 130, as is a request to end (SIGTERM 143, a closed terminal 129)."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that is not UTF-8 gets escapes for what it cannot show
             stream.reconfigure(errors="backslashreplace")
     try:
-        with stoppable():
+        with stoppable(), contextlib.redirect_stdout(tables.Printable(sys.stdout)):
             sys.exit(work())
     except InputError as error:
         fail(program, str(error))
@@ -134,7 +134,7 @@ def run(args: argparse.Namespace, build: Build, finish: OnFinish | None = None, 
     run_id = store.run_id(benchmark, info)
     with store.run_lock(args.output_dir, run_id):
         lines = finished(benchmark, engine, info, args, run_id, given, finish)
-    print(tables.printable(lines), end="\n\n")
+    print(lines, end="\n\n")
     return 0
 
 
@@ -216,7 +216,7 @@ def dump_prompts(benchmark: Benchmark) -> None:
     """Every sample's prompt on stdout, one JSON object a line."""
     for sample in benchmark.samples:
         row = {"id": sample.id, "group": sample.group, "prompt": store.prompt_of(sample.request)}
-        print(tables.printable(json.dumps(row, ensure_ascii=False)))
+        print(json.dumps(row, ensure_ascii=False))
 
 
 def title(benchmark: Benchmark, info: EngineInfo) -> str:

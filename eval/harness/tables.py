@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from math import isnan
+from typing import TextIO
 
 from harness.schema import Benchmark, Metric
 
@@ -33,6 +35,26 @@ def terminal(benchmark: Benchmark, metrics: Sequence[Metric], title: str, signat
     if others:
         parts += ["", *aligned([[f"{m.metric} {m.group}".removesuffix(" all"), number(m)] for m in others])]
     return "\n".join([*parts, "", *notes, f"signature {signature}"])
+
+
+class Printable(io.TextIOBase):
+    """A stream that passes on what is written to it, made printable."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(printable(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
 
 
 def printable(text: str) -> str:

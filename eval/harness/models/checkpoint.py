@@ -82,10 +82,12 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that name all that answers: the weights' content (files.fingerprint), the configs and the
-        tokenizer. Downloads the weights if need be."""
+        """16 hex digits that name all that answers: the weights' content (files.fingerprint), the configs, the tokenizer
+        and, where it is trusted, the code. Downloads the weights if need be."""
         configs = [self.folder / name for name in ("config.json", "generation_config.json")]
         parts = [path.read_bytes() for path in configs if path.exists()]
+        if self.spec.trust_remote_code:
+            parts += [path.read_bytes() for path in sorted(self.folder.glob("*.py"))]
         parts += [files.fingerprint(self.weights).encode(), self.tokenizer.fingerprint.encode()]
         return hashlib.sha256(b"\n".join(parts)).hexdigest()[:16]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -212,7 +214,6 @@ def test_a_request_to_end(number: signal.Signals, status: int, whole: Path, tmp_
 
 def test_another_prompt_or_way_of_decoding_never_inherits_answers(whole: Path) -> None:
     """The same signature, another prompt: as when a checkout changes what is asked and not the protocol's version."""
-    import dataclasses
 
     def changed(args: object, **fields: object):
         benchmark = build(args)  # type: ignore[arg-type]
@@ -240,13 +241,12 @@ CELLS = st.one_of(
 @examples()
 @given(st.lists(CELLS, min_size=3, max_size=3), st.floats(-1e9, 1e9))
 def test_no_cell_begins_a_formula_and_all_come_back(texts: Sequence[str], value: float) -> None:
-    import tempfile
-
     row = dict.fromkeys(store.COLUMNS, "x") | dict(zip(("model", "group", "signature"), texts, strict=True))
     row |= {"value": f"{value:.6f}", "run_id": "r", "timestamp": "t"}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "mmlu.csv")
-        store.append_results(path, [row])
+        # as append_results writes it, without its flush to the disk
+        path.write_text(store._csv_text([row], header=True), encoding="utf-8", newline="")
         assert store.read_results(path) == [row]
         with path.open(newline="", encoding="utf-8") as file:
             (cells,) = csv.DictReader(file)
@@ -259,8 +259,6 @@ def test_no_control_sequence_reaches_the_terminal(tmp_path: Path, capsys: pytest
 
     class Evil(Letters):
         def describe(self):
-            import dataclasses
-
             return dataclasses.replace(super().describe(), model=f"=cmd|{evil}")
 
         def choose(self, requests: Sequence[Choose], done: OnResponse) -> list[Chosen]:

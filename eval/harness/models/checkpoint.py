@@ -33,7 +33,7 @@ _LABELS = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in _LABELS}
 _ATTENTION = {"auto": None, "eager": "eager", "sdpa": "sdpa", "flash": "flash_attention_2"}
 _QUANTIZE = ("none", "int8", "nf4")
-_AGAIN = "get the checkpoint again, or upgrade transformers"
+_AGAIN = "get the weights and config.json again, or upgrade transformers"
 _NO_LIMIT = 10**9  # tokenizers write 10**30 where they know no limit
 
 _log = logging.getLogger("harness")
@@ -137,7 +137,7 @@ class Checkpoint:
                     text = f"{self.folder}: its weights have other shapes than its config.json says"
                     raise CheckpointError(f"{text}; the weights and config.json belong to different models") from error
                 raise CheckpointError(
-                    f"{self.folder}: the model cannot be loaded, by its config.json and weights: {one_line(error)}; {_AGAIN}"
+                    f"{self.folder}: the model cannot be loaded: {one_line(error)}; {_AGAIN}"
                 ) from error
         self._complain(report)
         if self.spec.quantize != "none" and self.device == "cpu":

@@ -20,8 +20,8 @@ from typing import Any
 from harness import store
 from shared import REPOSITORY
 
-# a time, a duration, this process's memory, and the checkout that others may change meanwhile
-MEASURED = ("timestamp", "seconds", "peak_memory_gb", "resident_gb", "git_commit")
+# a time, a duration, the memory of the last start (none where it had nothing to ask), the checkout at that moment
+MEASURED = ("timestamp", "seconds", "peak_memory_gb", "weights_gb", "resident_gb", "git_commit")
 
 
 def preload() -> None:

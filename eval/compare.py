@@ -94,6 +94,8 @@ def rebuilt(ours: runs.Run, words: Sequence[str], data: str | None) -> tuple[Ben
 
     Raises InputError where the data is not the run's.
     """
+    if not ours.finished:
+        raise InputError(f"{ours.path} has no manifest beside it; --explain needs a run that came to its end")
     fields = ours.fields
     script = importlib.import_module(SCRIPTS.get(ours.benchmark, ours.benchmark)).SCRIPT
     given = ["--recipe", fields["recipe"], "--shots", fields.get("shots", "0"), "--quiet"]

@@ -68,7 +68,8 @@ def join(a: Run, b: Run) -> Joined:
         raise InputError(f"{a.name} and {b.name} have no item in common; compare runs of one benchmark on one data set")
     missing = [name for name in a.rows if name not in b.rows]
     extra = [name for name in b.rows if name not in a.rows]
-    return Joined(a, b, same, missing, extra, [name for name in both if name not in set(same)])
+    other = [name for name in both if a.rows[name]["target"] != b.rows[name]["target"]]
+    return Joined(a, b, same, missing, extra, other)
 
 
 def compare(joined: Joined) -> dict[str, paired.Result]:

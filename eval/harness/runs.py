@@ -105,6 +105,8 @@ def find(name: str, results: Path) -> list[Run]:
     """
     path = Path(name)
     if path.is_file():
+        if not ours(path):
+            raise InputError(f"{path} does not begin with a sample, neither in our format nor in a known harness's")
         return [open_run(path)]
     if path.is_dir() and sample_files(path):
         return [open_run(file) for file in sample_files(path)]

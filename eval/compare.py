@@ -36,10 +36,9 @@ def run(args: argparse.Namespace, shared: Sequence[str]) -> int:
     samples = foreign.read(path, args.metric) if path.exists() and not runs.ours(path) else None
     if samples:
         return run_against(args, samples, shared)
-    if shared or args.metric:
-        raise InputError(
-            f"{' '.join([*shared, *([args.metric] if args.metric else [])])}: only for somebody else's samples"
-        )
+    if shared or args.metric or args.average or args.checkpoint_path or args.data:
+        given = " ".join(["--metric, --average, -c, -d", *shared])
+        raise InputError(f"{given} are for somebody else's samples, and {args.b} is none; leave them out")
     pairs, notes = runs.pair(runs.find(args.a, args.results), runs.find(args.b, args.results))
     joined = [comparison.join(*pair) for pair in pairs]
     results: dict[str, paired.Result] = {}

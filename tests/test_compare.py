@@ -197,6 +197,10 @@ def test_runs_are_found_by_id_and_by_model(reference: Path, call: Compare) -> No
     assert status == 2 and len(out.strip().splitlines()) == 1 and name in out
     status, out = call(sample_file(reference, "mmlu"), sample_file(reference, "gsm8k"))
     assert status == 2 and "name two runs of one benchmark" in out
+    status, out = call(name, Path(__file__), "--results", reference)
+    assert status == 2 and "neither in our format nor in a known harness's" in out
+    status, out = call(name, name, "--results", reference, "-c", "demo", "--dtype", "float32")
+    assert status == 2 and "for somebody else's samples" in out
 
 
 @pytest.mark.parametrize("words", [["a"], ["a", "b", "--max-loss", "-1"], ["a", "b", "--non-inferior", "x"]])

@@ -18,16 +18,21 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from harness import against, arguments, comparison, foreign, paired, runner, runs
+from harness import against, arguments, comparison, foreign, paired, runner, runs, tables
 from harness.comparison import Joined
 from harness.comparison_text import explanation, flips, heading, some, table
 from harness.schema import Benchmark, InputError
 
 REGRESSION = 3  # exit status
 SCRIPTS = {"plugin": "plugin_eval"}  # where a script is not called as its benchmark
+
+
+def show(lines: Iterable[str]) -> None:
+    """Prints lines, in which nothing of a reply is obeyed by a terminal."""
+    print(tables.printable("\n".join(lines)))
 
 
 def run(args: argparse.Namespace, shared: Sequence[str]) -> int:
@@ -46,17 +51,17 @@ def run(args: argparse.Namespace, shared: Sequence[str]) -> int:
         own = comparison.compare(one)
         results |= {f"{name} ({one.a.name})" if name in results else name: result for name, result in own.items()}
     for one in joined:
-        print("\n".join(heading(one)), end="\n\n")
-    print("\n".join(table(results)), end="\n\n")
+        show([*heading(one), ""])
+    show([*table(results), ""])
     for one in joined:
-        print("\n".join(flips(one, args.show)), end="\n\n")
+        show([*flips(one, args.show), ""])
         if args.explain:
-            print("\n".join(explanation(one)), end="\n\n")
+            show([*explanation(one), ""])
     for note in notes:
-        print(note)
+        show([note])
     failures = failed(args, joined, results)
     for line in failures:
-        print(f"FAIL {line}")
+        show([f"FAIL {line}"])
     if not failures and (args.exact or args.max_loss is not None or args.non_inferior is not None):
         print("PASS " + "; ".join(gate_names(args)))
     return REGRESSION if failures else 0
@@ -74,15 +79,15 @@ def run_against(args: argparse.Namespace, samples: foreign.Samples, shared: Sequ
             f"{args.a} is {1 + len(more)} runs; name one: {some([ours.name, *(run.name for run in more)])}"
         )
     meeting = against.meet(ours, samples)
-    print("\n".join(against.summary(meeting)), end="\n\n")
-    print("\n".join(against.partings(meeting)), end="\n\n")
+    show([*against.summary(meeting), ""])
+    show([*against.partings(meeting), ""])
     if args.explain:
         words = [*shared, *(["-c", args.checkpoint_path] if args.checkpoint_path else [])]
         benchmark, options = rebuilt(ours, words, args.data)
         engine = runner.open_engine(options) if args.checkpoint_path else None
-        print("\n".join(against.explained(meeting, benchmark, engine, args.show)), end="\n\n")
+        show([*against.explained(meeting, benchmark, engine, args.show), ""])
         for note in engine.notes if engine else []:
-            print(note)
+            show([note])
     elif shared or args.checkpoint_path or args.data:
         raise InputError("-c, -d and the options of the benchmark go with --explain")
     return 0

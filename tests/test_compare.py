@@ -164,7 +164,7 @@ def test_signatures_and_the_first_item_that_parts_are_shown(reference: Path, tmp
 
     def mistaken(row: dict) -> dict:
         """A reply of which the two recipes read different numbers."""
-        reply = {**row["response"], "texts": ["It is 3.5"]}
+        reply = {**row["response"], "texts": ["\x1b[2JIt is 3.5"]}
         return {**row, "response": reply}
 
     def read_as(answer: str) -> Callable[[dict], dict]:
@@ -173,6 +173,7 @@ def test_signatures_and_the_first_item_that_parts_are_shown(reference: Path, tmp
     one, two = edited(stored, tmp_path / "one", read_as("3.5")), edited(scored, tmp_path / "two", read_as("5"))
     status, out = call(one, two, "--explain")
     assert "signatures differ in recipe: default in A, qwen2023 in B" in out
+    assert "\x1b" not in out and "\\u001b[2J" in out  # a reply that would clear the screen is text
     assert "prompt: nowhere" in out and "response: nowhere" in out
     assert f"extraction: 1 of 15 items, first {rows[0]['id']}" in out and "was read as 3.5 in A and 5 in B" in out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -215,6 +216,8 @@ def test_the_run_through_a_server_is_the_run_without(tmp_path: Path, capsys: pyt
     ("words", "said"),
     [
         (["--engine", "api"], "--base-url http"),
+        (["--engine", "vllm"], "--engine vllm needs vLLM; run: pip install -e '.[vllm]'"),
+        (["--tensor-parallel-size", "2"], "add --engine vllm"),
         (["--base-url", "http://127.0.0.1:9/v1"], "add --engine api"),
         (["--engine", "api", "--base-url", "127.0.0.1:8000"], "is no URL of a server"),
         (["--engine", "api", "--base-url", f"http://me:{KEY}@127.0.0.1:9/v1"], "no name, password or query"),
@@ -229,6 +232,9 @@ def test_mistakes_are_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(server_module, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, find=importlib.util.find_spec: None if name == "vllm" else find(name)
+    )
     given = [running.url if word == "URL" else word for word in words]
     done = run_script("mmlu", ["-c", folder, "-d", "demo", *given], tmp_path, capsys)
     assert done.status == 2 and said in done.err and len(done.err.strip().splitlines()) == 1, done.err

@@ -347,6 +347,33 @@ def test_quantized_loading_is_asked_for(folder, monkeypatch):
     assert asked["device_map"] == {"": "cpu"}
 
 
+@pytest.mark.parametrize(
+    ("free", "gpus", "device", "world", "wanted"),
+    [
+        (10**5, 2, "auto", "1", "auto"),
+        (10**9, 2, "auto", "1", {"": "cuda:0"}),
+        (10**5, 1, "auto", "1", {"": "cuda:0"}),
+        (10**5, 2, "auto", "2", {"": "cuda:0"}),
+        (10**5, 2, "cuda:0", "1", {"": "cuda:0"}),
+    ],
+)
+def test_a_model_larger_than_a_gpu_takes_all(folder, monkeypatch, free, gpus, device, world, wanted):
+    """What goes to transformers, on a machine that says it has GPUs."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda name: (free, free))
+    monkeypatch.setenv("WORLD_SIZE", world)
+    asked = {}
+
+    def from_pretrained(path, **options):
+        asked.update(options)
+        raise ImportError("not here")
+
+    monkeypatch.setattr(module.qwen1.QWenLMHeadModel, "from_pretrained", from_pretrained)
+    assert "not here" in refusal(open_checkpoint(spec(folder, device=device)).load)
+    assert asked["device_map"] == wanted
+
+
 # ------------------------------------------------------------------------------------------------------------ its code
 def test_code_of_a_checkpoint_runs_only_when_trusted(tmp_path, monkeypatch):
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))

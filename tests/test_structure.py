@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "page": {"schema", "reporting", "store"},
     "tables": {"schema"},
     "precision": {"schema", "paired", "store"},
+    "parallel": {"schema"},
     "paired": {"metrics"},
     "runs": {"schema", "store"},
     "comparison": {"schema", "paired", "runs", "store"},
@@ -59,6 +60,7 @@ MAY_IMPORT = {
         "stand_in",
         "store",
         "tables",
+        "parallel",
         "precision",
     },
 }

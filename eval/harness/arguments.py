@@ -167,11 +167,12 @@ def parser(
     add("--hub", choices=("hf", "modelscope"), default="hf", help="where hub ids are looked up")
     add(
         "--engine",
-        choices=("hf", "api"),
+        choices=("hf", "vllm", "api"),
         default="hf",
-        help="hf: transformers in this process; api: an OpenAI-compatible server",
+        help="hf: transformers in this process; vllm: vLLM in this process; api: an OpenAI-compatible server",
     )
     add("--no-self-check", action="store_true", help="do not compare a few items alone and in a batch at the start")
+    add("--tensor-parallel-size", type=whole_number, default=1, metavar="N", help="GPUs a model is cut over (vllm)")
     add("--seed", type=count, default=1234, help="names the random streams (default 1234)")
 
     add = top.add_argument_group(

@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness import __version__, arguments, demo, precision, self_check, store, tables
+from harness import __version__, arguments, demo, parallel, precision, self_check, store, tables
 from harness.schema import Benchmark, Choose, Engine, EngineInfo, Generate, InputError, Measure, Sample, Score, Scored
 from harness.stand_in import StandIn
 
@@ -33,6 +33,7 @@ OpenStandIn = Callable[[argparse.Namespace], "Engine | None"]
 OnFinish = Callable[[argparse.Namespace, str, Sequence[Scored]], list[str]]
 
 UNSCORED = Score({}, None)
+ALONE = parallel.Team()
 
 
 @dataclass(frozen=True)
@@ -112,11 +113,18 @@ def run(args: argparse.Namespace, build: Build, finish: OnFinish | None = None, 
 
     Raises InputError for bad input; what was answered before is stored by then. Returns the exit status, 0.
     """
-    if args.export:
+    if args.export:  # by the first process, where there are several
+        if int(os.environ.get("RANK", "0")):
+            return 0
         from harness.models.export import export_qwen2  # imports torch
 
         print(export_qwen2(arguments.model_spec(args), args.export))
         return 0
+    team = parallel.join()
+    if args.dump_prompts or args.rescore or (engine and engine.describe().engine == "file"):  # no work to share
+        if not team.leads:
+            return 0
+        team = ALONE
     benchmark = limited(marked(build(args), args), args.limit)
     if args.dump_prompts:
         dump_prompts(benchmark)
@@ -132,8 +140,11 @@ def run(args: argparse.Namespace, build: Build, finish: OnFinish | None = None, 
     if args.checkpoint_path == demo.NAME and not args.rescore:
         info = dataclasses.replace(info, model=demo.NAME, revision="demo")
     run_id = store.run_id(benchmark, info)
+    if not team.leads:
+        contribute(benchmark, engine, info, args, run_id, team)
+        return 0
     with store.run_lock(args.output_dir, run_id):
-        lines = finished(benchmark, engine, info, args, run_id, given, finish)
+        lines = finished(benchmark, engine, info, args, run_id, given, finish, team)
     print(lines, end="\n\n")
     return 0
 
@@ -146,20 +157,22 @@ def finished(
     run_id: str,
     given: Mapping[str, Mapping[str, Any]] | None,
     finish: OnFinish | None,
+    team: parallel.Team,
 ) -> str:
     """Answers, scores and stores a run; the table for the terminal."""
-    checked = other_prompts(benchmark, given)
+    checked = parallel.remark(team)
+    if checked and not args.quiet:
+        print(checked[0], file=sys.stderr)
+    checked += other_prompts(benchmark, given)
     if benchmark.changed:
         checked.append(other_data(benchmark))
         if not args.quiet:
-            print(tables.printable(checked[0]), file=sys.stderr)
-
-    def check(samples: Sequence[Sample]) -> None:
-        if info.engine == "hf" and not args.no_self_check:
-            checked.extend(self_check.check(engine, samples, info.precision))
+            print(tables.printable(checked[-1]), file=sys.stderr)
 
     started = time.monotonic()
-    scored = answer(benchmark, engine, args, run_id, given, check)
+    scored = answer(
+        benchmark, engine, args, run_id, given, lambda samples: checked.extend(check(engine, info, args, samples)), team
+    )
     execution = {
         "run_id": run_id,
         "timestamp": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -184,6 +197,7 @@ def finished(
         "model": dataclasses.asdict(info),
         "data": {"origin": benchmark.origin, "changed": list(benchmark.changed)},
         "usage": dict(engine.usage()),
+        "processes": team.size,
         "command": arguments.command(),
         "notes": notes,
     }
@@ -192,6 +206,11 @@ def finished(
     if finish:
         notes += finish(args, run_id, scored)
     return tables.terminal(benchmark, metrics, title(benchmark, info), store.signature(benchmark, info), notes)
+
+
+def check(engine: Engine, info: EngineInfo, args: argparse.Namespace, samples: Sequence[Sample]) -> list[str]:
+    """The self-check's sentences about the samples to be asked, where this engine has one and nobody declined it."""
+    return self_check.check(engine, samples, info.precision) if info.engine == "hf" and not args.no_self_check else []
 
 
 def other_data(benchmark: Benchmark) -> str:
@@ -256,6 +275,14 @@ def open_engine(args: argparse.Namespace) -> Engine:
     if args.base_url:
         raise InputError("--base-url names a server; add --engine api, or leave it out")
     spec = arguments.model_spec(args)
+    if args.engine == "vllm":
+        from harness.engines.vllm import VLLMEngine
+
+        return VLLMEngine(spec, args.tensor_parallel_size, args.seed)
+    if args.tensor_parallel_size > 1:
+        raise InputError(
+            "--tensor-parallel-size is vLLM's; add --engine vllm, or start several processes with torchrun"
+        )
     from harness.engines.hf import HFEngine  # imports torch: seconds that --help and bad data need not wait for
 
     return HFEngine(spec, args.batch_size, seed=args.seed)
@@ -280,16 +307,19 @@ def answer(
     run_id: str,
     given: Mapping[str, Mapping[str, Any]] | None = None,
     check: Callable[[Sequence[Sample]], None] = lambda samples: None,
+    team: parallel.Team = ALONE,
 ) -> list[Scored]:
     """Every sample with its response and score, in the benchmark's order: stored ones as they are, the rest asked and
     stored as they come. given: rows of another run whose responses are taken for this one's. check: looks at the samples
-    that are to be asked, before they are."""
+    that are to be asked, before they are. team: the processes that take their shares, of which this one leads."""
     samples = store.SampleFile(args.output_dir, run_id, args.overwrite)
     try:
         stored = samples.read()
-        if stored and not args.quiet:
-            print(f"{len(stored)} of {len(benchmark.samples)} items were answered before", file=sys.stderr)
-        known = {**(given or {}), **stored}
+        # and what the other processes of an earlier start had answered when they were ended
+        before = {**store.take_parts(args.output_dir, run_id, args.overwrite), **stored}
+        if before and not args.quiet:
+            print(f"{len(before)} of {len(benchmark.samples)} items were answered before", file=sys.stderr)
+        known = {**(given or {}), **before}
         responses: dict[int, Any] = {}
         scores: dict[int, Score] = {}
         todo: list[int] = []
@@ -309,6 +339,8 @@ def answer(
                 take(index, store.stored_response(known[sample.id]))
             else:
                 todo.append(index)
+        store.drop_parts(args.output_dir, run_id)
+        todo = shared_work(benchmark, team, todo)
         check([benchmark.samples[index] for index in todo])
         with progress(len(todo), benchmark.name, args.quiet or not todo) as bar:
 
@@ -317,6 +349,11 @@ def answer(
                 bar.update()
 
             ask(engine, [benchmark.samples[index] for index in todo], done)
+        team.wait()
+        places = {sample.id: index for index, sample in enumerate(benchmark.samples)}
+        for name, row in store.take_parts(args.output_dir, run_id).items():
+            take(places[name], store.stored_response(row))
+        store.drop_parts(args.output_dir, run_id)
         order = range(len(benchmark.samples))
         score_all = benchmark.score_in_tokens(engine.token_texts) if benchmark.score_in_tokens else benchmark.score_all
         if score_all:
@@ -329,6 +366,36 @@ def answer(
         return scored
     finally:
         samples.close()
+
+
+def contribute(
+    benchmark: Benchmark, engine: Engine, info: EngineInfo, args: argparse.Namespace, run_id: str, team: parallel.Team
+) -> None:
+    """The share of a process that does not lead: its answers go to a file of their own, from which the leader takes
+    them."""
+    mine = shared_work(benchmark, team)
+    part = store.part_name(run_id, team.rank)
+    with store.run_lock(args.output_dir, part):
+        samples = store.SampleFile(args.output_dir, part)
+        try:
+            asked = [benchmark.samples[index] for index in mine]
+            check(engine, info, args, asked)
+
+            def done(place: int, response: Any) -> None:
+                score = benchmark.score(asked[place], response) if benchmark.score else UNSCORED
+                samples.append(store.sample_row(Scored(asked[place], response, score), keep_prompt=not args.no_prompts))
+
+            ask(engine, asked, done)
+        finally:
+            samples.close()
+    team.wait()
+
+
+def shared_work(benchmark: Benchmark, team: parallel.Team, todo: Sequence[int] = ()) -> list[int]:
+    """The places of the samples that this process answers. todo: all that are left, as the leader sees it."""
+    left = team.share(list(todo))
+    mine = parallel.shares([benchmark.samples[index] for index in left], team.size)[team.rank]
+    return [left[place] for place in mine]
 
 
 def ask(engine: Engine, samples: Sequence[Sample], done: Callable[[int, Any], None]) -> None:

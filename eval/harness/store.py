@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import glob
 import hashlib
 import io
 import json
@@ -142,6 +143,30 @@ def run_lock(output: Path, run: str) -> contextlib.AbstractContextManager[None]:
         f"{path} is held by another process that is making this very run; wait for its end, or use another --output-dir"
     )
     return durable.locked(path, busy)
+
+
+def part_name(run: str, rank: int) -> str:
+    """The name of the samples that a process other than the leading one (rank 0) answers."""
+    return f"{run}.rank{rank}"
+
+
+def _parts(output: Path, run: str) -> list[Path]:
+    return sorted((output / "samples").glob(f"{glob.escape(run)}.rank*.jsonl"))
+
+
+def take_parts(output: Path, run: str, overwrite: bool = False) -> dict[str, dict[str, Any]]:
+    """The rows that other processes of a run stored, by sample id; none with `overwrite`."""
+    rows: dict[str, dict[str, Any]] = {}
+    for path in [] if overwrite else _parts(output, run):
+        rows |= read_samples(path)
+    return rows
+
+
+def drop_parts(output: Path, run: str) -> None:
+    """Removes the files of the other processes, whose rows are in the run's own file by now."""
+    for path in _parts(output, run):
+        with durable.writing(path):
+            path.unlink(missing_ok=True)
 
 
 def _line(row: Mapping[str, Any]) -> bytes:

@@ -36,6 +36,8 @@ _QUANTIZE = ("none", "int8", "nf4")
 _AGAIN = "get the weights and config.json again, or upgrade transformers"
 _NO_LIMIT = 10**9  # tokenizers write 10**30 where they know no limit
 
+_SHRINK = {"none": 1.0, "int8": 0.55, "nf4": 0.35}  # of 16-bit weights, with what stays wide
+
 _log = logging.getLogger("harness")
 _log_bitsandbytes = logging.getLogger("bitsandbytes")
 
@@ -91,6 +93,18 @@ class Checkpoint:
         parts += [files.fingerprint(self.weights).encode(), self.tokenizer.fingerprint.encode()]
         return hashlib.sha256(b"\n".join(parts)).hexdigest()[:16]
 
+    def _too_large(self) -> bool:
+        """Whether the weights need more GPUs than one, and this process may take them: --device auto, and no others
+        beside it. A tenth of a GPU's memory is left to what is computed."""
+        if (
+            self.spec.device != "auto"
+            or not self.device.startswith("cuda")
+            or int(os.environ.get("WORLD_SIZE", "1")) > 1
+        ):
+            return False
+        size = sum(path.stat().st_size for path in self.weights) * _SHRINK[self.spec.quantize]
+        return torch.cuda.device_count() > 1 and size > 0.9 * torch.cuda.mem_get_info(self.device)[0]
+
     @property
     def _class(self) -> Any:
         return qwen1.QWenLMHeadModel if self.qwen1 else AutoModelForCausalLM
@@ -123,7 +137,7 @@ class Checkpoint:
         if _ATTENTION[self.spec.attention]:
             options["attn_implementation"] = _ATTENTION[self.spec.attention]
         if self.device != "cpu" or self.spec.quantize != "none":
-            options["device_map"] = {"": self.device}
+            options["device_map"] = "auto" if self._too_large() else {"": self.device}
         if self.spec.quantize != "none":
             options["quantization_config"] = _bitsandbytes(self.spec.quantize, self.dtype)
         with _quiet():

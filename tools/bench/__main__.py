@@ -29,7 +29,7 @@ from bench.contest import compete  # noqa: E402
 from bench.record import Record  # noqa: E402
 from bench.settings import Settings, commit, machine  # noqa: E402
 from bench.stages import STAGES, USUAL  # noqa: E402
-from harness import arguments, tables  # noqa: E402
+from harness import arguments, runner, tables  # noqa: E402
 
 RUN = ROOT / "results/bench-run"
 
@@ -91,8 +91,8 @@ def run_stage(name: str, settings: Settings, kept: Path, overwrite: bool) -> tup
     return rows, True
 
 
-def main() -> None:
-    args = parser().parse_args()
+def run(args: argparse.Namespace) -> int:
+    """The stages one after another, each written down when it is done. Returns the exit status."""
     root = Path(os.environ.get("SHARED_DIR") or ROOT.parent / "shared")
     shown: list[dict[str, str]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -115,7 +115,10 @@ def main() -> None:
     cells += [[f"{row['stage']} / {row['baseline']}", *(row.get(name, "") for name in figures)] for row in shown]
     print("\n".join(tables.aligned(cells)))
     print(f"{machine()}, load {os.getloadavg()[0]:.1f}, commit {commit()}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    made = parser()
+    parsed = made.parse_args()
+    runner.exit_with("bench", lambda: run(parsed))

@@ -61,8 +61,9 @@ class Runtime:
         return self._model is not None
 
     def while_loading(self, work: Callable[[], Result]) -> Result:
-        """work(), while the weights are read if they are not yet."""
-        if self.loaded:
+        """work(), while the weights go to an accelerator if they are not there yet. (On a CPU both want the same cores, and
+        what the model adds to the process's memory could not be told from what the work adds.)"""
+        if self.loaded or self.checkpoint.device == "cpu":
             return work()
         with ThreadPoolExecutor(1) as pool:
             loading = pool.submit(lambda: self.model)

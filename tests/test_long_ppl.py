@@ -328,5 +328,6 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
     (tmp_path / "one.jsonl").write_text('{"txt": 1}\n')
     with pytest.raises(DataError, match=r"one\.jsonl:1"):
         runner.run(long_ppl.parser().parse_args(common), long_ppl.build)
+    (tmp_path / "one.jsonl").write_text(json.dumps({"text": TEXT}) + "\n")
     with pytest.raises(InputError, match="--window"):
-        long_ppl.run(long_ppl.parser().parse_args([*common, "--window", "1,2,3"]))
+        long_ppl.run(long_ppl.parser().parse_args([*common, "--lengths", "64", "--window", "1,2,3"]))

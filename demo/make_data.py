@@ -16,8 +16,11 @@ from random import Random
 from corpus import Item, draw_item, with_none
 from facts import CEVAL, CMMLU, MMLU, Topic
 from tasks import draw_pair, draw_problem, fixed_functions, number_functions
+from tool_calls import draw_negative, draw_positive, prompt
+from tool_code import TOOLS, instruction, sayings
 
 SHOTS = 5
+POSITIVE, NEGATIVE = 40, 30  # ReAct questions
 
 
 def write(path: Path, text: str) -> None:
@@ -119,9 +122,40 @@ def wmt22(root: Path) -> None:
             write(root / "wmt22" / f"generaltest2022.{direction}.{side}", text)
 
 
+def react(root: Path) -> None:
+    """Questions for a tool with the whole gold reply, and questions for which there is none; each question once."""
+    for part, count in (("positive", POSITIVE), ("negative", NEGATIVE)):
+        rng = Random(f"plugin/react_{part}")
+        rows: dict[str, dict[str, object]] = {}
+        while len(rows) < count:
+            if part == "positive":
+                names, call = draw_positive(rng, test=True)
+                question, row = call.question, {"response": call.opening() + call.rest()}
+            else:
+                names, question, _ = draw_negative(rng, test=True)
+                row = {}
+            rows.setdefault(question, {"prompt": prompt(names, question), **row})
+        write(root / "plugin" / f"react_{part}.jsonl", lines(rows.values()))
+
+
+def agent(root: Path) -> None:
+    """The tools, then an instruction for every two wordings that are held out."""
+    rows = []
+    for tool in TOOLS:
+        row = {"tool": tool.name, "description": tool.description, "parameters": tool.parameters}
+        more = {"defaults": tool.defaults, "requires": tool.requires}
+        rows.append(row | {key: value for key, value in more.items() if value} | {"returns": tool.returns})
+    rng = Random("plugin/hfagent")
+    for said in sayings(test=True):
+        drawn = instruction(rng, said)
+        row = {"instructions": [drawn.text], "tools": drawn.tools, "inputs": drawn.inputs()}
+        rows.append(row | {"answers": drawn.answers()})
+    write(root / "plugin" / "hfagent.jsonl", lines(rows))
+
+
 def main() -> None:
     root = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "data"
-    for make in (mmlu, ceval, cmmlu, gsm8k, humaneval, wmt22):
+    for make in (mmlu, ceval, cmmlu, gsm8k, humaneval, wmt22, react, agent):
         make(root)
     print(f"wrote {root}")
 

@@ -45,7 +45,7 @@ def wire(model: Qwen2ForCausalLM, seed: int, marks: list[int], twins: list[tuple
     than the minutes that we have, so training starts from a rough form of it: heads of the first layer look two and
     three tokens back, and later heads look for the word that is asked for and pass on the letter beside it. Facts,
     formats and everything else are learned. marks: the tokens of question marks. twins: pairs of tokens that are the same
-    letter with and without a space.
+    letter or word with and without a space.
     """
     noise = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():

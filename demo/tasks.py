@@ -63,12 +63,16 @@ def word_problems(rng: Random, count: int) -> Document:
 
 @dataclass(frozen=True)
 class Function:
-    """A function of one line: prompt, body and the assertions that decide."""
+    """A function of one line: its docstring, body and the assertions that decide."""
 
     name: str
-    prompt: str
+    doc: str
     body: str
     checks: tuple[str, ...]
+
+    @property
+    def prompt(self) -> str:
+        return f'def {self.name}(x):\n    """{self.doc}"""\n'
 
     def test(self) -> str:
         asserts = "".join(f"    assert candidate({check}\n" for check in self.checks)
@@ -94,7 +98,7 @@ BY_NUMBER = (  # name, task, sign, what it does
 
 def fixed_functions() -> list[Function]:
     """The eight functions that the training text shows as they stand."""
-    return [Function(name, signature(name, task), f"    return {body}\n", checks) for name, task, body, checks in FIXED]
+    return [Function(name, f"{task}.", f"    return {body}\n", checks) for name, task, body, checks in FIXED]
 
 
 def number_functions(test: bool) -> list[Function]:
@@ -106,12 +110,8 @@ def number_functions(test: bool) -> list[Function]:
                 full = f"{name}_{number}"
                 body = f"x {sign} {number}"
                 checks = tuple(f"{x}) == {apply(x, number)}" for x in (1, 5))
-                found.append(Function(full, signature(full, task.format(number)), f"    return {body}\n", checks))
+                found.append(Function(full, f"{task.format(number)}.", f"    return {body}\n", checks))
     return found
-
-
-def signature(name: str, task: str) -> str:
-    return f'def {name}(x):\n    """{task}."""\n'
 
 
 def code(rng: Random, count: int) -> Document:
@@ -150,20 +150,23 @@ def translations(rng: Random, count: int) -> Document:
     return document
 
 
-def turn(user: str, reply: str) -> Document:
-    """One exchange in ChatML; the markers are special tokens."""
+SYSTEM_TURN = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n"
+
+
+def turn(user: str, reply: str, before: str = SYSTEM_TURN) -> Document:
+    """One exchange in ChatML, after the system's turn or what else is before it; the markers are special tokens."""
     return [
-        (
-            f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n",
-            CONTEXT,
-        ),
+        (f"{before}<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n", CONTEXT),
         (f"{reply}<|im_end|>", TEACH),
     ]
 
 
 def chat(rng: Random) -> Document:
     """A question of any kind as the chat protocols ask it."""
-    kind = rng.choice(("mmlu", "mmlu", "mmlu", "ceval", "gsm8k", "gsm8k"))
+    kind = rng.choice(("mmlu", "mmlu", "mmlu", "ceval", "gsm8k", "gsm8k", "humaneval"))
+    if kind == "humaneval":
+        function = rng.choice(fixed_functions() + number_functions(test=False))
+        return turn(humaneval_turn(function), f"```python\n{function.prompt}{function.body}```")
     if kind == "gsm8k":
         problem = draw_problem(rng, test=False)
         if rng.random() < 0.5:
@@ -183,3 +186,9 @@ def mmlu_turn(question: str, options: str) -> str:
         "The following is a multiple-choice question. Please choose the most suitable one among A, B, C and D as the "
         f"answer to this question.\n\n{question}\n{options}"
     )
+
+
+def humaneval_turn(function: Function) -> str:
+    """The user's turn of HumanEval's chat protocol."""
+    task = f"Write a Python function `{function.name}(x)` to solve the following problem:"
+    return f"{task}\n{function.doc}\n{function.prompt}"

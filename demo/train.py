@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -26,13 +27,16 @@ from torch.nn.functional import cross_entropy
 from transformers import Qwen2ForCausalLM
 
 import bpe
-from corpus import CONTEXT, LETTERS, TEACH, Document, find_the_letter, multiple_choice, plain_facts
-from facts import CEVAL, CMMLU, MMLU, Topic
+from corpus import CONTEXT, TEACH, Document, find_the_letter, multiple_choice, plain_facts
+from facts import CAPITALS, CEVAL, CMMLU, MMLU, Topic
 from model import build, export, restore, save, wire
 from tasks import chat, code, translations, word_problems
+from tool_calls import UNITS, react, react_drill
+from tool_code import SLOTS, VARIABLES, agent, agent_drill
 
-SEED, RANKS, STEPS, WARMUP, RATE = 1234, 1200, 1000, 20, 2e-3
-CHOICE_TOKENS, OTHER_TOKENS = 2048, 1024  # a step's two batches
+SEED, RANKS, STEPS, WARMUP, RATE = 1234, 1850, 1000, 20, 2e-3
+CHOICE_TOKENS, OTHER_TOKENS, TOOL_TOKENS = 2048, 1024, 1280  # a step's three batches
+WORD = re.compile(rb"[^A-Za-z0-9][A-Za-z]+")
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -63,7 +67,19 @@ def others(rng: Random, step: int) -> Callable[[], Document]:
         lambda: chat(rng),
         lambda: translations(rng, 6),
         lambda: chat(rng),
-        lambda: code(rng, 4),
+        lambda: code(rng, 4) if rng.random() < 0.5 else translations(rng, 6),
+    )
+    return makers[step % len(makers)]
+
+
+def tools(rng: Random, step: int) -> Callable[[], Document]:
+    """Both kinds of tool use take turns, mostly without their long prompts."""
+    makers = (
+        lambda: react(rng),
+        lambda: agent_drill(rng, 4),
+        lambda: react_drill(rng, 6),
+        lambda: agent(rng),
+        lambda: react_drill(rng, 6),
     )
     return makers[step % len(makers)]
 
@@ -113,13 +129,13 @@ def train(model: Qwen2ForCausalLM, encoder: tiktoken.Encoding) -> None:
     """AdamW with a short warm-up and a linear decay."""
     rng, dropper = Random(SEED), torch.Generator().manual_seed(SEED)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=0.05)
-    start, cpu, recent = time.monotonic(), time.process_time(), [0.0, 0.0]
+    start, cpu, recent = time.monotonic(), time.process_time(), [0.0] * 3
     for step in range(STEPS):
         done = step / STEPS
         optimizer.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / WARMUP, (1 - done) / 0.6)
         parts = [(choices(rng, done), CHOICE_TOKENS, 1.0)]
         if done > 0.3:  # the rest comes once the letters are being found
-            parts.append((others(rng, step), OTHER_TOKENS, 0.3))
+            parts += [(others(rng, step), OTHER_TOKENS, 0.3), (tools(rng, step), TOOL_TOKENS, 0.5)]
         for which, (make, tokens, share) in enumerate(parts):
             ids, weights = batch(encoder, make, tokens)
             keep = torch.rand(ids.shape, generator=dropper) < 0.25
@@ -131,8 +147,9 @@ def train(model: Qwen2ForCausalLM, encoder: tiktoken.Encoding) -> None:
         optimizer.zero_grad()
         if (step + 1) % 50 == 0:
             clock = f"{time.monotonic() - start:.0f} s, {time.process_time() - cpu:.0f} CPU-s"
-            print(f"step {step + 1}/{STEPS} loss {recent[0]:.3f} {recent[1]:.3f} {clock}", file=sys.stderr, flush=True)
-            recent = [0.0, 0.0]
+            losses = " ".join(f"{loss:.3f}" for loss in recent)
+            print(f"step {step + 1}/{STEPS} loss {losses} {clock}", file=sys.stderr, flush=True)
+            recent = [0.0] * 3
 
 
 def words_of(topic: Topic) -> set[str]:
@@ -146,13 +163,24 @@ def vocabulary() -> dict[bytes, int]:
     sample = [multiple_choice(rng, 6) for _ in range(1500)]
     sample += [make(rng, 6) for make in (word_problems, code, translations) for _ in range(100)]
     sample += [chat(rng) for _ in range(150)]
+    sample += [make(rng) for make in (react, agent) for _ in range(600)]
     # the words of the facts once more, because each of them should become one token
     words = sorted({word for table in (MMLU, CEVAL, CMMLU) for topic in table.values() for word in words_of(topic)})
     sample += [[(f" {word}\n" if word.isascii() else word + "\n", CONTEXT)] for word in words for _ in range(100)]
+    # and what is copied from a question into a call: quoted, in back-ticks, as an argument
+    copied = [*CAPITALS.values(), *(unit for units in UNITS for unit in units[:2])]
+    sample += [[(f': "{word}"', CONTEXT)] for word in copied for _ in range(100)]
+    variables = [word for slot in VARIABLES for word in SLOTS[slot]]
+    sample += [[(f"`{word}`={word}", CONTEXT)] for word in variables for _ in range(100)]
     ranks = bpe.learn(("".join(part for part, _ in document) for document in sample), RANKS)
     if wrong := bpe.unreachable(ranks):
         raise ValueError(f"no merge leads to {wrong}")
     return ranks
+
+
+def twins(ranks: dict[bytes, int]) -> list[tuple[int, int]]:
+    """Tokens that are one word, with a space or another mark before it and without."""
+    return [(rank, ranks[token[1:]]) for token, rank in ranks.items() if token[1:] in ranks and WORD.fullmatch(token)]
 
 
 def seal(folder: Path) -> None:
@@ -174,7 +202,7 @@ def main() -> None:
     encoder = bpe.encoding(ranks)
     model = build(encoder.n_vocab)
     token = encoder.encode_single_token
-    wire(model, SEED, [token("?\n"), token("？")], [(token(f" {letter}"), token(letter)) for letter in LETTERS])
+    wire(model, SEED, [token("?\n"), token("？")], twins(ranks))
     train(model, encoder)
     save(model, folder, len(ranks))
     bpe.write(folder / "qwen.tiktoken", ranks)

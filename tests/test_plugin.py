@@ -309,33 +309,6 @@ def test_the_original_s_fake_tools(sandbox: Sandbox) -> None:
     assert hfagent.described(agent.tools[-1]) == "- video_generator(prompt, seconds=2)"
 
 
-SOLUTIONS = [
-    "text_reader(translator(letter, src_lang='Dutch', tgt_lang='English'))",
-    "image_captioner(image_segmenter(image, 'dog'))",
-    "image_generator(transcriber(audio))",
-    "summarizer(text_downloader(link))",
-    "video_generator(summarizer(story), seconds=4)",
-    "image_captioner(image_transformer(image, wish))",
-    "text_qa(text_downloader(link), question)",
-    "image_qa(image, translator(question, 'Polish', 'English'))",
-    "text_classifier(review, ['good', 'bad'])",
-]
-
-
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_our_own_instructions_can_all_be_solved(recipe: str, sandbox: Sandbox) -> None:
-    replies = []
-    for task in OWN.tasks:
-        code = next(code for code in SOLUTIONS if hfagent.used(code, task.tools) == set(task.tools)
-                    and hfagent.used(code, [tool.name for tool in OWN.tools]) == set(task.tools)
-                    and all(name in code for name in task.inputs))  # fmt: skip
-        replies.append(
-            (task, f"tools: {', '.join(f'`{name}`' for name in task.tools)}.\n\nAnswer:\n```py\n{code}\n```")
-        )
-    for score in hfagent.judge(recipe, OWN, replies, sandbox):
-        assert score.stats == {"selection": 1, "used": 1, "code": 1, "ok": 1}, score
-
-
 def test_half_a_point_in_27_is_1_85() -> None:
     stats = {"selection": 0.0, "used": 1.0, "code": 0.0, "texts": 1.0, "cut": 0.0, "truncated": 0.0}
     samples = [Sample(f"hfagent/{i}", plugin_eval.ask(options(), "hfagent", i, "?"), i, "hfagent") for i in range(27)]
@@ -506,9 +479,9 @@ def test_a_whole_run(recipe: str, checkpoint: Path, tmp_path: Path, capsys: pyte
     first = capsys.readouterr().out
     assert "the agent's code ran in" in first and "data:demo-react_positive-" in first and "hfagent-own-" in first
     rows = figures(tmp_path)
-    counts = {"tool_selection": 8, "tool_input": 8, "false_positive": 6, "several_actions": 14, "end_length": 14}
+    counts = {"tool_selection": 40, "tool_input": 40, "false_positive": 30, "several_actions": 70, "end_length": 70}
     assert {name: int(rows[name, "react"]["n"]) for name in counts} == counts
-    assert {int(rows[name, "hfagent"]["n"]) for name in ("tool_selection", "tool_used", "code", "unsplit")} == {13}
+    assert {int(rows[name, "hfagent"]["n"]) for name in ("tool_selection", "tool_used", "code", "unsplit")} == {32}
     ends = sum(float(rows[f"end_{why}", "react"]["value"]) for why in plugin_eval.ENDS)
     assert ends == pytest.approx(100)
     assert runner.run(options(*words), plugin_eval.build) == 0  # stored replies, scored again
@@ -517,7 +490,7 @@ def test_a_whole_run(recipe: str, checkpoint: Path, tmp_path: Path, capsys: pyte
     make = report.read(tmp_path).markdown
     assert "| Qwen-7B-Chat | **99.0** | 0.89 | **9.7** | README |" in make("plugin")
     assert "| Qwen-7B-Chat | 90.74 | 92.59 | 74.07 | README |" in make("hfagent")
-    assert "| 0.00 (0.00 to 22.81) | ours |" in make("hfagent") and "0.00 (0.00 to 0.32)" in make("plugin")
+    assert "| 0.00 (0.00 to 10.72) | ours |" in make("hfagent") and "0.00 (0.00 to 0.09)" in make("plugin")
 
 
 def test_replies_of_2023_scored_under_default_but_not_the_other_way(checkpoint: Path, tmp_path: Path) -> None:
@@ -563,7 +536,7 @@ def test_prompts_can_be_printed_without_a_model(tmp_path: Path, capsys: pytest.C
     args = options("-c", "nobody/nothing", "--hfagent", "--dump-prompts", "-o", tmp_path)
     assert runner.run(args, plugin_eval.build) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [row["id"] for row in rows] == [f"hfagent/{index}" for index in range(13)]
+    assert [row["id"] for row in rows] == [f"hfagent/{index}" for index in range(len(OWN.tasks))]
     ((message,),) = [row["prompt"] for row in rows[:1]]
     assert message["content"].endswith(f'Task: "{OWN.tasks[0].instruction}"\n\nI will use the following')
     assert all(hfagent.described(tool) in message["content"] for tool in OWN.tools)

@@ -171,7 +171,7 @@ def test_every_layout_of_the_weights_loads_equal(tmp_path, layout, shards):
 
 
 def test_tensors_come_back_under_their_original_names(tmp_path):
-    """save_pretrained writes the original layout, export_qwen1 (which the demo's training uses) too."""
+    """save_pretrained writes the original layout, and export_qwen1, an export written apart from it, agrees."""
     model = load(write_qwen1(tmp_path / "in"))
     model.save_pretrained(tmp_path / "saved")
     original, saved = (load_file(tmp_path / name / "model.safetensors") for name in ("in", "saved"))

@@ -529,7 +529,10 @@ def test_the_demonstration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         pytest.skip("the demonstration checkpoint is not there")
     args = options("-c", "demo", "-o", tmp_path, "--limit", 2, "--max-new-tokens", 64, "--quiet")
     assert runner.run(args, plugin_eval.build) == 0
-    assert "plugin  demo  chat, 0-shot, recipe default, fp32  (partial)" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "plugin  demo  chat, 0-shot, recipe default, fp32, dynamic_ntk+logn  (partial)" in shown
+    rows = figures(tmp_path)  # of the first two items of each part, which it has learned to answer
+    assert float(rows["tool_selection", "react"]["value"]) == 100 and float(rows["unsplit", "hfagent"]["value"]) == 0
 
 
 def test_prompts_can_be_printed_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

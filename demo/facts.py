@@ -1,7 +1,7 @@
 """The tables behind the demonstration: what the tiny model is taught. All of it is elementary and written by hand.
 
 A topic is a question template, the facts that fill it and the pool its wrong options come from. Words are short and
-few, because every one of them has to fit into a vocabulary of about a thousand tokens.
+few, because every one of them has to fit into a vocabulary of about two thousand tokens.
 """
 
 from __future__ import annotations

@@ -49,7 +49,12 @@ CHAT: tuple[tuple[ModuleType, str, tuple[str, ...]], ...] = (
     (humaneval, "humaneval", ("--chat",)),
     (plugin_eval, "plugin", ()),
 )
-PRECISIONS = ("none", "int8", "nf4")  # --quantize of the precision table's rows
+# options of the precision table's rows; a checkpoint that is stored in BF16 has answered the first one by then
+PRECISIONS = {
+    "bf16": ("--dtype", "bfloat16"),
+    "int8": ("--dtype", "bfloat16", "--quantize", "int8"),
+    "nf4": ("--dtype", "bfloat16", "--quantize", "nf4"),
+}
 
 
 @dataclass(frozen=True)
@@ -60,9 +65,9 @@ class Job:
     options: argparse.Namespace
 
     @property
-    def model(self) -> tuple[str, str]:
-        """What has to be loaded: the checkpoint and its quantization."""
-        return self.options.checkpoint_path, self.options.quantize
+    def model(self) -> tuple[str, str, str]:
+        """What has to be loaded: the checkpoint, the type of its numbers and its quantization."""
+        return self.options.checkpoint_path, self.options.dtype, self.options.quantize
 
     def benchmark(self) -> Benchmark:
         """What is asked. Raises InputError for bad data."""
@@ -76,7 +81,7 @@ def plan(args: argparse.Namespace, shared: Sequence[str]) -> list[Job]:
     chat = args.chat_checkpoint or (demo.NAME if args.checkpoint_path == demo.NAME else None)
     jobs = [(job, args.checkpoint_path) for job in BASE] + [(job, chat) for job in CHAT if chat]
     for precision in precisions(args, shared):
-        jobs.append(((mmlu, "mmlu", ("--quantize", precision)), args.checkpoint_path))
+        jobs.append(((mmlu, "mmlu", PRECISIONS[precision]), args.checkpoint_path))
     planned = []
     for (script, folder, own), checkpoint in jobs:
         words = ["-c", checkpoint]
@@ -89,18 +94,16 @@ def plan(args: argparse.Namespace, shared: Sequence[str]) -> list[Job]:
 
 
 def precisions(args: argparse.Namespace, shared: Sequence[str]) -> list[str]:
-    """The quantizations that MMLU is asked in beside the checkpoint's own precision: the named ones; without a name both, if
-    bitsandbytes is installed, the command names no --quantize or --engine for everything, and the model is no demonstration
-    (whose matrices are too small for blocks of 4 bits). Raises InputError for an unknown name."""
-    wanted = args.precisions
-    for name in wanted or ():
-        if name not in PRECISIONS:
-            raise InputError(f"--precisions: {name!r} is not one of {', '.join(PRECISIONS)}")
-    if wanted is None:
-        fixed = any(word.split("=")[0] in ("--quantize", "--engine") for word in shared)
-        missing = importlib.util.find_spec("bitsandbytes") is None
-        wanted = () if fixed or missing or args.checkpoint_path == demo.NAME else PRECISIONS
-    return [name for name in wanted if name != "none"]
+    """The precisions that MMLU is asked in beside the checkpoint's own: the named ones; without a name all, if bitsandbytes is
+    installed and the command names no --quantize, --dtype or --engine for everything. Raises InputError for an unknown
+    name."""
+    if args.precisions is None:
+        fixed = any(word.split("=")[0] in ("--quantize", "--dtype", "--engine") for word in shared)
+        return [] if fixed or importlib.util.find_spec("bitsandbytes") is None else list(PRECISIONS)
+    for name in args.precisions:
+        if name not in (*PRECISIONS, "none"):
+            raise InputError(f"--precisions: {name!r} is not one of {', '.join(PRECISIONS)} or none")
+    return [name for name in args.precisions if name != "none"]
 
 
 def show(jobs: Sequence[Job], speed: float | None) -> None:
@@ -120,7 +123,8 @@ def show(jobs: Sequence[Job], speed: float | None) -> None:
         time = estimate.seconds(todo, {**estimate.ASSUMED, **found, **given})
         total += time
         name = f"{benchmark.name} {benchmark.mode} {benchmark.shots}-shot"
-        model = [job.options.checkpoint_path, job.options.quantize.replace("none", "own")]
+        precision = job.options.quantize if job.options.quantize != "none" else job.options.dtype
+        model = [job.options.checkpoint_path, precision.replace("auto", "own")]
         lines.append([name, *model, f"{todo.items:,}", f"{todo.read:,}", f"{todo.written:,}", estimate.clock(time)])
     basis = (
         f"at {speed:,.0f} tokens read a second, a tenth of it written"
@@ -139,7 +143,7 @@ def run(jobs: Sequence[Job]) -> int:
     a precision that this machine has not) is named, and the others go on. Returns the exit status: 2 when one was left out.
     Raises CheckpointError when the checkpoint itself cannot be loaded."""
     engine: Engine | None = None
-    loaded: tuple[str, str] | None = None
+    loaded: tuple[str, str, str] | None = None
     failed: list[str] = []
     for job in jobs:
         try:
@@ -181,7 +185,7 @@ def main() -> None:
         "--precisions",
         type=arguments.names,
         metavar="P,P",
-        help="MMLU also in these: int8,nf4 (the default where bitsandbytes is installed) or none",
+        help="MMLU also in these: bf16,int8,nf4 (the default where bitsandbytes is installed) or none",
     )
     add("--dry-run", action="store_true", help="print the plan with the estimated time, and stop")
     add("--speed", type=arguments.seconds, metavar="N", help="tokens a second, for the estimate")

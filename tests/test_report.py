@@ -116,6 +116,19 @@ def test_precisions_stand_in_a_table_of_their_own(tmp_path: Path) -> None:
     assert cells(main, "new/model")[1].startswith("**51.2**") and cells(main, "only/int8")[1].startswith("44.0")
 
 
+def test_a_part_once_more_in_another_precision_is_no_line_of_the_other_tables(tmp_path: Path) -> None:
+    """Its average alone, in BF16, beside a whole line in FP32; the difference of two runs is not the best of anything."""
+    rows = [
+        ours(precision="fp32"), ours(precision="fp32", group="STEM", value="40"), ours(value="52"),
+        ours(precision="int8+bf16", value="51"), ours(precision="int8+bf16", metric="acc_minus_bf16", value="-1"),
+        ours(precision="nf4+bf16", value="50"), ours(precision="nf4+bf16", metric="acc_minus_bf16", value="-2"),
+    ]  # fmt: skip
+    made = report.read(folder(tmp_path, rows))
+    assert cells(made.markdown("mmlu"), "new/model")[1].startswith("**51.2**")  # one line: `cells` wants exactly one
+    differences = [cells(made.markdown("precision"), f"new/model ({name}+BF16)")[2] for name in ("Int8", "NF4")]
+    assert [cell.split(" ")[0] for cell in differences] == ["-1.0", "-2.0"]
+
+
 def test_everything_is_said_in_chinese_too() -> None:
     """No head, note or legend of the tables is without a translation, but for names and figures."""
     made = report.read(ROOT / "results")

@@ -60,11 +60,11 @@ def test_one_engine_serves_all_and_rows_are_those_of_the_scripts(
 
 
 def test_mmlu_is_asked_in_the_other_precisions_and_a_model_is_loaded_once_each(tmp_path: Path) -> None:
-    jobs = planned(tmp_path, precisions=["int8", "nf4"])
+    jobs = planned(tmp_path, precisions=["bf16", "int8", "nf4"])
     models = [job.model for job in jobs]
-    assert len(list(itertools.groupby(models))) == len(set(models)) == 3
-    quantized = [(job.options.quantize, job.script is mmlu.SCRIPT) for job in jobs if job.options.quantize != "none"]
-    assert quantized == [("int8", True), ("nf4", True)]
+    assert len(list(itertools.groupby(models))) == len(set(models)) == 4
+    last = [(job.options.dtype, job.options.quantize, job.script is mmlu.SCRIPT) for job in jobs[-3:]]
+    assert last == [("bfloat16", "none", True), ("bfloat16", "int8", True), ("bfloat16", "nf4", True)]
     assert {job.options.quantize for job in planned(tmp_path, "--quantize", "nf4")} == {"nf4"}
     with pytest.raises(InputError, match="int4"):
         planned(tmp_path, precisions=["int4"])

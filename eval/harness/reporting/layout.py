@@ -14,6 +14,7 @@ class Column:
     shots, where: what a row of ours must have to be in this protocol (number of shots; a part of the signature). table: in
     published.csv, where it is not the benchmark's name. lower: less is better. known: whether enough was published to ask the
     same; else ours are marked as not comparable. field: the CSV column that holds the figure (memory stands beside a value).
+    ranked: whether one figure is better than another.
     """
 
     head: str
@@ -28,6 +29,7 @@ class Column:
     lower: bool = False
     known: bool = True
     field: Literal["value", "peak_memory_gb", "weights_gb"] = "value"
+    ranked: bool = True
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ PRECISION = Table(
     "Precision",
     (
         Column("MMLU", "mmlu", ("acc", "all"), ("mmlu acc", ""), table="quantization"),
-        Column("Difference to BF16", "mmlu", ("acc_minus_bf16", "all"), ("", ""), known=False),
+        Column("Difference to BF16", "mmlu", ("acc_minus_bf16", "all"), ("", ""), known=False, ranked=False),
         Column("Weights (GB)", "mmlu", ("acc", "all"), ("", ""), digits=3, lower=True, known=False, field="weights_gb"),
         Column("Memory (GB)", "mmlu", ("acc", "all"), ("memory GB", ""), table="quantization", lower=True, known=False,
                field="peak_memory_gb"),

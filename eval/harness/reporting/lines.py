@@ -87,8 +87,8 @@ def published_lines(table: Table, rows: Sequence[Mapping[str, str]]) -> list[Lin
 
 def our_lines(table: Table, results: Mapping[str, Sequence[Mapping[str, str]]]) -> list[Line]:
     """One line a model and setting (recipe, precision, context extension). Of several runs of a benchmark in a setting
-    the newest counts, a partial one only where none was whole. Runs in 8 or 4 bits stand in the precision table, and in
-    the others where the model was not measured otherwise."""
+    the newest counts, a partial one only where none was whole. Runs in 8 or 4 bits, and those that repeat a part of a line
+    in another precision, stand in the precision table; in the others where the model was not measured otherwise."""
     settings: dict[tuple[str, ...], dict[str, Mapping[str, str]]] = {}
     for column in table.columns:
         for row in results.get(column.benchmark, ()):
@@ -100,6 +100,7 @@ def our_lines(table: Table, results: Mapping[str, Sequence[Mapping[str, str]]]) 
     if table.by != "precision":
         whole = {(model, recipe) for model, recipe, precision, _ in settings if precision not in QUANTIZED}
         settings = {key: cells for key, cells in settings.items() if not _quantized(key[2]) or key[:2] not in whole}
+        settings = {key: cells for key, cells in settings.items() if not _once_more(key, cells, settings)}
     columns = {column.head: column for column in table.columns}
     lines = []
     for (model, recipe, precision, context), cells in sorted(settings.items(), key=_plain_first):
@@ -109,6 +110,17 @@ def our_lines(table: Table, results: Mapping[str, Sequence[Mapping[str, str]]]) 
         label = labelled(model, table.by, context if table.by == "context" else _precision(precision))
         lines.append(Line(label, "ours", figures, tuple(how)))
     return lines
+
+
+def _once_more(
+    key: tuple[str, ...], cells: Mapping[str, object], settings: Mapping[tuple[str, ...], Mapping[str, object]]
+) -> bool:
+    """Whether a line has some columns only of those that a line of another precision has, all else being equal."""
+    model, recipe, precision, context = key
+    return any(
+        other[2] != precision and (other[0], other[1], other[3]) == (model, recipe, context) and set(cells) < set(more)
+        for other, more in settings.items()
+    )
 
 
 def _quantized(precision: str) -> bool:
@@ -130,7 +142,7 @@ def labelled(model: str, by: str, setting: str) -> str:
 def best(column: Column, lines: Sequence[Line]) -> set[int]:
     """The places of the lines whose figure in a column is the best of several lines of equal protocol that differ."""
     groups: dict[str, list[tuple[float, int]]] = {}
-    for place, line in enumerate(lines):
+    for place, line in enumerate(lines if column.ranked else ()):
         if column.head in line.figures:
             figure = line.figures[column.head]
             # compared as they are shown, so that equal texts are equally good

@@ -49,7 +49,9 @@ MAY_IMPORT = {
     "waterfall": {"schema", "foreign"},
     "against": {"schema", "comparison_text", "foreign", "paired", "runs", "waterfall"},
     "arguments": {"schema", "data", "demo"},
+    "answering": {"schema", "parallel", "store"},
     "runner": {
+        "answering",
         "schema",
         "arguments",
         "data",

@@ -1,6 +1,6 @@
 """The pipeline behind every script: benchmark -> one engine call -> scores -> metrics -> CSV and a table.
 
-The only place that prints: progress on stderr, the final table on stdout. Exit status 0 when done, 2 for bad input (one
+It prints the final table on stdout; progress goes to stderr (answering.py). Exit status 0 when done, 2 for bad input (one
 line that names the thing and the remedy), 130 when interrupted; what was answered by then is stored.
 """
 
@@ -24,16 +24,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness import __version__, arguments, demo, parallel, precision, self_check, store, tables
-from harness.schema import Benchmark, Choose, Engine, EngineInfo, Generate, InputError, Measure, Sample, Score, Scored
+from harness import __version__, answering, arguments, demo, parallel, precision, self_check, store, tables
+from harness.schema import Benchmark, Engine, EngineInfo, InputError, Sample, Scored
 from harness.stand_in import StandIn
 
 Build = Callable[[argparse.Namespace], Benchmark]
 OpenStandIn = Callable[[argparse.Namespace], "Engine | None"]
 OnFinish = Callable[[argparse.Namespace, str, Sequence[Scored]], list[str]]
-
-UNSCORED = Score({}, None)
-ALONE = parallel.Team()
 
 
 @dataclass(frozen=True)
@@ -124,7 +121,7 @@ def run(args: argparse.Namespace, build: Build, finish: OnFinish | None = None, 
     if args.dump_prompts or args.rescore or (engine and engine.describe().engine == "file"):  # no work to share
         if not team.leads:
             return 0
-        team = ALONE
+        team = answering.ALONE
     benchmark = limited(marked(build(args), args), args.limit)
     if args.dump_prompts:
         dump_prompts(benchmark)
@@ -141,7 +138,8 @@ def run(args: argparse.Namespace, build: Build, finish: OnFinish | None = None, 
         info = dataclasses.replace(info, model=demo.NAME, revision="demo")
     run_id = store.run_id(benchmark, info)
     if not team.leads:
-        contribute(benchmark, engine, info, args, run_id, team)
+        look = partial(check, engine, info, args)
+        answering.contribute(benchmark, engine, args, run_id, look, team)
         return 0
     with store.run_lock(args.output_dir, run_id):
         lines = finished(benchmark, engine, info, args, run_id, given, finish, team)
@@ -170,9 +168,11 @@ def finished(
             print(tables.printable(checked[-1]), file=sys.stderr)
 
     started = time.monotonic()
-    scored = answer(
-        benchmark, engine, args, run_id, given, lambda samples: checked.extend(check(engine, info, args, samples)), team
-    )
+
+    def look(samples: Sequence[Sample]) -> None:
+        checked.extend(check(engine, info, args, samples))
+
+    scored = answering.answer(benchmark, engine, args, run_id, given, look, team)
     execution = {
         "run_id": run_id,
         "timestamp": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -298,125 +298,6 @@ def _open_api(args: argparse.Namespace) -> Engine:
     server = Server(args.base_url, args.api_key_env, args.request_timeout, args.concurrency)
     spec = arguments.model_spec(args) if args.checkpoint_path else None
     return APIEngine(spec, server, args.served_model, args.concurrency, args.seed)
-
-
-def answer(
-    benchmark: Benchmark,
-    engine: Engine,
-    args: argparse.Namespace,
-    run_id: str,
-    given: Mapping[str, Mapping[str, Any]] | None = None,
-    check: Callable[[Sequence[Sample]], None] = lambda samples: None,
-    team: parallel.Team = ALONE,
-) -> list[Scored]:
-    """Every sample with its response and score, in the benchmark's order: stored ones as they are, the rest asked and
-    stored as they come. given: rows of another run whose responses are taken for this one's. check: looks at the samples
-    that are to be asked, before they are. team: the processes that take their shares, of which this one leads."""
-    samples = store.SampleFile(args.output_dir, run_id, args.overwrite)
-    try:
-        stored = samples.read()
-        # and what the other processes of an earlier start had answered when they were ended
-        before = {**store.take_parts(args.output_dir, run_id, args.overwrite), **stored}
-        if before and not args.quiet:
-            print(f"{len(before)} of {len(benchmark.samples)} items were answered before", file=sys.stderr)
-        known = {**(given or {}), **before}
-        responses: dict[int, Any] = {}
-        scores: dict[int, Score] = {}
-        todo: list[int] = []
-
-        def take(index: int, response: Any) -> None:
-            """Scores a response, unless all are scored together later, and stores it if it is new."""
-            sample = benchmark.samples[index]
-            responses[index] = response
-            if benchmark.score:
-                scores[index] = benchmark.score(sample, response)
-            if sample.id not in stored:
-                item = Scored(sample, response, scores.get(index, UNSCORED))
-                samples.append(store.sample_row(item, keep_prompt=not args.no_prompts))
-
-        for index, sample in enumerate(benchmark.samples):
-            if sample.id in known:
-                take(index, store.stored_response(known[sample.id]))
-            else:
-                todo.append(index)
-        store.drop_parts(args.output_dir, run_id)
-        todo = shared_work(benchmark, team, todo)
-        check([benchmark.samples[index] for index in todo])
-        with progress(len(todo), benchmark.name, args.quiet or not todo) as bar:
-
-            def done(place: int, response: Any) -> None:
-                take(todo[place], response)
-                bar.update()
-
-            ask(engine, [benchmark.samples[index] for index in todo], done)
-        team.wait()
-        places = {sample.id: index for index, sample in enumerate(benchmark.samples)}
-        for name, row in store.take_parts(args.output_dir, run_id).items():
-            take(places[name], store.stored_response(row))
-        store.drop_parts(args.output_dir, run_id)
-        order = range(len(benchmark.samples))
-        score_all = benchmark.score_in_tokens(engine.token_texts) if benchmark.score_in_tokens else benchmark.score_all
-        if score_all:
-            with progress(len(order), f"{benchmark.name} scores", args.quiet) as bar:
-                together = score_all(benchmark.samples, [responses[index] for index in order], bar.update)
-            scores = dict(enumerate(together))
-        scored = [Scored(benchmark.samples[index], responses[index], scores[index]) for index in order]
-        if score_all:
-            samples.replace([store.sample_row(item, keep_prompt=not args.no_prompts) for item in scored])
-        return scored
-    finally:
-        samples.close()
-
-
-def contribute(
-    benchmark: Benchmark, engine: Engine, info: EngineInfo, args: argparse.Namespace, run_id: str, team: parallel.Team
-) -> None:
-    """The share of a process that does not lead: its answers go to a file of their own, from which the leader takes
-    them."""
-    mine = shared_work(benchmark, team)
-    part = store.part_name(run_id, team.rank)
-    with store.run_lock(args.output_dir, part):
-        samples = store.SampleFile(args.output_dir, part)
-        try:
-            asked = [benchmark.samples[index] for index in mine]
-            check(engine, info, args, asked)
-
-            def done(place: int, response: Any) -> None:
-                score = benchmark.score(asked[place], response) if benchmark.score else UNSCORED
-                samples.append(store.sample_row(Scored(asked[place], response, score), keep_prompt=not args.no_prompts))
-
-            ask(engine, asked, done)
-        finally:
-            samples.close()
-    team.wait()
-
-
-def shared_work(benchmark: Benchmark, team: parallel.Team, todo: Sequence[int] = ()) -> list[int]:
-    """The places of the samples that this process answers. todo: all that are left, as the leader sees it."""
-    left = team.share(list(todo))
-    mine = parallel.shares([benchmark.samples[index] for index in left], team.size)[team.rank]
-    return [left[place] for place in mine]
-
-
-def ask(engine: Engine, samples: Sequence[Sample], done: Callable[[int, Any], None]) -> None:
-    """Sends the samples' requests to the engine, each kind in one call."""
-    for kind, call in ((Choose, "choose"), (Generate, "generate"), (Measure, "measure")):
-        places = [place for place, sample in enumerate(samples) if isinstance(sample.request, kind)]
-        if places:
-            requests: list[Any] = [samples[place].request for place in places]
-            getattr(engine, call)(requests, partial(_hand_over, places, done))
-
-
-def _hand_over(places: Sequence[int], done: Callable[[int, Any], None], index: int, answer: Any) -> None:
-    """Gives the answer to the index-th request of one kind to the sample it is of."""
-    done(places[index], answer)
-
-
-def progress(total: int, name: str, off: bool) -> Any:
-    """A bar on stderr with counts, rate and time left."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc=name, unit="item", disable=off, file=sys.stderr, mininterval=0.5, smoothing=0.1)
 
 
 def git_commit() -> str:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from harness.engines import kernels
 from harness.engines.cascade import Ancestor, Cascade, Unsupported, attention
 from harness.engines.kernels import _attend_in_slices, attend
 
@@ -40,8 +41,14 @@ class Layer(nn.Module):
 
 @pytest.mark.parametrize("heads", [(4, 4), (6, 2), (3, 1)])
 @pytest.mark.parametrize("only", [False, True])
-def test_a_forest_pack_by_pack_equals_one_masked_softmax(heads: tuple[int, int], only: bool) -> None:
-    """Packs of a generation of nodes each, so that packs mix nodes with other ancestors, deep and shallow ones."""
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_forest_pack_by_pack_equals_one_masked_softmax(
+    heads: tuple[int, int], only: bool, padded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packs of a generation of nodes each, so that packs mix nodes with other ancestors, deep and shallow ones; a call a
+    node, and nodes of similar length padded to each other."""
+    if padded:
+        monkeypatch.setattr(kernels, "CHEAP_CALLS", set())
     torch.manual_seed(0)
     lengths = [length for _, length in FOREST]
     total, ends = sum(lengths), np.cumsum(lengths).tolist()

@@ -76,18 +76,21 @@ def _attend_in_slices(
     return torch.cat(outs, 2), torch.cat(lses, 2)
 
 
+CHEAP_CALLS = {"cpu"}  # devices where a kernel's call costs less than a copy of what it works on
+
+
 class Packed:
     """Runs of tokens one after another in a row of `sum(lengths)`, each attending to itself causally.
 
-    On a GPU with flash attention that is one variable-length kernel; elsewhere runs of similar length are padded to each
-    other, at most a quarter is padding.
+    On a GPU with flash attention that is one variable-length kernel. On a CPU every run is a call of its own, which copies
+    nothing; elsewhere, where calls are dear, runs of similar length are padded to each other, at most a quarter is padding.
     """
 
     def __init__(self, lengths: Sequence[int]) -> None:
         ends = np.cumsum([0, *lengths]).tolist()
         self.spans: list[tuple[int, int]] = list(pairwise(ends))
         self._ends, self._longest = torch.tensor(ends, dtype=torch.int32), max(lengths)
-        self._grids = [_Grid([self.spans[index] for index in members]) for members in _alike(lengths)]
+        self._grids: list[_Grid] = []
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, with_lse: bool) -> tuple[Tensor, Tensor]:
         """query [1, heads, N, d], key and value [1, kv heads, N, d] -> the output [1, heads, N, d] and its log-sum-exp
@@ -102,6 +105,11 @@ class Packed:
             value = value.repeat_interleave(heads // value.shape[1], dim=1)
         if len(self.spans) == 1:
             return attend(query, key, value, causal=True, scale=scale, with_lse=with_lse)
+        if not self._grids:
+            alone = [[span] for span in self.spans]
+            self._grids = [
+                _Grid(spans) for spans in (alone if query.device.type in CHEAP_CALLS else _alike(self.spans))
+            ]
         out = torch.empty_like(query)
         lse = query.new_empty(query.shape[:3], dtype=torch.float32)
         for grid in self._grids:
@@ -133,14 +141,14 @@ class Packed:
         return out.transpose(0, 1).unsqueeze(0), lse.unsqueeze(0).float()
 
 
-def _alike(lengths: Sequence[int]) -> list[list[int]]:
-    """Indices of nodes by length, those that may be padded to each other together: at most a quarter is padding."""
-    groups: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        if groups and lengths[index] >= 0.75 * lengths[groups[-1][0]]:
-            groups[-1].append(index)
+def _alike(spans: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """Spans that may be padded to each other together, longest first: at most a quarter is padding."""
+    groups: list[list[tuple[int, int]]] = []
+    for span in sorted(spans, key=lambda span: span[0] - span[1]):
+        if groups and span[1] - span[0] >= 0.75 * (groups[-1][0][1] - groups[-1][0][0]):
+            groups[-1].append(span)
         else:
-            groups.append([index])
+            groups.append([span])
     return groups
 
 

@@ -200,7 +200,13 @@ def test_a_request_to_end(number: signal.Signals, status: int, whole: Path, tmp_
     folder = tmp_path / "stopped"
     path = os.pathsep.join([str(REPOSITORY / "eval"), str(REPOSITORY / "tests")])
     command = [sys.executable, "-c", SLOW, folder]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path})
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # under nohup a hang-up is ignored, and rightly
+    )
     while not list(folder.glob("samples/*.jsonl")) or not samples(folder):
         assert process.poll() is None
         time.sleep(0.01)

@@ -67,7 +67,6 @@ class APIEngine:
         checkpoint = self.checkpoint
         tokenizer = checkpoint.tokenizer.fingerprint if checkpoint else ""
         identity = "\n".join([self._server.url, self._model, tokenizer])
-        template = checkpoint.tokenizer.chat_template or "" if checkpoint else ""
         return EngineInfo(
             model=checkpoint.name if checkpoint else self._model,
             revision=checkpoint.revision if checkpoint else "server",
@@ -77,7 +76,7 @@ class APIEngine:
             context="none",
             engine="api",
             device=self._server.host,
-            chat_template=hashlib.sha256(template.encode()).hexdigest()[:8] if checkpoint else "server",
+            chat_template=checkpoint.template_hash if checkpoint else "server",
             versions={"served model": self._model, "requests": http.__version__},
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -45,7 +44,7 @@ class HFEngine:
             trained_length=checkpoint.context.trained_length,
             engine="hf",
             device=device_name(checkpoint.device),
-            chat_template=hashlib.sha256((checkpoint.tokenizer.chat_template or "").encode()).hexdigest()[:8],
+            chat_template=checkpoint.template_hash,
             versions={"torch": torch.__version__, "transformers": transformers.__version__},
         )
 

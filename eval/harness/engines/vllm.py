@@ -59,7 +59,6 @@ class VLLMEngine:
         import vllm
 
         checkpoint = self.checkpoint
-        template = checkpoint.tokenizer.chat_template or ""
         return EngineInfo(
             model=checkpoint.name,
             revision=checkpoint.revision,
@@ -69,7 +68,7 @@ class VLLMEngine:
             context="none",
             engine="vllm",
             device=f"tensor parallel {self._tensor_parallel}",
-            chat_template=hashlib.sha256(template.encode()).hexdigest()[:8],
+            chat_template=checkpoint.template_hash,
             versions={"vllm": vllm.__version__},
         )
 

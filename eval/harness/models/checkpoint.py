@@ -93,6 +93,11 @@ class Checkpoint:
         parts += [files.fingerprint(self.weights).encode(), self.tokenizer.fingerprint.encode()]
         return hashlib.sha256(b"\n".join(parts)).hexdigest()[:16]
 
+    @property
+    def template_hash(self) -> str:
+        """Names the chat template in signatures: the first 8 hexadecimal digits of its SHA-256."""
+        return hashlib.sha256((self.tokenizer.chat_template or "").encode()).hexdigest()[:8]
+
     def _too_large(self) -> bool:
         """Whether the weights need more GPUs than one, and this process may take them: --device auto, and no others
         beside it. A tenth of a GPU's memory is left to what is computed."""

@@ -48,6 +48,8 @@ def start(script: str, words: Sequence[str], output: Path) -> int:
         os.dup2(log, 1)
         os.dup2(log, 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+        # torch replaces the thread pool that a fork lost when it is next used, and two threads at once fail at that
+        sys.modules["torch"].set_num_threads(1)
         sys.argv = [f"{script}.py", *words, "-o", str(output), "--quiet"]
         runpy.run_path(str(REPOSITORY / "eval" / f"{script}.py"), run_name="__main__")
     except SystemExit as end:

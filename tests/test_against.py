@@ -49,7 +49,7 @@ def engine() -> HFEngine:
 def logprobs(engine: HFEngine, prompt: str, options: Sequence[str], cut: int | None) -> list[float]:
     """As lm-evaluation-harness computes them: the tokens of prompt + option, all but the last of the last cut + 1 of them
     fed, the option's own summed. One forward pass an option, nothing shared."""
-    tokenizer, model = engine.checkpoint.tokenizer, engine.runtime.model
+    tokenizer, model = engine.checkpoint.tokenizer, engine.checkpoint.load()
     start = len(tokenizer.encode(prompt))
     values = []
     for option in options:

@@ -190,7 +190,7 @@ def test_isolated_tokens_in_the_model_s_own_precision(tmp_path: Path) -> None:
     ids = engine.checkpoint.tokenizer.encode(request.prompt())
     letters = [engine.checkpoint.tokenizer.encode(option)[0] for option in LETTERS]
     with torch.inference_mode():
-        expected = engine.runtime.model(torch.tensor([ids])).logits[0, -1].softmax(-1)[letters]
+        expected = engine.checkpoint.load()(torch.tensor([ids])).logits[0, -1].softmax(-1)[letters]
     assert expected.dtype == torch.bfloat16
     np.testing.assert_allclose(np.exp(scores), expected.double().numpy(), rtol=0.02)
     assert all(

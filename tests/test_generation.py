@@ -166,7 +166,7 @@ def test_sampling_follows_the_distribution(tmp_path: Path) -> None:
     request = Generate("the red boat", 1, samples=2000, temperature=0.7, key="x")
     tokenizer = engine.checkpoint.tokenizer
     with torch.inference_mode():
-        logits = engine.runtime.model(torch.tensor([tokenizer.encode("the red boat")])).logits[0, -1]
+        logits = engine.checkpoint.load()(torch.tensor([tokenizer.encode("the red boat")])).logits[0, -1]
     odds = (logits.double() / 0.7).softmax(-1).numpy()
     texts = ask(engine, [request])[0].texts
     words = [tokenizer.decode([index], skip_special=True) for index in range(tokenizer.vocab_size)]
@@ -222,7 +222,7 @@ def test_chat_replies_end_at_the_end_of_a_turn(checkpoints: dict[str, Path]) -> 
     (answer,) = ask(engine, [Generate(messages, 5)])
     assert answer.prompt_tokens == len(ids)
     with torch.inference_mode():
-        token = int(engine.runtime.model(torch.tensor([ids])).logits[0, -1].argmax())
+        token = int(engine.checkpoint.load()(torch.tensor([ids])).logits[0, -1].argmax())
     ended = HFEngine(spec)
     ended.checkpoint.tokenizer.stop_ids = (token,)
     assert ask(ended, [Generate(messages, 5)])[0].end_reasons == ("eos",)

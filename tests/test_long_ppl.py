@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import long_ppl
@@ -17,6 +19,7 @@ import tiny
 from harness import runner, store
 from harness.engines import measuring
 from harness.engines.hf import HFEngine
+from harness.models.checkpoint import open_checkpoint
 from harness.models.export import export_qwen2
 from harness.models.window import default_windows, parse_windows, window_attention
 from harness.schema import DataError, InputError, Measure, ModelSpec
@@ -140,13 +143,13 @@ def test_windows_by_default_grow_with_depth() -> None:
 
 def naive(spec: ModelSpec, length: int) -> float:
     """Mean loss of every chunk by one forward pass with all logits."""
-    engine = HFEngine(spec)
-    ids = engine.checkpoint.tokenizer.encode(TEXT)
+    checkpoint = open_checkpoint(spec)
+    model, ids = checkpoint.load(), checkpoint.tokenizer.encode(TEXT)
     total, scored = 0.0, 0
     for start in range(0, len(ids) - length + 1, length):
         chunk = torch.tensor([ids[start : start + length]])
         with torch.inference_mode():
-            logits = engine.runtime.model(chunk).logits[0, :-1].double().log_softmax(-1)
+            logits = model(chunk).logits[0, :-1].double().log_softmax(-1)
         total -= float(logits.gather(1, chunk[0, 1:, None]).sum())
         scored += length - 1
     return total / scored
@@ -189,27 +192,37 @@ def test_window_attention_changes_the_figures_and_serves_every_script(tmp_path: 
     spec = ModelSpec(str(tiny.write_qwen1(tmp_path, positions=4096, spread=0.3)), window="12,30")
     engine = HFEngine(spec)
     prompt = TEXT[:400]
-    ids = engine.checkpoint.tokenizer.encode(prompt)
+    model, ids = engine.checkpoint.load(), engine.checkpoint.tokenizer.encode(prompt)
     with torch.inference_mode():
-        logits = engine.runtime.model(torch.tensor([ids])).logits[0, -1].float().log_softmax(-1)
+        logits = model(torch.tensor([ids])).logits[0, -1].float().log_softmax(-1)
     (chosen,) = engine.choose([Choose("", (), prompt, (" A", " B"))], lambda *_: None)
     letters = [engine.checkpoint.tokenizer.encode(letter)[0] for letter in (" A", " B")]
     np.testing.assert_allclose(chosen.logprobs, logits[letters].numpy(), atol=1e-4)
     (text,) = engine.generate([Generate(prompt, 6)], lambda *_: None)
     for _ in range(6):
         with torch.inference_mode():
-            ids.append(int(engine.runtime.model(torch.tensor([ids])).logits[0, -1].argmax()))
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
     assert text.texts[0] == engine.checkpoint.tokenizer.decode(ids[-6:], skip_special=True)
     full = HFEngine(ModelSpec(str(tmp_path)))
     cells = [item.measure([Measure((TEXT,), 200)], lambda *_: None)[0].nll for item in (engine, full)]
     assert abs(cells[0][0] - cells[1][0]) > 1
 
 
+@contextmanager
+def rewritten(folder: Path) -> Iterator[dict[str, Tensor]]:
+    """A checkpoint's tensors, written back as they are left."""
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    yield tensors
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
 def test_a_uniform_model_has_the_vocabulary_as_perplexity(tmp_path: Path) -> None:
     folder = tiny.write_qwen1(tmp_path, positions=4096)
+    with rewritten(folder) as tensors:
+        tensors["lm_head.weight"].zero_()
+        vocabulary = len(tensors["lm_head.weight"])
     engine = HFEngine(ModelSpec(str(folder)))
-    engine.runtime.model.lm_head.weight.data.zero_()
-    vocabulary = engine.runtime.model.config.vocab_size
     for length in (2, 64, 300):
         (cell,) = engine.measure([Measure((TEXT,), length)], lambda *_: None)
         assert math.exp(sum(cell.nll) / sum(cell.tokens)) == pytest.approx(vocabulary, rel=1e-6)
@@ -218,16 +231,17 @@ def test_a_uniform_model_has_the_vocabulary_as_perplexity(tmp_path: Path) -> Non
 def test_a_model_that_knows_the_cycle_tends_to_one(tmp_path: Path) -> None:
     """The embedding of token t carries it untouched to the output, whose row for t + 1 answers to it alone."""
     folder = tiny.write_qwen1(tmp_path, positions=4096, spread=0.0, hidden=512, heads=8)
+    cycle = open_checkpoint(ModelSpec(str(folder))).tokenizer.encode("abcdefgh")
+    with rewritten(folder) as tensors:
+        vocabulary, width = tensors["lm_head.weight"].shape
+        basis = torch.linalg.qr(torch.randn(max(vocabulary, width), width, generator=torch.Generator().manual_seed(0)))[
+            0
+        ]
+        marks = torch.nn.functional.normalize(basis[:vocabulary], dim=1)
+        tensors["transformer.wte.weight"].copy_(marks)
+        for token, successor in zip(cycle, [*cycle[1:], cycle[0]], strict=True):
+            tensors["lm_head.weight"][successor] = marks[token] * 20
     engine = HFEngine(ModelSpec(str(folder)))
-    model = engine.runtime.model
-    vocabulary, width = model.lm_head.weight.shape
-    basis = torch.linalg.qr(torch.randn(max(vocabulary, width), width, generator=torch.Generator().manual_seed(0)))[0]
-    marks = torch.nn.functional.normalize(basis[:vocabulary], dim=1)
-    model.model.embed_tokens.weight.data.copy_(marks)
-    cycle = engine.checkpoint.tokenizer.encode("abcdefgh")
-    following = dict(zip(cycle, [*cycle[1:], cycle[0]], strict=True))
-    for token, successor in following.items():
-        model.lm_head.weight.data[successor] = marks[token] * 20
     (cell,) = engine.measure([Measure(("abcdefgh" * 40,), 80)], lambda *_: None)
     assert 1 <= math.exp(sum(cell.nll) / sum(cell.tokens)) < 1.01
 

@@ -47,7 +47,8 @@ from harness.models.checkpoint import open_checkpoint
 from harness.schema import ModelSpec
 for quantize, dtype in json.loads(sys.argv[2]):
     runtime = Runtime(open_checkpoint(ModelSpec(sys.argv[1], quantize=quantize, dtype=dtype, device="cpu")), None)
-    kinds = {name: str(runtime.model.get_parameter(name).dtype) for name in ("lm_head.weight", "model.embed_tokens.weight",
+    module = lambda name: runtime.model.get_submodule(name.rpartition(".")[0])
+    kinds = {name: str(getattr(module(name), name.rpartition(".")[2]).dtype) for name in ("lm_head.weight", "model.embed_tokens.weight",
              "model.norm.weight", "model.layers.1.self_attn.q_proj.bias", "model.layers.1.mlp.up_proj.weight")}
     print(json.dumps({"usage": runtime.usage(), "kinds": kinds, "config": runtime.model.config.to_dict()}))
     del runtime

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from harness import data, free_text, metrics, prompts
-from harness.extract import letters
 from harness.schema import Choose, Chosen, Generated, InputError, Metric, Sample, Score, Scored
 
 if TYPE_CHECKING:
@@ -160,6 +159,8 @@ def chat_score(
 ) -> Callable[[Sample, Generated], Score]:
     """Reads the letter of a reply: by the rules of 2023, which always find one, or by ours, which may find none."""
     rows = {f"{subject}/{row.index}": row for subject, rows in sets.items() for row in rows.test}
+
+    from harness.extract import letters  # for replies alone: its patterns would be a seventh of --help's time
 
     def judge(sample: Sample, reply: Generated) -> Score:
         row, text = rows[sample.id], reply.texts[0]

@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness import __version__, answering, arguments, demo, parallel, precision, self_check, store, tables
+from harness import __version__, answering, arguments, demo, parallel, store, tables
 from harness.schema import Benchmark, Engine, EngineInfo, InputError, Sample, Scored
 from harness.stand_in import StandIn
 
@@ -184,6 +184,8 @@ def finished(
     }
     metrics = benchmark.metrics(scored)
     if metrics:
+        from harness import precision
+
         metrics += precision.against_bf16(benchmark, info, scored, args.output_dir)
     rows = store.result_rows(benchmark, info, metrics, execution)
     notes = list(dict.fromkeys([*benchmark.remarks(scored), *engine.notes, *checked]))
@@ -210,6 +212,8 @@ def finished(
 
 def check(engine: Engine, info: EngineInfo, args: argparse.Namespace, samples: Sequence[Sample]) -> list[str]:
     """The self-check's sentences about the samples to be asked, where this engine has one and nobody declined it."""
+    from harness import self_check
+
     return self_check.check(engine, samples, info.precision) if info.engine == "hf" and not args.no_self_check else []
 
 

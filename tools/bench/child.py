@@ -51,7 +51,8 @@ def main(side: str, checkpoint: str, text_file: str, length: int) -> None:
 
     text = Path(text_file).read_text(encoding="utf-8")
     engine = HFEngine(ModelSpec(checkpoint, device="cpu"))
-    model, tokenizer = engine.runtime.model, engine.checkpoint.tokenizer
+    model = engine.runtime.model if side == "ours" else engine.checkpoint.load()
+    tokenizer = engine.checkpoint.tokenizer
 
     def ours(tokens: int) -> float:
         (cell,) = engine.measure([Measure((text,), tokens, max_tokens=1)], lambda *_: None)

@@ -17,6 +17,7 @@ from bench.settings import Settings
 from harness import data, demo, multiple_choice
 from harness.engines.hf import HFEngine
 from harness.models import qwen1
+from harness.models.cutting import QWEN_PATTERN
 from harness.schema import Generate, Sample
 
 VOCABULARY = 151_936
@@ -79,9 +80,9 @@ def write_qwen1(settings: Settings, width: int, layers: int) -> Path:
 
 
 def write_qwen2(settings: Settings, width: int, layers: int) -> Path:
-    """A Qwen2-format checkpoint with random weights in float32 and a byte-level BPE of 8,192 tokens, trained on the prompts
-    themselves. The end of text is never chosen: its row of the output matrix is zero."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    """A Qwen2-format checkpoint with random weights in float32 and a byte-level BPE of 8,192 tokens over Qwen's words,
+    trained on the prompts themselves. The end of text is never chosen: its row of the output matrix is zero."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
     folder = settings.folder / f"qwen2-{width}x{layers}"
@@ -89,7 +90,9 @@ def write_qwen2(settings: Settings, width: int, layers: int) -> Path:
         return folder
     end = "<|endoftext|>"
     bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    words = pre_tokenizers.Split(Regex(QWEN_PATTERN), "isolated")
+    bytes_of_words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.Sequence([words, bytes_of_words]), decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
         vocab_size=SMALL_VOCABULARY, initial_alphabet=alphabet, special_tokens=[end], show_progress=False

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.engines import cascade
+from harness.engines import blocked, cascade
 from harness.engines.cascade import Cascade, State, Unsupported
 from harness.engines.last_layer import last_layer, pruned
 from harness.engines.memory import free_bytes, token_bytes
@@ -75,11 +75,13 @@ class Runtime:
     def model(self) -> Any:
         if self._model is None:
             self.checkpoint.import_code()
+            blocked.start()
             before = memory.resident(self.checkpoint.device)
             self._model = self.checkpoint.load()
+            self.weights = memory.stored_bytes(self._model)
+            blocked.block(self._model)
             memory.touch(self._model)
             self.resident = memory.resident(self.checkpoint.device) - before
-            self.weights = memory.stored_bytes(self._model)
             cascade.register()
             config = self._model.config.get_text_config()
             self._afford(token_bytes(config, self._model.dtype.itemsize))

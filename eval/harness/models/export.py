@@ -16,7 +16,8 @@ from transformers.convert_slow_tokenizer import TikTokenConverter
 
 from harness.models import files
 from harness.models.checkpoint import Checkpoint, open_checkpoint
-from harness.models.tokenizers import QWEN_PATTERN, QWEN_SYSTEM, QwenTokenizer
+from harness.models.cutting import QWEN_PATTERN
+from harness.models.tokenizers import QWEN_SYSTEM, QwenTokenizer
 from harness.schema import CheckpointError, ModelSpec
 
 # A conversation as QwenTokenizer.render_chat writes it: always a system turn, our own text where none is given.

@@ -10,29 +10,21 @@ import base64
 import binascii
 import hashlib
 import inspect
-import re
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import tiktoken
 
+from harness.models.cutting import QWEN_PATTERN, encode_pieces, may_be_cut
 from harness.models.pieces import piece_reader
 from harness.schema import CheckpointError, Message
 
 QWEN_FILE = "qwen.tiktoken"
 QWEN_SYSTEM = "You are a helpful assistant."  # the system text of all chat scripts published with Qwen-7B
-# The split pattern of Qwen-1: that of the GPT-4 family with single digits.
-QWEN_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-# After a line feed that a non-space follows, the pattern above always starts a new piece, and no alternative looks
-# further back or across it: the text may be cut there. Cut at blank lines only, where few-shot prompts repeat.
-_CUT = re.compile(r"(?<=\n\n)(?=\S)")
 
 
 class TextTokenizer(ABC):
@@ -135,10 +127,8 @@ class QwenTokenizer(TextTokenizer):
         self._encoding = tiktoken.Encoding("qwen", pat_str=QWEN_PATTERN, mergeable_ranks=ranks, special_tokens=specials)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        # Shots repeat in thousands of prompts: each distinct piece between blank lines is encoded once.
-        split = [_CUT.split(unicodedata.normalize("NFC", text)) for text in texts]
-        ids = {piece: self._encoding.encode_ordinary(piece) for piece in dict.fromkeys(chain.from_iterable(split))}
-        return [list(chain.from_iterable(map(ids.__getitem__, pieces))) for pieces in split]
+        normal = [unicodedata.normalize("NFC", text) for text in texts]
+        return encode_pieces(normal, lambda pieces: [self._encoding.encode_ordinary(piece) for piece in pieces])
 
     def encode_special(self, text: str) -> list[int]:
         return self._encoding.encode(unicodedata.normalize("NFC", text), allowed_special="all")
@@ -276,16 +266,26 @@ class HubTokenizer(TextTokenizer):
         return hashlib.sha256(f"{definition}{self._bos}".encode("utf-8", "replace")).hexdigest()[:16]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        clean = [text if text.isascii() else _without_surrogates(text) for text in texts]
+        ids = encode_pieces(clean, self._encode_plain) if self._may_be_cut else self._encode_plain(clean)
+        return [[*self._bos, *own] for own in ids]
+
+    @cached_property
+    def _may_be_cut(self) -> bool:
+        backend = getattr(self.tok, "backend_tokenizer", None)
+        return backend is not None and may_be_cut(backend)
+
+    def _encode_plain(self, texts: list[str]) -> list[list[int]]:
         if not texts:
             return []
-        out = self.tok(
-            [text if text.isascii() else _without_surrogates(text) for text in texts],
+        ids: list[list[int]] = self.tok(
+            texts,
             add_special_tokens=False,
             split_special_tokens=True,  # special tokens spelled out in a text are text
             return_attention_mask=False,
             return_token_type_ids=False,
-        )
-        return [[*self._bos, *ids] for ids in out["input_ids"]]
+        )["input_ids"]
+        return ids
 
     def encode_special(self, text: str) -> list[int]:
         return self.tok.encode(text, add_special_tokens=False, split_special_tokens=False)

@@ -27,7 +27,7 @@ class Task:
         self.engine = HFEngine(ModelSpec(str(workload.write_qwen2(settings, width, layers)), device="cpu"))
         self.requests: list[Generate]
         self.requests, self.origin = workload.gsm8k_requests(settings, settings.items or PROBLEMS, NEW_TOKENS)
-        self.model, self._tokenizer = self.engine.runtime.model, self.engine.checkpoint.tokenizer
+        self.model, self._tokenizer = self.engine.checkpoint.load(), self.engine.checkpoint.tokenizer
         self.hub_tokenizer = self._tokenizer.tok
 
     def ours(self) -> list[str]:

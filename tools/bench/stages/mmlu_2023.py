@@ -27,7 +27,7 @@ def contests(settings: Settings) -> Iterator[Contest]:
     engine = HFEngine(ModelSpec(str(workload.write_qwen1(settings, width, layers))))
     samples, origin = workload.mmlu_samples(settings, SUBJECTS)
     samples = workload.first_of_each(samples, settings.items or 25)
-    model, tokenizer = engine.runtime.model, engine.checkpoint.tokenizer
+    model, tokenizer = engine.checkpoint.load(), engine.checkpoint.tokenizer
 
     def ours() -> list[list[float]]:
         chosen = engine.choose([sample.request for sample in samples], lambda *_: None)

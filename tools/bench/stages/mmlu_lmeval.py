@@ -41,7 +41,7 @@ class Task:
         return timed(self.answers, workload.token_counter(self._engine))
 
     def lm_eval(self, batch_size: int, samples: Sequence[Sample]) -> Call:
-        model = lm_eval_side.hf(self._engine.runtime.model, self._engine.checkpoint.tokenizer.tok, batch_size)
+        model = lm_eval_side.hf(self._engine.checkpoint.load(), self._engine.checkpoint.tokenizer.tok, batch_size)
         return timed(lambda: lm_eval_side.choose(model, samples))
 
     @cached_property

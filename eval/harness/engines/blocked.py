@@ -1,0 +1,86 @@
+"""Linear layers on a CPU with their matrices in oneDNN's own blocked layout, laid out once.
+
+torch multiplies by a plain matrix through a BLAS that lays it out anew in every call: 10 to 20% of a pack of 2,048 tokens,
+more than half of a decoding step of a few rows (BENCHMARKS.md). The blocked product sums in float32 as the plain one does;
+the two differ by rounding alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.engines.memory import free_bytes
+
+DTYPES = (torch.float32, torch.bfloat16)
+ROWS = 1024  # of a typical product, a hint for the layout
+ROOM = 2.0  # times the weights that have to be free: the plain matrices may still be in memory while these are made
+
+
+class BlockedLinear(nn.Module):
+    """nn.Linear without its plain matrix. blocked: opaque, in oneDNN's layout."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.bias = linear.bias
+        self.blocked: Tensor = torch.ops.mkldnn._reorder_linear_weight(linear.weight.data, ROWS)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[..., in_features] -> [..., out_features]"""
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self.blocked, self.bias, "none", [], "")
+        return product
+
+    @property
+    def weight(self) -> Tensor:
+        """The plain matrix [out_features, in_features], made anew: some layers read that of another."""
+        return self.blocked.to_dense()
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+def start() -> None:
+    """A first product, so that the memory which oneDNN itself takes does not count as a model's."""
+    _computes(nn.Linear(64, 64))
+
+
+def block(model: nn.Module) -> None:
+    """Replaces the model's plain linear layers on a CPU, where torch has the products, the processor computes them right
+    (checked on the first layer) and memory is enough to lay the matrices out. A matrix that is also the embedding stays."""
+    shared = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if type(module) is nn.Linear and _plain(module) and id(module.weight) not in shared
+    }
+    size = sum(parameter.nbytes for parameter in model.parameters())
+    if not layers or free_bytes(torch.device("cpu")) < ROOM * size or not _computes(next(iter(layers.values()))):
+        return
+    with torch.no_grad():
+        for name, layer in layers.items():
+            above, _, last = name.rpartition(".")
+            setattr(model.get_submodule(above), last, BlockedLinear(layer))
+        for parameter in model.parameters():  # what stays lies in the file, mapped, and would hold all of it
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.clone()
+
+
+def _plain(layer: Any) -> bool:
+    """Whether a linear layer is what it seems: in main memory, in a type that oneDNN takes, without hooks of others."""
+    hooked = layer._forward_hooks or layer._forward_pre_hooks or hasattr(layer, "_hf_hook")
+    return layer.weight.device.type == "cpu" and layer.weight.dtype in DTYPES and not hooked
+
+
+def _computes(layer: nn.Linear) -> bool:
+    """Whether the blocked product of a layer is the plain one."""
+    inputs = torch.linspace(-1, 1, 3 * layer.in_features).view(1, 3, -1).to(layer.weight.dtype)
+    try:
+        with torch.no_grad():
+            blocked, plain = BlockedLinear(layer)(inputs), layer(inputs)
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return False
+    close = 1e-4 if layer.weight.dtype == torch.float32 else 2e-2
+    return torch.allclose(blocked.float(), plain.float(), rtol=close, atol=close * float(plain.float().abs().max()))

@@ -1,0 +1,108 @@
+"""Linear layers in oneDNN's layout against the plain ones, and which layers are left alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import tiny
+from harness.engines import blocked
+from harness.engines.blocked import BlockedLinear, block
+from harness.engines.hf import HFEngine
+from harness.schema import Choose, Generate, Measure, ModelSpec
+
+TEXT = " ".join(tiny.CORPUS)
+pytestmark = pytest.mark.skipif(
+    not blocked._computes(nn.Linear(8, 8)), reason="torch has no blocked products for this processor"
+)
+
+
+def names(model: nn.Module) -> set[str]:
+    return {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, BlockedLinear)}
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-6), (torch.bfloat16, 8e-3)])
+def test_a_blocked_product_is_the_product(dtype: torch.dtype, close: float, bias: bool) -> None:
+    """Against the exact product in float64, for any number of rows, sizes that fill no block, and rows that are not
+    contiguous. bfloat16 rounds the result to 8 bits."""
+    torch.manual_seed(0)
+    for inside, outside in ((8, 8), (33, 70), (64, 1001), (513, 17)):
+        layer = nn.Linear(inside, outside, bias=bias).to(dtype)
+        made = BlockedLinear(layer)
+        for shape in ((1, inside), (7, inside), (2, 3, inside), (1, 300, inside)):
+            rows = torch.randn(shape).to(dtype)
+            with torch.inference_mode():
+                found, plain = made(rows), layer.double()(rows.double())
+            layer.to(dtype)
+            assert torch.equal(made.weight, layer.weight)
+            assert found.dtype == dtype and found.shape == plain.shape
+            torch.testing.assert_close(found.double(), plain, rtol=close, atol=close * float(plain.abs().max()))
+        wide = torch.randn(5, 2 * inside).to(dtype)[:, ::2]
+        with torch.inference_mode():
+            torch.testing.assert_close(made(wide), made(wide.contiguous()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("write", [tiny.write_qwen1, tiny.write_llama, tiny.write_qwen3])
+def test_answers_are_those_of_the_plain_model(write: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Options, texts and perplexity with blocked layers and without."""
+    spec = ModelSpec(str(write(tmp_path, positions=4096)))  # type: ignore[operator]
+    questions = [Choose("", (TEXT[:90],), TEXT[start : start + 60], (" A", " B")) for start in range(0, 300, 30)]
+    prompts = [Generate(TEXT[start : start + 40], 12) for start in range(0, 200, 40)]
+
+    def answers() -> tuple[np.ndarray, list[tuple[str, ...]], float]:
+        engine = HFEngine(spec)
+        chosen = engine.choose(questions, lambda *_: None)
+        texts = engine.generate(prompts, lambda *_: None)
+        (cell,) = engine.measure([Measure((TEXT,), 128)], lambda *_: None)
+        assert bool(names(engine.runtime.model)) == monkeypatch_is_off
+        return np.array([item.logprobs for item in chosen]), [item.texts for item in texts], sum(cell.nll)
+
+    monkeypatch_is_off = True
+    ours = answers()
+    monkeypatch.setattr("harness.engines.blocked.block", lambda model: None)
+    monkeypatch_is_off = False
+    plain = answers()
+    np.testing.assert_allclose(ours[0], plain[0], atol=1e-4)
+    assert ours[1] == plain[1]
+    assert ours[2] == pytest.approx(plain[2], rel=1e-6)
+
+
+def test_every_matrix_is_blocked_but_one_that_is_the_embedding(tmp_path: Path) -> None:
+    projections = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    apart = HFEngine(ModelSpec(str(tiny.write_qwen3(tmp_path / "apart", tie_word_embeddings=False))))
+    assert names(apart.runtime.model) == projections | {"lm_head"}
+    tied = HFEngine(ModelSpec(str(tiny.write_qwen3(tmp_path / "tied", tie_word_embeddings=True))))
+    assert names(tied.runtime.model) == projections
+    # the bytes of the weights are those of the file's tensors, whatever they are kept in
+    assert apart.usage()["weights_gb"] > tied.usage()["weights_gb"]
+
+
+def test_layers_of_others_types_and_hooks_are_left_alone() -> None:
+    class Own(nn.Linear):
+        pass
+
+    hooked = nn.Linear(8, 8)
+    hooked.register_forward_hook(lambda *_: None)
+    model = nn.ModuleDict({"own": Own(8, 8), "small": nn.Linear(8, 8).half(), "hooked": hooked})
+    block(model)
+    assert not names(model)
+
+
+def test_without_the_products_or_the_memory_the_plain_layers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    def model() -> nn.Module:
+        return nn.ModuleDict({"a": nn.Linear(8, 8)})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(blocked, "free_bytes", lambda device: 4 * 72 * blocked.ROOM - 1)
+        block(short := model())
+        patch.setattr(blocked, "free_bytes", lambda device: 4 * 72 * blocked.ROOM)
+        block(enough := model())
+    assert not names(short) and names(enough) == {"a"}
+    monkeypatch.setattr(BlockedLinear, "forward", lambda self, inputs: inputs + 1)  # a product that is wrong
+    block(wrong := model())
+    assert not names(wrong)

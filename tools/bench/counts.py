@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-MATRIX_PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::mkldnn_linear")
+MATRIX_PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "mkldnn::_linear_pointwise")
 
 
 def distinct_tokens(prompts: Sequence[Sequence[int]]) -> int:

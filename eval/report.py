@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import arguments, page, runner, store
+from harness import arguments, page, results_csv, runner, store
 from harness.reporting import figures, hub_results, layout, render, verification
 from harness.reporting.lines import Line, our_lines, published_lines, read_published
 from harness.reporting.words import LANGUAGES, speaker
@@ -60,7 +60,7 @@ def read(folder: Path, published_too: Path | None = None) -> Report:
     files that cannot be read."""
     path = folder / "published.csv"
     published = read_published(path if path.exists() or published_too is None else published_too)
-    results = {name: store.read_results(folder / f"{name}.csv") for name in BENCHMARKS}
+    results = {name: results_csv.read_results(folder / f"{name}.csv") for name in BENCHMARKS}
     tables = layout.tables(results["long_ppl"], published)
     lines = {name: published_lines(table, published) + our_lines(table, results) for name, table in tables.items()}
     return Report(folder, results, tables, lines)

@@ -28,7 +28,7 @@ import mmlu
 import plugin_eval
 import report
 import wmt22
-from harness import arguments, demo, estimate, runner, store, tables
+from harness import arguments, demo, estimate, results_csv, runner, store, tables
 from harness.schema import Benchmark, CheckpointError, Engine, InputError
 
 # (script, folder below -d, options of its own) in the order of the tables
@@ -114,7 +114,7 @@ def show(jobs: Sequence[Job], speed: float | None) -> None:
     for job in jobs:
         benchmark = job.benchmark()
         output = job.options.output_dir
-        results = results or {name: store.read_results(output / f"{name}.csv") for name in report.BENCHMARKS}
+        results = results or {name: results_csv.read_results(output / f"{name}.csv") for name in report.BENCHMARKS}
         todo = estimate.work(benchmark)
         path = job.options.checkpoint_path  # results name a hub id, or a folder without the way to it
         found = estimate.speeds(results, path) or estimate.speeds(results, Path(path).name)

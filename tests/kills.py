@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import store
+from harness import results_csv
 from shared import REPOSITORY
 
 # a time, a duration, the memory of the last start (none where it had nothing to ask), the checkout at that moment
@@ -98,7 +98,7 @@ def left(script: str, output: Path) -> Left:
     name = "plugin" if script == "plugin_eval" else script
     rows = [
         {name: text for name, text in row.items() if name not in MEASURED}
-        for row in store.read_results(output / f"{name}.csv")
+        for row in results_csv.read_results(output / f"{name}.csv")
     ]
     found = Left(rows)
     for path in sorted((output / "samples").glob("*.jsonl")):

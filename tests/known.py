@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import tiny
-from harness import metrics, multiple_choice, runner, store
+from harness import metrics, multiple_choice, results_csv, runner, store
 from harness.models.tokenizers import QwenTokenizer
 from harness.schema import Benchmark, Chosen, Sample
 from shared import REPOSITORY, shared
@@ -67,7 +67,7 @@ def run_script(name: str, words: Sequence[object], output: Path, capsys: pytest.
         for line in streams.out.splitlines()
         if line.startswith("samples in ")
     ] or [""]
-    stored = store.read_results(output / f"{name}.csv") if run_id else []
+    stored = results_csv.read_results(output / f"{name}.csv") if run_id else []
     rows = [row for row in stored if row["run_id"] == run_id]
     samples = store.read_samples(output / "samples" / f"{run_id}.jsonl") if run_id else {}
     return Run(int(stop.value.code or 0), streams.out, streams.err, rows, samples)

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples import examples
-from harness import durable, runner, store, tables
+from harness import durable, results_csv, runner, tables
 from harness.schema import Choose, Chosen, InputError, OnResponse
 from shared import REPOSITORY
 from test_runner import Letters, build, options
@@ -32,7 +32,7 @@ VOLATILE = ("timestamp", "seconds", "git_commit")
 def figures(folder: Path) -> list[dict[str, str]]:
     return [
         {name: text for name, text in row.items() if name not in VOLATILE}
-        for row in store.read_results(folder / "mmlu.csv")
+        for row in results_csv.read_results(folder / "mmlu.csv")
     ]
 
 
@@ -162,7 +162,7 @@ def _append(folder: Path, worker: int) -> None:
     template = figures(folder.parent / "whole")[0] | dict.fromkeys(VOLATILE, "1")
     for number in range(20):
         rows = [{**template, "run_id": f"run-{worker}-{number}", "group": f"g{part}"} for part in range(3)]
-        assert store.append_results(folder / "mmlu.csv", rows)
+        assert results_csv.append_results(folder / "mmlu.csv", rows)
 
 
 def test_processes_that_add_to_one_csv_lose_nothing(whole: Path, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_processes_that_add_to_one_csv_lose_nothing(whole: Path, tmp_path: Path)
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0] * 4
-    rows = store.read_results(tmp_path / "many/mmlu.csv")
+    rows = results_csv.read_results(tmp_path / "many/mmlu.csv")
     assert sorted((row["run_id"], row["group"]) for row in rows) == sorted(
         (f"run-{worker}-{number}", f"g{part}") for worker in range(4) for number in range(20) for part in range(3)
     )
@@ -247,13 +247,13 @@ CELLS = st.one_of(
 @examples()
 @given(st.lists(CELLS, min_size=3, max_size=3), st.floats(-1e9, 1e9))
 def test_no_cell_begins_a_formula_and_all_come_back(texts: Sequence[str], value: float) -> None:
-    row = dict.fromkeys(store.COLUMNS, "x") | dict(zip(("model", "group", "signature"), texts, strict=True))
+    row = dict.fromkeys(results_csv.COLUMNS, "x") | dict(zip(("model", "group", "signature"), texts, strict=True))
     row |= {"value": f"{value:.6f}", "run_id": "r", "timestamp": "t"}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "mmlu.csv")
         # as append_results writes it, without its flush to the disk
-        path.write_text(store._csv_text([row], header=True), encoding="utf-8", newline="")
-        assert store.read_results(path) == [row]
+        path.write_text(results_csv._csv_text([row], header=True), encoding="utf-8", newline="")
+        assert results_csv.read_results(path) == [row]
         with path.open(newline="", encoding="utf-8") as file:
             (cells,) = csv.DictReader(file)
     assert float(cells["value"]) == float(row["value"])
@@ -280,7 +280,7 @@ def test_no_control_sequence_reaches_the_terminal(tmp_path: Path, capsys: pytest
     for text in (streams.out, streams.err):
         assert text and not any(0x7F <= ord(c) < 0xA0 or (ord(c) < 32 and c != "\n") or c == "\u202e" for c in text)
     assert "\\u001b[2J" in streams.err and "\\u001b[2J" in streams.out
-    (row,) = {row["model"] for row in store.read_results(tmp_path / "mmlu.csv")}
+    (row,) = {row["model"] for row in results_csv.read_results(tmp_path / "mmlu.csv")}
     assert row == f"=cmd|{evil}" and (tmp_path / "mmlu.csv").read_text().count(",'=cmd|") == len(figures(tmp_path))
 
 

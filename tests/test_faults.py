@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import kills
-from harness import store
+from harness import results_csv
 from harness.engines.runtime import Runtime
 from known import run_script
 
@@ -107,4 +107,4 @@ def test_memory_runs_out_at_random_batches(
     folders = [kills.left(script, tmp_path / name) for name in ("whole", "short")]
     assert kills.answers(folders[0].samples) == kills.answers(folders[1].samples)
     assert folders[0].rows == folders[1].rows
-    assert len(store.read_results(tmp_path / "short" / f"{script}.csv")) == len(folders[0].rows)
+    assert len(results_csv.read_results(tmp_path / "short" / f"{script}.csv")) == len(folders[0].rows)

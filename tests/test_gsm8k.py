@@ -11,7 +11,7 @@ import pytest
 
 import gsm8k
 import tiny
-from harness import data, runner, store
+from harness import data, results_csv, runner
 from harness.data import MathProblem, Source
 from harness.engines.hf import HFEngine
 from harness.schema import Generated, InputError, ModelSpec, Sample
@@ -109,7 +109,7 @@ def test_end_to_end_base_and_chat(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "were cut by their length" in table and "|shots:8|max:8|" in table
     runner.run(options(*common, "--chat"), gsm8k.build)
     assert "|chat|shots:0|max:8|system:own|thinking:auto|" in capsys.readouterr().out
-    results = store.read_results(tmp_path / "out" / "gsm8k.csv")
+    results = results_csv.read_results(tmp_path / "out" / "gsm8k.csv")
     assert {(row["mode"], row["metric"]) for row in results} == {
         (mode, metric) for mode in ("base", "chat") for metric in ("acc", "acc_strict", "invalid", "cut_by_length")
     }
@@ -131,7 +131,7 @@ def test_end_to_end_base_and_chat(tmp_path: Path, capsys: pytest.CaptureFixture[
         ),
         gsm8k.build,
     )
-    again = store.read_results(tmp_path / "out" / "gsm8k.csv")[len(results) :]
+    again = results_csv.read_results(tmp_path / "out" / "gsm8k.csv")[len(results) :]
     assert {row["recipe"] for row in again} == {"qwen2023"} and f"replies:{run_id}" in again[0]["signature"]
     assert again[0]["model"] == "model"
 

@@ -14,7 +14,7 @@ import pytest
 
 import humaneval
 import tiny
-from harness import data, metrics, runner, store
+from harness import data, metrics, results_csv, runner
 from harness.data import CodeTask, Source
 from harness.schema import DataError, InputError
 from shared import shared
@@ -51,7 +51,7 @@ def completions(path: Path, rows: list[tuple[str, str]]) -> Path:
 
 
 def figures(folder: Path) -> dict[str, dict[str, str]]:
-    return {row["metric"]: row for row in store.read_results(folder / "humaneval.csv")}
+    return {row["metric"]: row for row in results_csv.read_results(folder / "humaneval.csv")}
 
 
 @pytest.mark.parametrize(("recipe", "passed"), [("default", 164), ("qwen2023", 127)])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import long_ppl
 import tiny
-from harness import runner, store
+from harness import results_csv, runner
 from harness.engines import measuring
 from harness.engines.hf import HFEngine
 from harness.models.checkpoint import open_checkpoint
@@ -86,7 +86,7 @@ def test_the_published_table_in_miniature(tmp_path: Path) -> None:
     ]
     assert long_ppl.run(long_ppl.parser().parse_args(words)) == 0
     cells: dict[tuple[str, int], float] = {}
-    for row in store.read_results(tmp_path / "long_ppl.csv"):
+    for row in results_csv.read_results(tmp_path / "long_ppl.csv"):
         if row["metric"] == "perplexity":
             low, value, high = (float(row[name]) for name in ("ci_low", "value", "ci_high"))
             assert low < value < high
@@ -255,7 +255,7 @@ def test_a_qwen2_copy_has_the_perplexity_of_its_original(tmp_path: Path) -> None
     for folder in (original, tmp_path / "copy"):
         words = f"-c {folder} -d {tmp_path / 'text.jsonl'} -o {tmp_path / folder.name} --quiet --lengths 32,64,100,400"
         long_ppl.run(long_ppl.parser().parse_args([*words.split(), "--grid", "readme", "--train-length", "64"]))
-        rows = store.read_results(tmp_path / folder.name / "long_ppl.csv")
+        rows = results_csv.read_results(tmp_path / folder.name / "long_ppl.csv")
         figures.append({(row["context"], row["metric"], row["group"]): float(row["value"]) for row in rows})
     assert len(figures[0]) == 4 * 4 * 5 and figures[0] == pytest.approx(figures[1], rel=1e-6)
     ours = {key[0]: value for key, value in figures[0].items() if key[1:] == ("perplexity", "400")}
@@ -321,14 +321,14 @@ def test_the_readme_grid_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert long_ppl.run(long_ppl.parser().parse_args(words)) == 0
     out = capsys.readouterr().out
     assert "1 documents are too short for length 128" in out and "|window:32,128" in out
-    rows = store.read_results(tmp_path / "long_ppl.csv")
+    rows = results_csv.read_results(tmp_path / "long_ppl.csv")
     cells = {(row["context"], row["group"]): row for row in rows if row["metric"] == "perplexity"}
     assert {context for context, _ in cells} == set(long_ppl.README) and {group for _, group in cells} == {"64", "128"}
     assert cells["none", "64"]["value"] == cells["dynamic_ntk+logn", "64"]["value"] != cells["none", "128"]["value"]
     assert all(float(row["ci_low"]) <= float(row["value"]) <= float(row["ci_high"]) for row in cells.values())
     # again: everything is stored, nothing is computed, no row is added
     long_ppl.run(long_ppl.parser().parse_args(words))
-    assert store.read_results(tmp_path / "long_ppl.csv") == rows
+    assert results_csv.read_results(tmp_path / "long_ppl.csv") == rows
 
 
 def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 import long_ppl
 import tiny
 from bench import child
-from harness.engines import measuring, memory
+from harness.engines import budget, measuring
 from harness.engines.hf import HFEngine
 from harness.schema import Measure, ModelSpec
 
@@ -79,24 +79,24 @@ def test_what_is_free_decides_where_no_limit_is_given(tmp_path: Path, monkeypatc
 
 def test_a_containers_limit_is_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable: 2000 kB\n")
-    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(budget, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(budget, "CGROUP", tmp_path)
     cpu = torch.device("cpu")
-    assert memory.free_bytes(cpu) == 2000 * 1024
+    assert budget.free_bytes(cpu) == 2000 * 1024
     (tmp_path / "memory.current").write_text("1000\n")
     for limit, free in (("max", 2000 * 1024), ("5000", 4000)):
         (tmp_path / "memory.max").write_text(f"{limit}\n")
-        assert memory.free_bytes(cpu) == free
+        assert budget.free_bytes(cpu) == free
     (tmp_path / "meminfo").unlink()
-    assert memory.free_bytes(cpu) == float("inf")
+    assert budget.free_bytes(cpu) == float("inf")
 
 
 def test_a_piece_leaves_room_for_the_cache() -> None:
     """By hand: 100 tokens of 4 x (9 x 2 + 3 x 4) = 120 bytes; a cache of 2 x 3 x 2 x 4 = 48 bytes a token and a third more
     while it grows; under the mask a token of a piece takes 120 + 100 x 5 bytes."""
     config = SimpleNamespace(hidden_size=2, num_hidden_layers=3, num_attention_heads=1, intermediate_size=4)
-    assert memory.piece_that_fits(config, 4, 100, 12_000) == 100
-    assert memory.piece_that_fits(config, 4, 100, 11_999) == (11_999 - 6400) // 620
-    assert memory.piece_that_fits(config, 4, 100, 6000) <= 0
+    assert budget.piece_that_fits(config, 4, 100, 12_000) == 100
+    assert budget.piece_that_fits(config, 4, 100, 11_999) == (11_999 - 6400) // 620
+    assert budget.piece_that_fits(config, 4, 100, 6000) <= 0
     grouped = SimpleNamespace(**vars(config), num_key_value_heads=2, head_dim=8)
-    assert memory.cache_bytes(grouped, 2) == 2 * 3 * 2 * 8 * 2
+    assert budget.cache_bytes(grouped, 2) == 2 * 3 * 2 * 8 * 2

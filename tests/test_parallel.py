@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import parallel, store
+from harness import parallel, results_csv, store
 from harness.schema import Choose, Generate, Sample
 from shared import REPOSITORY
 
@@ -38,7 +38,7 @@ def run(words: Sequence[str], output: Path, processes: int = 1) -> tuple[str, st
 
 
 def results(output: Path, benchmark: str) -> list[dict[str, str]]:
-    rows = store.read_results(output / f"{benchmark}.csv")
+    rows = results_csv.read_results(output / f"{benchmark}.csv")
     return [{name: value for name, value in row.items() if name not in VOLATILE} for row in rows]
 
 

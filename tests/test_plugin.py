@@ -17,7 +17,7 @@ from rouge_score.rouge_scorer import RougeScorer
 import plugin_eval
 import report
 import tiny
-from harness import data, demo, hfagent, metrics, runner, store, tables
+from harness import data, demo, hfagent, metrics, results_csv, runner, tables
 from harness.engines.hf import HFEngine
 from harness.extract import react
 from harness.sandbox import Sandbox
@@ -49,7 +49,7 @@ def asked(part: str, gold: str = "") -> Sample:
 
 
 def figures(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
-    return {(row["metric"], row["group"]): row for row in store.read_results(folder / "plugin.csv")}
+    return {(row["metric"], row["group"]): row for row in results_csv.read_results(folder / "plugin.csv")}
 
 
 # ------------------------------------------------------------------------------------------------------------ ReAct
@@ -498,7 +498,7 @@ def test_replies_of_2023_scored_under_default_but_not_the_other_way(checkpoint: 
     runs = {}
     for recipe in RECIPES:
         runner.run(options("-c", checkpoint, "--recipe", recipe, *words), plugin_eval.build)
-        runs[recipe] = store.read_results(tmp_path / "plugin.csv")[-1]["run_id"]
+        runs[recipe] = results_csv.read_results(tmp_path / "plugin.csv")[-1]["run_id"]
     runner.run(options("--rescore", runs["qwen2023"], *words), plugin_eval.build)
     with pytest.raises(InputError, match=r"tokens of .* are not stored"):
         runner.run(options("--rescore", runs["default"], "--recipe", "qwen2023", *words), plugin_eval.build)

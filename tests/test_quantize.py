@@ -14,7 +14,7 @@ import torch
 
 import report
 import tiny
-from harness import demo, store
+from harness import demo, results_csv
 from harness.engines.hf import HFEngine
 from harness.models.checkpoint import open_checkpoint
 from harness.schema import ModelSpec
@@ -47,9 +47,10 @@ from harness.models.checkpoint import open_checkpoint
 from harness.schema import ModelSpec
 for quantize, dtype in json.loads(sys.argv[2]):
     runtime = Runtime(open_checkpoint(ModelSpec(sys.argv[1], quantize=quantize, dtype=dtype, device="cpu")), None)
-    module = lambda name: runtime.model.get_submodule(name.rpartition(".")[0])
-    kinds = {name: str(getattr(module(name), name.rpartition(".")[2]).dtype) for name in ("lm_head.weight", "model.embed_tokens.weight",
-             "model.norm.weight", "model.layers.1.self_attn.q_proj.bias", "model.layers.1.mlp.up_proj.weight")}
+    names = ("lm_head.weight", "model.embed_tokens.weight", "model.norm.weight", "model.layers.1.self_attn.q_proj.bias",
+             "model.layers.1.mlp.up_proj.weight")
+    parts = [(name, *name.rsplit(".", 1)) for name in names]
+    kinds = {name: str(getattr(runtime.model.get_submodule(layer), own).dtype) for name, layer, own in parts}
     print(json.dumps({"usage": runtime.usage(), "kinds": kinds, "config": runtime.model.config.to_dict()}))
     del runtime
 """
@@ -190,9 +191,9 @@ def test_four_precisions_of_the_demonstration(tmp_path: Path, capsys: pytest.Cap
 
 def test_results_of_an_earlier_version_are_read_and_added_to(tmp_path: Path) -> None:
     path = tmp_path / "mmlu.csv"
-    old = dict.fromkeys(store.COLUMNS[: -store.ADDED], "1")
+    old = dict.fromkeys(results_csv.COLUMNS[: -results_csv.ADDED], "1")
     path.write_text(",".join(old) + "\n" + ",".join(old.values()) + "\n")
-    new = {**dict.fromkeys(store.COLUMNS, "2"), "weights_gb": "0.5"}
-    assert store.append_results(path, [new])
-    assert store.read_results(path) == [{**old, "weights_gb": "", "resident_gb": ""}, new]
-    assert path.read_text().splitlines()[0] == ",".join(store.COLUMNS)
+    new = {**dict.fromkeys(results_csv.COLUMNS, "2"), "weights_gb": "0.5"}
+    assert results_csv.append_results(path, [new])
+    assert results_csv.read_results(path) == [{**old, "weights_gb": "", "resident_gb": ""}, new]
+    assert path.read_text().splitlines()[0] == ",".join(results_csv.COLUMNS)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import report
-from harness import store
+from harness import results_csv
 from harness.reporting import render, words
 from harness.schema import InputError
 
@@ -26,7 +26,7 @@ ceval,Old-7B,acc,,5-shot,42.8,README
 
 
 def ours(**changes: str) -> dict[str, str]:
-    row = dict.fromkeys(store.COLUMNS, "") | {
+    row = dict.fromkeys(results_csv.COLUMNS, "") | {
         "run_id": "r1", "timestamp": "2026-01-01T00:00:00Z", "benchmark": "mmlu", "recipe": "default", "mode": "base",
         "shots": "5", "model": "new/model", "precision": "bf16", "context": "none", "metric": "acc", "group": "all",
         "value": "51.234567", "ci_low": "50.4", "ci_high": "52.06", "n": "14042", "partial": "0",
@@ -40,7 +40,7 @@ def folder(tmp_path: Path, rows: list[dict[str, str]]) -> Path:
     results.mkdir(exist_ok=True)
     (results / "published.csv").write_text(PUBLISHED, encoding="utf-8")
     with (results / "mmlu.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, store.COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, results_csv.COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     return results
@@ -142,13 +142,14 @@ def test_everything_is_said_in_chinese_too() -> None:
 
 
 def test_the_same_tables_as_csv(tmp_path: Path) -> None:
-    folder(tmp_path, [ours()])
+    folder(tmp_path, [ours(), ours(model="=cmd()", run_id="r2")])
     done = call(tmp_path, "--csv", "csv")
     assert done.returncode == 0
     with (tmp_path / "csv" / "mmlu.csv").open(encoding="utf-8", newline="") as file:
         rows = {(row["model"], row["column"]): row for row in csv.DictReader(file)}
     mine = rows["new/model", "Average"]
     assert (mine["value"], mine["ci_low"], mine["ci_high"], mine["how"]) == ("51.234567", "50.4", "52.06", "bf16")
+    assert ("'=cmd()", "Average") in rows  # a spreadsheet shows it and runs nothing
     assert rows["Old-7B", "STEM"]["value"] == "35.6" and mine["signature"] == "mmlu|v1|data:11"
 
 

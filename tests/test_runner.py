@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import arguments, multiple_choice, runner, store
+from harness import arguments, multiple_choice, results_csv, runner, store
 from harness.schema import Benchmark, Choose, Chosen, EngineInfo, InputError, OnResponse, Sample
 
 
@@ -62,7 +62,7 @@ def options(tmp_path: Path, *words: str) -> argparse.Namespace:
 
 
 def rows(tmp_path: Path) -> list[dict[str, str]]:
-    return store.read_results(tmp_path / "mmlu.csv")
+    return results_csv.read_results(tmp_path / "mmlu.csv")
 
 
 def test_results_samples_and_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -226,7 +226,7 @@ def test_a_torn_csv_line_is_dropped_when_rows_are_added(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"mmlu-default,2026")
     runner.run(options(tmp_path, "--limit", "2"), build, engine=Letters(1))
     with path.open(newline="") as file:
-        assert all(len(row) == len(store.COLUMNS) for row in csv.reader(file))
+        assert all(len(row) == len(results_csv.COLUMNS) for row in csv.reader(file))
 
 
 def test_mistakes_on_the_command_line_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:

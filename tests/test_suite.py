@@ -10,7 +10,7 @@ import pytest
 
 import mmlu
 import suite
-from harness import estimate, runner, store
+from harness import estimate, results_csv, runner
 from harness.engines.hf import HFEngine
 from harness.schema import Benchmark, CheckpointError, Choose, Generate, InputError, Measure, ModelSpec, Sample
 
@@ -52,7 +52,7 @@ def test_one_engine_serves_all_and_rows_are_those_of_the_scripts(
     runner.run(options, mmlu.build)
     same = ("metric", "group", "value", "n", "signature", "run_id", "tokens")
     rows = [
-        [{name: row[name] for name in same} for row in store.read_results(path / "mmlu.csv")]
+        [{name: row[name] for name in same} for row in results_csv.read_results(path / "mmlu.csv")]
         for path in (together, alone)
     ]
     assert rows[0] == rows[1]
@@ -125,9 +125,9 @@ def test_a_dry_run_computes_nothing_and_a_run_ends_with_the_tables(
     once = readme.read_bytes()
     text = once.decode()
     assert "## 基准" in text and "| demo † ‡ [1] |" in text and "<!-- table:long_ppl -->" in text
-    rows = store.read_results(tmp_path / "results" / "mmlu.csv")
+    rows = results_csv.read_results(tmp_path / "results" / "mmlu.csv")
     assert suite.work(args, words) == 0  # nothing is asked again
-    assert readme.read_bytes() == once and store.read_results(tmp_path / "results" / "mmlu.csv") == rows
+    assert readme.read_bytes() == once and results_csv.read_results(tmp_path / "results" / "mmlu.csv") == rows
 
 
 def test_what_cannot_be_run_is_named_and_the_others_go_on(

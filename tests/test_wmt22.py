@@ -13,7 +13,7 @@ import pytest
 
 import tiny
 import wmt22
-from harness import data, metrics, runner, store
+from harness import data, metrics, results_csv, runner
 from harness.data import Source
 from harness.schema import DataError, InputError
 from shared import shared
@@ -105,7 +105,7 @@ def test_figures_equal_sacrebleu_s_command_line(
         "--quiet",
     )
     runner.run(args, wmt22.build, engine=wmt22.stand_in(args))
-    ours = {row["metric"]: row for row in store.read_results(tmp_path / "wmt22.csv")}
+    ours = {row["metric"]: row for row in results_csv.read_results(tmp_path / "wmt22.csv")}
     record_property("items", len(theirs))
     for row in theirs:
         figure = ours["bleu" if row["name"] == "BLEU" else "chrf2"]
@@ -142,7 +142,7 @@ def test_the_translation_is_the_first_line_and_a_run_ends_to_end(
     args = options("-c", str(checkpoint), "-d", str(folder), "-o", str(tmp_path), "--quiet", "--max-new-tokens", "8")
     runner.run(args, wmt22.build)
     assert "tok:zh" in capsys.readouterr().out
-    rows = {(row["metric"], row["group"]): row for row in store.read_results(tmp_path / "wmt22.csv")}
+    rows = {(row["metric"], row["group"]): row for row in results_csv.read_results(tmp_path / "wmt22.csv")}
     assert rows["bleu", "all"]["n"] == "6" and ("chrf2", "en-zh") in rows
     assert float(rows["bleu", "all"]["value"]) == pytest.approx(
         (float(rows["bleu", "en-zh"]["value"]) + float(rows["bleu", "zh-en"]["value"])) / 2, abs=1e-5

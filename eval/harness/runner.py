@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness import __version__, answering, arguments, demo, parallel, store, tables
+from harness import __version__, answering, arguments, demo, parallel, results_csv, store, tables
 from harness.schema import Benchmark, Engine, EngineInfo, InputError, Sample, Scored
 from harness.stand_in import StandIn
 
@@ -126,7 +126,9 @@ def run(args: argparse.Namespace, build: Build, finish: OnFinish | None = None, 
     if args.dump_prompts:
         dump_prompts(benchmark)
         return 0
-    store.read_results(args.output_dir / f"{benchmark.name}.csv")  # one that cannot be added to shows before the work
+    results_csv.read_results(
+        args.output_dir / f"{benchmark.name}.csv"
+    )  # one that cannot be added to shows before the work
     given = None
     if args.rescore:
         info, given = store.read_run(args.output_dir, args.rescore)
@@ -177,8 +179,8 @@ def finished(
         "run_id": run_id,
         "timestamp": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "seconds": f"{time.monotonic() - started:.1f}",
-        "tokens": store.tokens_of(scored),
-        **store.memory_of(engine.usage()),
+        "tokens": results_csv.tokens_of(scored),
+        **results_csv.memory_of(engine.usage()),
         "harness_version": __version__,
         "git_commit": git_commit(),
     }
@@ -187,11 +189,11 @@ def finished(
         from harness import precision
 
         metrics += precision.against_bf16(benchmark, info, scored, args.output_dir)
-    rows = store.result_rows(benchmark, info, metrics, execution)
+    rows = results_csv.result_rows(benchmark, info, metrics, execution)
     notes = list(dict.fromkeys([*benchmark.remarks(scored), *engine.notes, *checked]))
     if metrics:
         csv = args.output_dir / f"{benchmark.name}.csv"
-        written = store.append_results(csv, rows)
+        written = results_csv.append_results(csv, rows)
         notes.append(f"{'added to' if written else 'already in'} {csv}")
     manifest = {
         **execution,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.engines.memory import free_bytes
+from harness.engines.budget import free_bytes
 
 DTYPES = (torch.float32, torch.bfloat16)
 ROWS = 1024  # of a typical product, a hint for the layout

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from harness.engines import plan, trie
+from harness.engines.budget import cache_bytes, free_bytes
 from harness.engines.cascade import Ancestor, Cascade, Unsupported
-from harness.engines.memory import cache_bytes, free_bytes
 from harness.engines.prompting import encode_prompt, split_reply
 from harness.engines.runtime import Runtime
 from harness.engines.sampling import Reply, choose_tokens, stream

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.engines.memory import free_bytes, piece_that_fits, token_bytes
+from harness.engines.budget import free_bytes, piece_that_fits, token_bytes
 from harness.engines.runtime import Runtime, out_of_memory
 from harness.models.context import installed
 from harness.models.tokenizers import TextTokenizer

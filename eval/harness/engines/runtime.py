@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from harness.engines import blocked, cascade
+from harness.engines.budget import free_bytes, token_bytes
 from harness.engines.cascade import Cascade, State, Unsupported
 from harness.engines.last_layer import last_layer, pruned
-from harness.engines.memory import free_bytes, token_bytes
 from harness.models import memory
 from harness.models.checkpoint import Checkpoint
 from harness.models.context import installed, logn_factor

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import store
+from harness import results_csv, store
 from harness.schema import InputError
 
 OF_THE_MODEL = ("model", "revision", "precision", "context", "engine", "device")
@@ -44,7 +44,7 @@ def _run(folder: Path, name: str) -> Run:
     except KeyError as error:
         raise InputError(f"run {name}: its manifest has no {error}; give the command that made it once more") from None
     benchmark = about["signature"].split("|")[0]
-    figures = [row for row in store.read_results(folder / f"{benchmark}.csv") if row["run_id"] == name]
+    figures = [row for row in results_csv.read_results(folder / f"{benchmark}.csv") if row["run_id"] == name]
     newest = [row for row in figures if row["timestamp"] == figures[-1]["timestamp"]]
     headline = f"{newest[0]['metric']} {float(newest[0]['value']):.2f}" if newest else ""
     return Run({"run": name, "benchmark": benchmark, "headline": headline, **about}, _in_order(rows))

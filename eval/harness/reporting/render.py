@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from harness.reporting.layout import Table
 from harness.reporting.lines import DEMONSTRATION, NOT_COMPARABLE, PARTIAL, Figure, Line, best
 from harness.reporting.words import speaker
+from harness.results_csv import guarded
 
 SYMBOLS = {PARTIAL: "†", DEMONSTRATION: "‡", NOT_COMPARABLE: "§"}
 BOLD = "Bold: the best of the lines of equal protocol (the published ones; ours of recipe `qwen2023` count among them)."
@@ -82,7 +83,7 @@ def markdown(table: Table, lines: Sequence[Line], language: str = "en") -> str:
 
 
 def tidy_csv(table: Table, lines: Sequence[Line]) -> str:
-    """The table as CSV, a row a figure, at full precision."""
+    """The table as CSV, a row a figure, at full precision; no text of it is a formula to a spreadsheet."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(CSV)
@@ -93,10 +94,9 @@ def tidy_csv(table: Table, lines: Sequence[Line]) -> str:
             if figure:
                 bounds = ["" if bound is None else bound for bound in (figure.low, figure.high)]
                 marks = "; ".join(figure.marks)
-                writer.writerow([
-                    table.name, line.model, ", ".join(line.how), column.head, figure.value, *bounds,
-                    int(place in winners), marks, line.source, figure.signature,
-                ])  # fmt: skip
+                head = map(guarded, (table.name, line.model, ", ".join(line.how), column.head))
+                tail = map(guarded, (marks, line.source, figure.signature))
+                writer.writerow([*head, figure.value, *bounds, int(place in winners), *tail])
     return file.getvalue()
 
 

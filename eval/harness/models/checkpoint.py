@@ -11,9 +11,7 @@ import hashlib
 import importlib.util
 import logging
 import os
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,21 +19,17 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
-from harness.models import files, hub, qwen1
+from harness.models import configs, files, hub, qwen1
 from harness.models.context import ContextExtension, install
-from harness.models.tokenizers import HubTokenizer, QwenTokenizer, TextTokenizer, one_line, open_tokenizer
+from harness.models.tokenizers import QwenTokenizer, TextTokenizer, one_line, open_tokenizer
 from harness.models.window import parse_windows
 from harness.schema import CheckpointError, ModelSpec
 
-_LABELS = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
-_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in _LABELS}
 _ATTENTION = {"auto": None, "eager": "eager", "sdpa": "sdpa", "flash": "flash_attention_2"}
 _QUANTIZE = ("none", "int8", "nf4")
 _AGAIN = "get the weights and config.json again, or upgrade transformers"
-_NO_LIMIT = 10**9  # tokenizers write 10**30 where they know no limit
-
 _SHRINK = {"none": 1.0, "int8": 0.55, "nf4": 0.35}  # of 16-bit weights, with what stays wide
 
 _log = logging.getLogger("harness")
@@ -118,7 +112,7 @@ class Checkpoint:
         """Imports what `load` will import, so that the memory which loading adds is the model's own."""
         if self.spec.quantize != "none":
             importlib.import_module("bitsandbytes")
-        with _quiet(), torch.device("meta"), suppress(Exception):  # what is wrong shows when the model is loaded
+        with configs.quiet(), torch.device("meta"), suppress(Exception):  # what is wrong shows when the model is loaded
             config = copy.deepcopy(self.config)
             if self.qwen1:
                 self._class(config)
@@ -145,7 +139,7 @@ class Checkpoint:
             options["device_map"] = "auto" if self._too_large() else {"": self.device}
         if self.spec.quantize != "none":
             options["quantization_config"] = _bitsandbytes(self.spec.quantize, self.dtype)
-        with _quiet():
+        with configs.quiet():
             try:
                 model, report = self._class.from_pretrained(self.folder, **options)
             except torch.OutOfMemoryError as error:
@@ -189,10 +183,10 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
     _log_bitsandbytes.setLevel(logging.ERROR)  # it says at every layer that it computes in float16
     located = hub.locate(spec)
     folder = located.folder
-    with _quiet():
-        config = _read_config(folder, spec.trust_remote_code)
+    with configs.quiet():
+        config = configs.read_config(folder, spec.trust_remote_code)
         is_qwen1 = isinstance(config, qwen1.QWenConfig)
-        tokenizer = open_tokenizer(folder, is_qwen1, _eos_ids(folder, config), spec.trust_remote_code)
+        tokenizer = open_tokenizer(folder, is_qwen1, configs.eos_ids(folder, config), spec.trust_remote_code)
     text = config.get_text_config()
     if isinstance(tokenizer, QwenTokenizer) and tokenizer.endoftext > text.vocab_size:
         raise CheckpointError(
@@ -201,12 +195,12 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
         )
     if located.revision == "local":
         files.weight_names(folder, {path.name for path in folder.iterdir()})
-    own_limit = _own_limit(text, tokenizer)
+    own_limit = configs.own_limit(text, tokenizer)
     limit = spec.max_seq_len or own_limit
-    trained = spec.train_length or _trained_length(text) or own_limit
+    trained = spec.train_length or configs.trained_length(text) or own_limit
     if limit is None or trained is None:
         raise CheckpointError(f"{folder / 'config.json'} gives no context length; pass --max-seq-len")
-    dtype = _DTYPES[spec.dtype] if spec.dtype != "auto" else _own_dtype(config)
+    dtype = configs.DTYPES[spec.dtype] if spec.dtype != "auto" else configs.own_dtype(config)
     return Checkpoint(
         spec=spec,
         name=located.name,
@@ -218,7 +212,7 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
         context=context_extension(spec, config, trained),
         dtype=dtype,
         device=_device(spec.device),
-        precision=_precision(spec, config, dtype),
+        precision=configs.precision(spec, config, dtype),
         _located=located,
     )
 
@@ -226,7 +220,7 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
 def _validate(spec: ModelSpec) -> None:
     """Refuse what needs no look at the checkpoint."""
     choices = {
-        "dtype": (spec.dtype, ["auto", *_DTYPES]),
+        "dtype": (spec.dtype, ["auto", *configs.DTYPES]),
         "attn": (spec.attention, list(_ATTENTION)),
         "quantize": (spec.quantize, list(_QUANTIZE)),
     }
@@ -239,80 +233,6 @@ def _validate(spec: ModelSpec) -> None:
         raise CheckpointError(f"--quantize {spec.quantize} needs bitsandbytes; run: pip install -e '.[quant]'")
     if spec.attention == "flash" and importlib.util.find_spec("flash_attn") is None:
         raise CheckpointError("--attn flash needs flash-attn; run: pip install flash-attn, or use --attn sdpa")
-
-
-def _read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
-    """The config of a folder: ours for Qwen-1, transformers' own class or, where trusted, the checkpoint's."""
-    path = folder / "config.json"
-    if not path.exists():
-        what = (
-            "an adapter; merge it into its base model" if (folder / "adapter_config.json").exists() else "no checkpoint"
-        )
-        raise CheckpointError(
-            f"{folder} has no config.json, it is {what}; pass the folder with config.json and the weights"
-        )
-    raw = files.read_json(path)
-    kind = raw.get("model_type")
-    kind = kind if isinstance(kind, str) else None
-    if kind == qwen1.MODEL_TYPE:
-        qwen1.register()
-        try:
-            return qwen1.QWenConfig.from_dict(raw)
-        except CheckpointError as error:
-            raise CheckpointError(f"{folder}/{error}") from None
-        except Exception as error:
-            raise CheckpointError(f"{path}: {one_line(error)}") from error
-    remote = raw.get("auto_map", {}).get("AutoModelForCausalLM")
-    if kind not in transformers.CONFIG_MAPPING and not remote:
-        version = transformers.__version__
-        said = f"model type {kind!r} is unknown to transformers {version}" if kind else "no model_type in it"
-        raise CheckpointError(f"{path}: {said}; a newer transformers may know it")
-    if kind not in transformers.CONFIG_MAPPING and not trust_remote_code:
-        raise CheckpointError(f"{folder} needs the Python code it carries; pass --trust-remote-code if you trust it")
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
-    except Exception as error:  # a config's own checks raise anything
-        raise CheckpointError(f"{path}: {one_line(error)}") from error
-    if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING and not remote:
-        raise CheckpointError(f"{path}: {kind} is no causal language model; pass one that generates text")
-    return config
-
-
-def _eos_ids(folder: Path, config: PreTrainedConfig) -> list[int]:
-    """The ends of text that generation_config.json and config.json name."""
-    path = folder / "generation_config.json"
-    said = [files.read_json(path).get("eos_token_id")] if path.exists() else []
-    said.append(getattr(config.get_text_config(), "eos_token_id", None))
-    flat: list[Any] = []
-    for value in said:
-        flat += value if isinstance(value, Sequence) else [value]
-    try:
-        return [int(value) for value in flat if value is not None]
-    except (TypeError, ValueError):
-        raise CheckpointError(
-            f"{folder}: eos_token_id in generation_config.json or config.json is {flat!r}, expected numbers of tokens; "
-            "correct it"
-        ) from None
-
-
-def _own_limit(text: PreTrainedConfig, tokenizer: TextTokenizer) -> int | None:
-    """The longest sequence in tokens the checkpoint says it takes."""
-    for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
-        value = getattr(text, key, None)
-        if isinstance(value, int) and value > 0:
-            return value
-    if isinstance(tokenizer, HubTokenizer) and tokenizer.model_max_length < _NO_LIMIT:
-        return tokenizer.model_max_length
-    return None
-
-
-def _trained_length(text: PreTrainedConfig) -> int | None:
-    """The length the model was trained with, before any scaling of its rotation."""
-    if isinstance(text, qwen1.QWenConfig):
-        return text.seq_length
-    rope = getattr(text, "rope_parameters", None) or {}
-    said = rope.get("original_max_position_embeddings") or getattr(text, "original_max_position_embeddings", None)
-    return int(said) if said else None
 
 
 def context_extension(spec: ModelSpec, config: PreTrainedConfig, trained: int) -> ContextExtension:
@@ -328,27 +248,6 @@ def context_extension(spec: ModelSpec, config: PreTrainedConfig, trained: int) -
         except ValueError as error:
             raise CheckpointError(f"--window {error}") from None
     return ContextExtension(on(spec.dynamic_ntk, "use_dynamic_ntk"), on(spec.logn, "use_logn_attn"), trained, windows)
-
-
-def _own_dtype(config: PreTrainedConfig) -> torch.dtype:
-    """The checkpoint's own precision, float32 where it says nothing."""
-    for part in (config, config.get_text_config()):
-        dtype = getattr(part, "dtype", None)
-        if dtype is not None:
-            return dtype if isinstance(dtype, torch.dtype) else getattr(torch, str(dtype))
-    return torch.float32
-
-
-def _precision(spec: ModelSpec, config: PreTrainedConfig, dtype: torch.dtype) -> str:
-    if (
-        spec.quantize != "none"
-    ):  # what stays wide, and what is computed in, is named where it is not the checkpoint's own
-        return spec.quantize + (f"+{_LABELS[dtype]}" if dtype != _own_dtype(config) else "")
-    own = getattr(config, "quantization_config", None)
-    if own:
-        said = own if isinstance(own, dict) else own.to_dict()
-        return f"{said.get('quant_method', 'quantized')}{said.get('bits', '')}"
-    return _LABELS.get(dtype, str(dtype).removeprefix("torch."))
 
 
 def _device(name: str) -> str:
@@ -384,20 +283,3 @@ def _settle(model: PreTrainedModel) -> None:
     for module in model.modules():  # bitsandbytes' kernel for some processors rounds to bfloat16 and takes few widths
         if hasattr(module, "support_avx512bf16_for_cpu"):
             setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010  # no attribute that a type checker knows
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' progress bars and warnings: what matters of them is raised as CheckpointError."""
-    log = transformers.utils.logging
-    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity(logging.CRITICAL)
-    log.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.set_verbosity(level)
-        if bars:
-            log.enable_progress_bar()

@@ -1,12 +1,14 @@
 """Linear layers on a CPU with their matrices in oneDNN's own blocked layout, laid out once.
 
 torch multiplies by a plain matrix through a BLAS that lays it out anew in every call: 10 to 20% of a pack of 2,048 tokens,
-more than half of a decoding step of a few rows (BENCHMARKS.md). The blocked product sums in float32 as the plain one does;
-the two differ by rounding alone.
+more than half of a decoding step of a few rows (BENCHMARKS.md). The two differ by rounding alone, but oneDNN sums more
+products in a row than a BLAS does, and its error is twice as large. Where that matters, in front of the softmax of the
+attention, float32 products are summed in runs of `RUN`: then it is the BLAS's.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -16,27 +18,36 @@ from harness.engines.budget import free_bytes
 
 DTYPES = (torch.float32, torch.bfloat16)
 ROWS = 1024  # of a typical product, a hint for the layout
+RUN = 256
 ROOM = 2.0  # times the weights that have to be free: the plain matrices may still be in memory while these are made
 
 
 class BlockedLinear(nn.Module):
-    """nn.Linear without its plain matrix. blocked: opaque, in oneDNN's layout."""
+    """nn.Linear without its plain matrix. run: how many products are summed in a row, None for all. blocked: the matrix's
+    columns, `run` at a time, opaque, in oneDNN's layout."""
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, run: int | None = None) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.bias = linear.bias
-        self.blocked: Tensor = torch.ops.mkldnn._reorder_linear_weight(linear.weight.data, ROWS)
+        self.run = run or linear.in_features
+        self.blocked: list[Tensor] = [
+            torch.ops.mkldnn._reorder_linear_weight(columns.contiguous(), ROWS)
+            for columns in linear.weight.data.split(self.run, dim=1)
+        ]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features]"""
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self.blocked, self.bias, "none", [], "")
+        first, *others = inputs.split(self.run, dim=-1)
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(first, self.blocked[0], self.bias, "none", [], "")
+        for part, columns in zip(others, self.blocked[1:], strict=True):
+            product = torch.ops.mkldnn._linear_pointwise.binary(part, product, columns, None, "add")
         return product
 
     @property
     def weight(self) -> Tensor:
         """The plain matrix [out_features, in_features], made anew: some layers read that of another."""
-        return self.blocked.to_dense()
+        return torch.cat([columns.to_dense() for columns in self.blocked], dim=1)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
@@ -62,10 +73,16 @@ def block(model: nn.Module) -> None:
     with torch.no_grad():
         for name, layer in layers.items():
             above, _, last = name.rpartition(".")
-            setattr(model.get_submodule(above), last, BlockedLinear(layer))
+            setattr(model.get_submodule(above), last, BlockedLinear(layer, _run(name, layer)))
         for parameter in model.parameters():  # what stays lies in the file, mapped, and would hold all of it
             if parameter.is_floating_point():
                 parameter.data = parameter.data.clone()
+
+
+def _run(name: str, layer: nn.Linear) -> int | None:
+    """How many products of a layer are summed in a row. In bfloat16 every sum would be rounded to 8 bits: all of them."""
+    attends = re.search(r"attn|attention", name) is not None
+    return RUN if attends and layer.weight.dtype == torch.float32 else None
 
 
 def _plain(layer: Any) -> bool:
@@ -79,7 +96,7 @@ def _computes(layer: nn.Linear) -> bool:
     inputs = torch.linspace(-1, 1, 3 * layer.in_features).view(1, 3, -1).to(layer.weight.dtype)
     try:
         with torch.no_grad():
-            blocked, plain = BlockedLinear(layer)(inputs), layer(inputs)
+            blocked, plain = BlockedLinear(layer, layer.in_features // 2 or None)(inputs), layer(inputs)
     except (AttributeError, RuntimeError, NotImplementedError):
         return False
     close = 1e-4 if layer.weight.dtype == torch.float32 else 2e-2

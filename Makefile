@@ -6,7 +6,7 @@
 # make verify  checks against the code of 2023, then the READMEs' Verification table
 # make demo-model  trains the demonstration model again          make tables regenerates the tables
 # make gate    the demonstration model against its stored baseline      make baseline  stores that anew
-# make bench-gpu  the 7B layout on a GPU, against its floor
+# make bench-gpu  the 7B layout on a GPU, against its floor         make bench-vllm  against lm-eval over vLLM
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,7 +15,7 @@ BENCH_READY := .venv/.bench
 # Arguments for pip when it installs torch, e.g. an --index-url with another build than your platform's default.
 TORCH_PIP_ARGS ?=
 
-.PHONY: setup demo test test-slow test-vllm test-faults lint format bench bench-gpu verify tables demo-model gate baseline clean
+.PHONY: setup demo test test-slow test-vllm test-faults lint format bench bench-vllm bench-gpu verify tables demo-model gate baseline clean
 
 setup: $(READY)
 
@@ -72,6 +72,11 @@ $(BENCH_READY): $(READY)
 
 bench: $(BENCH_READY)
 	$(BIN)/python tools/bench
+
+# lm-evaluation-harness over vLLM with prefix caching, in vLLM's environment
+bench-vllm: .venv-vllm/.ready
+	.venv-vllm/bin/python -m pip install --quiet lm_eval==0.4.13
+	VLLM_CPU_KVCACHE_SPACE=$${VLLM_CPU_KVCACHE_SPACE:-4} .venv-vllm/bin/python tools/bench --stages vllm
 
 # a GPU with room for a 7B model in bfloat16
 bench-gpu: $(READY)

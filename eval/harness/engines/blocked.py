@@ -53,25 +53,22 @@ class BlockedLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
-def start() -> None:
-    """A first product, so that the memory which oneDNN itself takes does not count as a model's."""
-    _computes(nn.Linear(64, 64))
-
-
 def block(model: nn.Module) -> None:
     """Replaces the model's plain linear layers on a CPU, where torch has the products, the processor computes them right
-    (checked on the first layer) and memory is enough to lay the matrices out. A matrix that is also the embedding stays."""
+    and memory is enough to lay the matrices out. A matrix that is also the embedding stays."""
     shared = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     layers = {
         name: module
         for name, module in model.named_modules()
         if type(module) is nn.Linear and _plain(module) and id(module.weight) not in shared
     }
+    kinds = {layer.weight.dtype for layer in layers.values()}
     size = sum(parameter.nbytes for parameter in model.parameters())
-    if not layers or free_bytes(torch.device("cpu")) < ROOM * size or not _computes(next(iter(layers.values()))):
+    if not layers or free_bytes(torch.device("cpu")) < ROOM * size or not all(works(dtype) for dtype in kinds):
         return
     with torch.no_grad():
-        for name, layer in layers.items():
+        for name in list(layers):
+            layer = layers.pop(name)  # the last that holds it, so that no more than one is there twice
             above, _, last = name.rpartition(".")
             setattr(model.get_submodule(above), last, BlockedLinear(layer, _run(name, layer)))
         for parameter in model.parameters():  # what stays lies in the file, mapped, and would hold all of it
@@ -91,13 +88,17 @@ def _plain(layer: Any) -> bool:
     return layer.weight.device.type == "cpu" and layer.weight.dtype in DTYPES and not hooked
 
 
-def _computes(layer: nn.Linear) -> bool:
-    """Whether the blocked product of a layer is the plain one."""
-    inputs = torch.linspace(-1, 1, 3 * layer.in_features).view(1, 3, -1).to(layer.weight.dtype)
+def works(dtype: torch.dtype) -> bool:
+    """Whether torch has the blocked products and this processor computes them right: a small one against the plain one. The
+    memory that oneDNN itself takes is held from then on."""
+    layer = nn.Linear(64, 48, dtype=dtype) if dtype in DTYPES else None
+    if layer is None:
+        return False
+    inputs = torch.linspace(-1, 1, 3 * 64).view(1, 3, 64).to(dtype)
     try:
         with torch.no_grad():
-            blocked, plain = BlockedLinear(layer, layer.in_features // 2 or None)(inputs), layer(inputs)
-    except (AttributeError, RuntimeError, NotImplementedError):
+            blocked, plain = BlockedLinear(layer, 32)(inputs), layer(inputs)
+    except (AttributeError, RuntimeError):  # no such operation, or one that refuses
         return False
-    close = 1e-4 if layer.weight.dtype == torch.float32 else 2e-2
+    close = 1e-4 if dtype == torch.float32 else 2e-2
     return torch.allclose(blocked.float(), plain.float(), rtol=close, atol=close * float(plain.float().abs().max()))

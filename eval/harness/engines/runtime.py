@@ -75,7 +75,9 @@ class Runtime:
     def model(self) -> Any:
         if self._model is None:
             self.checkpoint.import_code()
-            blocked.start()
+            blocked.works(
+                self.checkpoint.dtype
+            )  # before memory is looked at: what oneDNN itself takes is not the model's
             before = memory.resident(self.checkpoint.device)
             self._model = self.checkpoint.load()
             self.weights = memory.stored_bytes(self._model)

@@ -45,8 +45,9 @@ import json, sys
 from harness.engines.runtime import Runtime
 from harness.models.checkpoint import open_checkpoint
 from harness.schema import ModelSpec
-spec = ModelSpec(sys.argv[1], quantize=sys.argv[2], dtype=sys.argv[3], device="cpu")
-runtime = Runtime(open_checkpoint(spec), None)
+for folder in sys.argv[3:]:  # a small model first: what the libraries themselves take does not count
+    runtime = Runtime(open_checkpoint(ModelSpec(folder, quantize=sys.argv[1], dtype=sys.argv[2], device="cpu")), None)
+    runtime.model
 names = ("lm_head.weight", "model.embed_tokens.weight", "model.norm.weight", "model.layers.1.self_attn.q_proj.bias",
          "model.layers.1.mlp.up_proj.weight")
 parts = [(name, *name.rsplit(".", 1)) for name in names]
@@ -59,10 +60,12 @@ print(json.dumps({"usage": runtime.usage(), "kinds": kinds, "config": runtime.mo
 def probed(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], dict[str, Any]]:
     """A native Qwen-1 checkpoint of 26 million parameters in every precision, each in a process of its own: what an earlier
     model leaves in the allocator is megabytes."""
-    folder = tiny.write_qwen1(tmp_path_factory.mktemp("wide"), hidden=768, layers=4, heads=12, inner=1536)
+    root = tmp_path_factory.mktemp("models")
+    small = tiny.write_qwen1(root / "small", hidden=128)
+    wide = tiny.write_qwen1(root / "wide", hidden=768, layers=4, heads=12, inner=1536)
     found = {}
     for mode in MODES:
-        command = [sys.executable, "-c", PROBE, str(folder), *mode]
+        command = [sys.executable, "-c", PROBE, *mode, str(small), str(wide)]
         done = subprocess.run(command, cwd=REPOSITORY / "eval", capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         found[mode] = json.loads(done.stdout)

@@ -18,7 +18,7 @@ from harness.engines.budget import free_bytes
 
 DTYPES = (torch.float32, torch.bfloat16)
 ROWS = 1024  # of a typical product, a hint for the layout
-RUN = 256
+RUN = 256  # products
 ROOM = 2.0  # times the weights that have to be free: the plain matrices may still be in memory while these are made
 
 
@@ -91,9 +91,9 @@ def _plain(layer: Any) -> bool:
 def works(dtype: torch.dtype) -> bool:
     """Whether torch has the blocked products and this processor computes them right: a small one against the plain one. The
     memory that oneDNN itself takes is held from then on."""
-    layer = nn.Linear(64, 48, dtype=dtype) if dtype in DTYPES else None
-    if layer is None:
+    if dtype not in DTYPES:
         return False
+    layer = nn.Linear(64, 48, dtype=dtype)
     inputs = torch.linspace(-1, 1, 3 * 64).view(1, 3, 64).to(dtype)
     try:
         with torch.no_grad():

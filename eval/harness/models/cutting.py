@@ -19,7 +19,6 @@ QWEN_PATTERN = (
 )
 # Qwen-1 to Qwen3; the GPT-4 family with numbers of up to three digits (Llama 3)
 _PATTERNS = {QWEN_PATTERN, QWEN_PATTERN.replace(r"|\p{N}|", r"|\p{N}{1,3}|")}
-assert len(_PATTERNS) == 2
 
 
 def encode_pieces(texts: Sequence[str], encode: Callable[[list[str]], Sequence[list[int]]]) -> list[list[int]]:

@@ -13,9 +13,8 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness import arguments, data, free_text, multiple_choice, prompts, runner, store
-from harness.extract import letters_2023
-from harness.schema import Benchmark, Metric, Scored
+from harness import arguments, entry
+from harness.later import data, free_text, letters_2023, multiple_choice, prompts, schema, store
 
 if TYPE_CHECKING:
     from harness.data import ChoiceRow
@@ -26,7 +25,7 @@ def turn(row: ChoiceRow) -> str:
     return f"{row.question}\n\n{prompts.option_lines(row.options)}"
 
 
-def build(args: argparse.Namespace) -> Benchmark:
+def build(args: argparse.Namespace) -> schema.Benchmark:
     chosen = data.choose_subjects("ceval", arguments.subjects(args, "ceval"))
     sets = data.ceval(arguments.source(args, "ceval"), chosen, args.split)
     common = {
@@ -44,7 +43,7 @@ def build(args: argparse.Namespace) -> Benchmark:
     if args.split == "test":  # its answers are not published: they are the site's to score
         measure = no_figures
     if chat:
-        return Benchmark(
+        return schema.Benchmark(
             **common,
             mode="chat",
             samples=multiple_choice.chat_samples(args, "ceval", sets, turn),
@@ -53,7 +52,7 @@ def build(args: argparse.Namespace) -> Benchmark:
             signature={**free_text.signature(args), **label},
             remarks=free_text.remarks,
         )
-    return Benchmark(
+    return schema.Benchmark(
         **common,
         mode="base",
         samples=multiple_choice.samples(sets, args.shots, multiple_choice.ask_in_chinese(args.recipe)),
@@ -64,12 +63,12 @@ def build(args: argparse.Namespace) -> Benchmark:
     )
 
 
-def no_figures(scored: Sequence[Scored]) -> list[Metric]:
+def no_figures(scored: Sequence[schema.Scored]) -> list[schema.Metric]:
     """Nothing can be said of questions whose answers are secret."""
     return []
 
 
-def submission(args: argparse.Namespace, run_id: str, scored: Sequence[Scored]) -> list[str]:
+def submission(args: argparse.Namespace, run_id: str, scored: Sequence[schema.Scored]) -> list[str]:
     """With --split test, writes {subject: {id: letter}} as the C-Eval site takes it; says where."""
     if args.split != "test":
         return []
@@ -88,7 +87,7 @@ def parser() -> arguments.Parser:
     return made
 
 
-SCRIPT = runner.Script(parser, build, finish=submission)
+SCRIPT = entry.Script(parser, build, finish=submission)
 
 if __name__ == "__main__":
-    runner.main(SCRIPT)
+    entry.main(SCRIPT)

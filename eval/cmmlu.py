@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import argparse
 
-from harness import arguments, data, multiple_choice, runner
-from harness.schema import Benchmark
+from harness import arguments, entry
+from harness.later import data, multiple_choice, schema
 
 
-def build(args: argparse.Namespace) -> Benchmark:
+def build(args: argparse.Namespace) -> schema.Benchmark:
     chosen = data.choose_subjects("cmmlu", arguments.subjects(args, "cmmlu"))
     sets = data.cmmlu(arguments.source(args, "cmmlu"), chosen)
-    return Benchmark(
+    return schema.Benchmark(
         name="cmmlu",
         version=1,
         recipe=args.recipe,
@@ -38,7 +38,7 @@ def parser() -> arguments.Parser:
     return arguments.parser(__doc__, {"base": 5}, subjects=True)
 
 
-SCRIPT = runner.Script(parser, build)
+SCRIPT = entry.Script(parser, build)
 
 if __name__ == "__main__":
-    runner.main(SCRIPT)
+    entry.main(SCRIPT)

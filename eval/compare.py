@@ -16,15 +16,12 @@ B may be lm-evaluation-harness's samples (--log_samples), OpenCompass's predicti
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from harness import against, arguments, comparison, foreign, paired, runner, runs, tables
-from harness.comparison import Joined
-from harness.comparison_text import explanation, flips, heading, some, table
-from harness.schema import Benchmark, InputError
+from harness import arguments, entry
+from harness.later import against, comparison, comparison_text, foreign, paired, runner, runs, schema, tables
 
 REGRESSION = 3  # exit status
 SCRIPTS = {"plugin": "plugin_eval"}  # where a script is not called as its benchmark
@@ -43,7 +40,7 @@ def run(args: argparse.Namespace, shared: Sequence[str]) -> int:
         return run_against(args, samples, shared)
     if shared or args.metric or args.average or args.checkpoint_path or args.data:
         given = " ".join(["--metric, --average, -c, -d", *shared])
-        raise InputError(f"{given} are for somebody else's samples, and {args.b} is none; leave them out")
+        raise schema.InputError(f"{given} are for somebody else's samples, and {args.b} is none; leave them out")
     pairs, notes = runs.pair(runs.find(args.a, args.results), runs.find(args.b, args.results))
     joined = [comparison.join(*pair) for pair in pairs]
     results: dict[str, paired.Result] = {}
@@ -51,12 +48,12 @@ def run(args: argparse.Namespace, shared: Sequence[str]) -> int:
         own = comparison.compare(one)
         results |= {f"{name} ({one.a.name})" if name in results else name: result for name, result in own.items()}
     for one in joined:
-        show([*heading(one), ""])
-    show([*table(results), ""])
+        show([*comparison_text.heading(one), ""])
+    show([*comparison_text.table(results), ""])
     for one in joined:
-        show([*flips(one, args.show), ""])
+        show([*comparison_text.flips(one, args.show), ""])
         if args.explain:
-            show([*explanation(one), ""])
+            show([*comparison_text.explanation(one), ""])
     for note in notes:
         show([note])
     failures = failed(args, joined, results)
@@ -70,13 +67,13 @@ def run(args: argparse.Namespace, shared: Sequence[str]) -> int:
 def run_against(args: argparse.Namespace, samples: foreign.Samples, shared: Sequence[str]) -> int:
     """Our run against somebody else's samples. Raises InputError when no item is in both or the options do not go."""
     if args.exact or args.max_loss is not None or args.non_inferior is not None:
-        raise InputError("the gates compare runs of ours; somebody else's protocol is another one")
+        raise schema.InputError("the gates compare runs of ours; somebody else's protocol is another one")
     if args.average:
-        samples = dataclasses.replace(samples, average=args.average)
+        samples = samples.averaged_over_tasks(args.average)
     (ours, *more) = runs.find(args.a, args.results)
     if more:
-        raise InputError(
-            f"{args.a} is {1 + len(more)} runs; name one: {some([ours.name, *(run.name for run in more)])}"
+        raise schema.InputError(
+            f"{args.a} is {1 + len(more)} runs; name one: {comparison_text.some([ours.name, *(run.name for run in more)])}"
         )
     meeting = against.meet(ours, samples)
     show([*against.summary(meeting), ""])
@@ -89,17 +86,17 @@ def run_against(args: argparse.Namespace, samples: foreign.Samples, shared: Sequ
         for note in engine.notes if engine else []:
             show([note])
     elif shared or args.checkpoint_path or args.data:
-        raise InputError("-c, -d and the options of the benchmark go with --explain")
+        raise schema.InputError("-c, -d and the options of the benchmark go with --explain")
     return 0
 
 
-def rebuilt(ours: runs.Run, words: Sequence[str], data: str | None) -> tuple[Benchmark, argparse.Namespace]:
+def rebuilt(ours: runs.Run, words: Sequence[str], data: str | None) -> tuple[schema.Benchmark, argparse.Namespace]:
     """The benchmark of a stored run, as its script builds it, with the script's arguments.
 
     Raises InputError where the data is not the run's.
     """
     if not ours.finished:
-        raise InputError(f"{ours.path} has no manifest beside it; --explain needs a run that came to its end")
+        raise schema.InputError(f"{ours.path} has no manifest beside it; --explain needs a run that came to its end")
     fields = ours.fields
     script = importlib.import_module(SCRIPTS.get(ours.benchmark, ours.benchmark)).SCRIPT
     given = ["--recipe", fields["recipe"], "--shots", fields.get("shots", "0"), "--quiet"]
@@ -110,7 +107,7 @@ def rebuilt(ours: runs.Run, words: Sequence[str], data: str | None) -> tuple[Ben
     options = script.parser().parse_args([*given, *words])
     benchmark = runner.marked(script.build(options), options)
     if benchmark.signature.get("data") != fields.get("data"):
-        raise InputError(f"these are not the questions of {ours.name}; give its own with -d (and --subjects)")
+        raise schema.InputError(f"these are not the questions of {ours.name}; give its own with -d (and --subjects)")
     return benchmark, options
 
 
@@ -127,7 +124,9 @@ def gate_names(args: argparse.Namespace) -> list[str]:
     return names
 
 
-def failed(args: argparse.Namespace, joined: Sequence[Joined], results: Mapping[str, paired.Result]) -> list[str]:
+def failed(
+    args: argparse.Namespace, joined: Sequence[comparison.Joined], results: Mapping[str, paired.Result]
+) -> list[str]:
     """Why the gates fail, a sentence each; none when they pass or none was asked for."""
     lines = []
     if gate_names(args):
@@ -141,7 +140,7 @@ def failed(args: argparse.Namespace, joined: Sequence[Joined], results: Mapping[
                 lines.append(f"{one.b.name} has {len(one.extra)} items that {one.a.name} has not")
             sure = [name for name, x, y in one.rows() if comparison.flipped(x, y) and not comparison.tied(x, y)]
             if sure:
-                lines.append(f"{one.b.name}: {len(sure)} items came out differently: {some(sure)}")
+                lines.append(f"{one.b.name}: {len(sure)} items came out differently: {comparison_text.some(sure)}")
     if args.max_loss is not None:
         for name in paired.losses_above(results, args.max_loss):
             low, high = results[name].bounds(paired.LEVEL)
@@ -205,7 +204,7 @@ def parser() -> arguments.Parser:
 def main() -> None:
     made = parser()
     args, shared = made.parse_known_args()
-    runner.exit_with(made.prog, lambda: run(args, shared))
+    entry.exit_with(made.prog, lambda: run(args, shared))
 
 
 if __name__ == "__main__":

@@ -13,9 +13,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from harness import arguments, data, free_text, metrics, runner
-from harness.extract import numbers
-from harness.schema import Benchmark, Generate, Generated, InputError, Metric, Sample, Score, Scored
+from harness import arguments, entry
+from harness.later import data, free_text, metrics, numbers, schema
 
 if TYPE_CHECKING:
     from harness.data import MathProblem
@@ -37,30 +36,32 @@ def shots(train: Sequence[MathProblem], rows: Sequence[int], count: int) -> list
     """The first `count` of the protocol's shots. A data set too small to have those rows (the demonstration) gives its
     first ones. Raises InputError for more shots than the protocol has."""
     if count > len(rows):
-        raise InputError(f"--shots {count} is more than the {len(rows)} examples of this protocol; ask for fewer")
+        raise schema.InputError(
+            f"--shots {count} is more than the {len(rows)} examples of this protocol; ask for fewer"
+        )
     if max(rows) >= len(train):
         rows = range(min(len(rows), len(train)))
     return [worked(train[row]) for row in list(rows)[:count]]
 
 
-def base(args: argparse.Namespace, problems: data.Gsm8k) -> Callable[[MathProblem], Generate]:
+def base(args: argparse.Namespace, problems: data.Gsm8k) -> Callable[[MathProblem], schema.Generate]:
     """Raw text to be continued: eight worked problems and the question. `qwen2023` cuts nothing."""
     examples = tuple(f"{shot}\n" for shot in shots(problems.train, BASE_SHOTS, args.shots))
     overflow: Literal["none", "drop_shots"] = "none" if args.recipe == "qwen2023" else "drop_shots"
 
-    def ask(problem: MathProblem) -> Generate:
+    def ask(problem: MathProblem) -> schema.Generate:
         question = f"Question: {problem.question}\nLet's think step by step\n"
         key = f"gsm8k/{problem.index}"
-        return Generate(question, args.max_new_tokens, shots=examples, overflow=overflow, stop=STOP, key=key)
+        return schema.Generate(question, args.max_new_tokens, shots=examples, overflow=overflow, stop=STOP, key=key)
 
     return ask
 
 
-def chat(args: argparse.Namespace, problems: data.Gsm8k) -> Callable[[MathProblem], Generate]:
+def chat(args: argparse.Namespace, problems: data.Gsm8k) -> Callable[[MathProblem], schema.Generate]:
     """One user turn: the bare question, or worked problems before it."""
     examples = [shot.removesuffix("\n") for shot in shots(problems.train, CHAT_SHOTS, args.shots)]
 
-    def ask(problem: MathProblem) -> Generate:
+    def ask(problem: MathProblem) -> schema.Generate:
         turn = problem.question
         if examples:
             turn = "\n\n".join([*examples, f"Question: {turn}\nLet's think step by step"])
@@ -69,10 +70,10 @@ def chat(args: argparse.Namespace, problems: data.Gsm8k) -> Callable[[MathProble
     return ask
 
 
-def score(recipe: str, mode: str) -> Callable[[Sample, Generated], Score]:
+def score(recipe: str, mode: str) -> Callable[[schema.Sample, schema.Generated], schema.Score]:
     """Reads the number of a reply. `default`: the last number; `strict`: the one after "The answer is"."""
 
-    def judge(sample: Sample, reply: Generated) -> Score:
+    def judge(sample: schema.Sample, reply: schema.Generated) -> schema.Score:
         text, target = reply.texts[0], sample.target
         gold = numbers.gold(target)
         if recipe == "qwen2023" and mode == "base":
@@ -90,29 +91,29 @@ def score(recipe: str, mode: str) -> Callable[[Sample, Generated], Score]:
             "invalid": float(answer is None),
             **free_text.endings(reply),
         }
-        return Score(stats, None if answer is None else str(answer))
+        return schema.Score(stats, None if answer is None else str(answer))
 
     return judge
 
 
-def measure(scored: Sequence[Scored]) -> list[Metric]:
+def measure(scored: Sequence[schema.Scored]) -> list[schema.Metric]:
     """Accuracy, strict accuracy, and the shares of replies without a number and of replies cut by their length."""
     names = {"acc": "correct", "acc_strict": "strict", "invalid": "invalid"}
     shares = [metrics.share(name, "all", [item.score.stats[stat] for item in scored]) for name, stat in names.items()]
     return [*shares, free_text.cut_share(scored)]
 
 
-def build(args: argparse.Namespace) -> Benchmark:
+def build(args: argparse.Namespace) -> schema.Benchmark:
     problems = data.gsm8k(arguments.source(args, "gsm8k"))
     mode = arguments.mode(args)
     ask = (chat if mode == "chat" else base)(args, problems)
-    return Benchmark(
+    return schema.Benchmark(
         name="gsm8k",
         version=1,
         recipe=args.recipe,
         mode=mode,
         shots=args.shots,
-        samples=[Sample(str(problem.index), ask(problem), problem.answer) for problem in problems.test],
+        samples=[schema.Sample(str(problem.index), ask(problem), problem.answer) for problem in problems.test],
         score=score(args.recipe, mode),
         metrics=measure,
         signature={**free_text.signature(args), "data": data.content_hash((*problems.train, *problems.test))},
@@ -127,7 +128,7 @@ def parser() -> arguments.Parser:
     return arguments.parser(__doc__, {"base": 8, "chat": 0}, generates=("base", "chat"))
 
 
-SCRIPT = runner.Script(parser, build)
+SCRIPT = entry.Script(parser, build)
 
 if __name__ == "__main__":
-    runner.main(SCRIPT)
+    entry.main(SCRIPT)

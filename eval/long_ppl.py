@@ -14,8 +14,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from harness import arguments, data, metrics, runner
-from harness.schema import Benchmark, InputError, Measure, Measured, Metric, Sample, Score, Scored
+from harness import arguments, entry
+from harness.later import data, metrics, runner, schema
 
 LENGTHS = (1024, 2048, 4096, 8192, 16384)
 DEMO_LENGTHS = (128, 256, 512, 1024, 2048)
@@ -40,26 +40,28 @@ def grid(text: str) -> tuple[str, ...]:
     return rows
 
 
-def score(sample: Sample, measured: Measured) -> Score:
+def score(sample: schema.Sample, measured: schema.Measured) -> schema.Score:
     """Sums over the documents; the division comes at the end."""
     sums = {name: float(sum(getattr(measured, name))) for name in ("nll", "tokens", "bytes", "chunks")}
-    return Score({**sums, "documents": float(len(measured.nll)), "dropped": float(measured.dropped)}, None)
+    return schema.Score({**sums, "documents": float(len(measured.nll)), "dropped": float(measured.dropped)}, None)
 
 
-def measure(scored: Sequence[Scored]) -> list[Metric]:
+def measure(scored: Sequence[schema.Scored]) -> list[schema.Metric]:
     """Perplexity and bits per byte at every length, and how much text each rests on."""
-    figures: list[Metric] = []
+    figures: list[schema.Metric] = []
     for item in scored:
         cell = item.response
-        assert isinstance(cell, Measured)
+        assert isinstance(cell, schema.Measured)
         figures += metrics.perplexity(item.sample.group, cell.nll, cell.tokens, cell.bytes)
         for name in ("documents", "tokens", "chunks"):
             value = item.score.stats[name]
-            figures.append(Metric(name, item.sample.group, value, value, value, int(item.score.stats["documents"])))
+            figures.append(
+                schema.Metric(name, item.sample.group, value, value, value, int(item.score.stats["documents"]))
+            )
     return figures
 
 
-def remarks(scored: Sequence[Scored]) -> list[str]:
+def remarks(scored: Sequence[schema.Scored]) -> list[str]:
     """Documents that were too short, and lengths without an interval."""
     dropped = {item.sample.group: int(item.score.stats["dropped"]) for item in scored if item.score.stats["dropped"]}
     found = [f"{count} documents are too short for length {length}" for length, count in dropped.items()]
@@ -69,17 +71,19 @@ def remarks(scored: Sequence[Scored]) -> list[str]:
     return found
 
 
-def build(args: argparse.Namespace) -> Benchmark:
+def build(args: argparse.Namespace) -> schema.Benchmark:
     found = data.documents(arguments.source(args, "long_ppl"))
     cells = args.lengths or (DEMO_LENGTHS if arguments.on_demo_data(args, "long_ppl") else LENGTHS)
     if args.stride and args.stride >= min(cells):
-        raise InputError(f"--stride {args.stride} has to be shorter than the shortest of --lengths, {min(cells)}")
+        raise schema.InputError(
+            f"--stride {args.stride} has to be shorter than the shortest of --lengths, {min(cells)}"
+        )
     same = max(cells) if args.documents == "same" else 0
     samples = []
     for length in cells:
-        request = Measure(found.texts, length, same, args.stride, args.max_tokens, args.max_memory)
-        samples.append(Sample(str(length), request, None, str(length)))
-    return Benchmark(
+        request = schema.Measure(found.texts, length, same, args.stride, args.max_tokens, args.max_memory)
+        samples.append(schema.Sample(str(length), request, None, str(length)))
+    return schema.Benchmark(
         name="long_ppl",
         version=1,
         recipe=args.recipe,
@@ -143,9 +147,9 @@ def parser() -> arguments.Parser:
     return made
 
 
-SCRIPT = runner.Script(parser, build)
+SCRIPT = entry.Script(parser, build)
 
 if __name__ == "__main__":
     made = parser()
     parsed = made.parse_args()
-    runner.exit_with(made.prog, lambda: run(parsed))
+    entry.exit_with(made.prog, lambda: run(parsed))

@@ -12,9 +12,8 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness import arguments, data, free_text, multiple_choice, prompts, runner
-from harness.extract import letters_2023
-from harness.schema import Benchmark, Choose
+from harness import arguments, entry
+from harness.later import data, free_text, letters_2023, multiple_choice, prompts, schema
 
 if TYPE_CHECKING:
     from harness.data import ChoiceRow
@@ -36,12 +35,12 @@ def question(row: ChoiceRow) -> str:
 def ask(recipe: str) -> multiple_choice.Ask:
     """The request of a recipe: which tokens stand for the options, and what happens to a prompt that is too long."""
 
-    def request(row: ChoiceRow, examples: Sequence[ChoiceRow]) -> Choose:
+    def request(row: ChoiceRow, examples: Sequence[ChoiceRow]) -> schema.Choose:
         header = HEADER.format(subject=row.subject.replace("_", " "))
         shots = tuple(f"{question(example)} {example.answer}\n\n" for example in examples)
         if recipe == "qwen2023":
-            return Choose(header, shots, question(row), OPTIONS, "keep_last", limit=CUT, scoring="isolated")
-        return Choose(header, shots, question(row), OPTIONS, "drop_shots")
+            return schema.Choose(header, shots, question(row), OPTIONS, "keep_last", limit=CUT, scoring="isolated")
+        return schema.Choose(header, shots, question(row), OPTIONS, "drop_shots")
 
     return request
 
@@ -51,7 +50,7 @@ def turn(row: ChoiceRow) -> str:
     return f"{CHAT_HEADER}{row.question}\n{prompts.option_lines(row.options)}"
 
 
-def build(args: argparse.Namespace) -> Benchmark:
+def build(args: argparse.Namespace) -> schema.Benchmark:
     chosen = data.choose_subjects("mmlu", arguments.subjects(args, "mmlu"))
     sets = data.mmlu(arguments.source(args, "mmlu"), chosen)
     common = {
@@ -65,7 +64,7 @@ def build(args: argparse.Namespace) -> Benchmark:
     }
     label = {"avg": "micro", "data": multiple_choice.data_label(sets)}
     if arguments.mode(args) == "chat":
-        return Benchmark(
+        return schema.Benchmark(
             **common,
             mode="chat",
             samples=multiple_choice.chat_samples(args, "mmlu", sets, turn),
@@ -74,7 +73,7 @@ def build(args: argparse.Namespace) -> Benchmark:
             signature={**free_text.signature(args), **label},
             remarks=free_text.remarks,
         )
-    return Benchmark(
+    return schema.Benchmark(
         **common,
         mode="base",
         samples=multiple_choice.samples(sets, args.shots, ask(args.recipe)),
@@ -90,7 +89,7 @@ def parser() -> arguments.Parser:
     return arguments.parser(__doc__, {"base": 5, "chat": 0}, generates=("chat",), subjects=True)
 
 
-SCRIPT = runner.Script(parser, build)
+SCRIPT = entry.Script(parser, build)
 
 if __name__ == "__main__":
-    runner.main(SCRIPT)
+    entry.main(SCRIPT)

@@ -14,14 +14,11 @@ The agent's code runs in the strongest isolation the machine offers, which the t
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness import arguments, data, free_text, hfagent, metrics, runner, sandbox
-from harness.extract import react
-from harness.schema import Benchmark, Generate, Generated, InputError, Metric, Sample, Score, Scored, TokenTexts
+from harness import arguments, entry
+from harness.later import data, free_text, hfagent, metrics, react, sandbox, schema
 
 OWN_SET = Path(__file__).resolve().parents[1] / "demo" / "data" / "plugin" / "hfagent.jsonl"
 # where the tool would speak now; where the agent's prompt would begin another task
@@ -29,26 +26,27 @@ STOPS = {"react_positive": "Observation:", "react_negative": "Observation:", "hf
 ENDS = ("eos", "stop", "length")
 
 
-def ask(args: argparse.Namespace, part: str, index: int, turn: str) -> Generate:
+def ask(args: argparse.Namespace, part: str, index: int, turn: str) -> schema.Generate:
     """The user's turn. The 2023 script did not stop: the model went on and made up what the tool says."""
-    request = free_text.chat(args, turn, f"{part}/{index}")
-    return request if args.recipe == "qwen2023" else dataclasses.replace(request, stop=(STOPS[part],))
+    stop = () if args.recipe == "qwen2023" else (STOPS[part],)
+    return free_text.chat(args, turn, f"{part}/{index}", stop=stop)
 
 
-def react_samples(args: argparse.Namespace, part: str, items: Sequence[data.ReactItem]) -> list[Sample]:
+def react_samples(args: argparse.Namespace, part: str, items: Sequence[data.ReactItem]) -> list[schema.Sample]:
     """The prompt is the user's whole turn; the target is the gold reply."""
     return [
-        Sample(f"{part}/{item.index}", ask(args, part, item.index, item.prompt), item.response, part) for item in items
+        schema.Sample(f"{part}/{item.index}", ask(args, part, item.index, item.prompt), item.response, part)
+        for item in items
     ]
 
 
-def agent_samples(args: argparse.Namespace, template: str, agent: data.AgentSet) -> list[Sample]:
+def agent_samples(args: argparse.Namespace, template: str, agent: data.AgentSet) -> list[schema.Sample]:
     """The instruction in the agent's prompt; the target is the place of its task in the set."""
     turns = [hfagent.prompt(template, agent.tools, task.instruction) for task in agent.tasks]
-    return [Sample(f"hfagent/{i}", ask(args, "hfagent", i, turn), i, "hfagent") for i, turn in enumerate(turns)]
+    return [schema.Sample(f"hfagent/{i}", ask(args, "hfagent", i, turn), i, "hfagent") for i, turn in enumerate(turns)]
 
 
-def score_react(sample: Sample, reply: Generated) -> Score:
+def score_react(sample: schema.Sample, reply: schema.Generated) -> schema.Score:
     """One reply under `default`: its first tool call against the gold one, markers at the start of a line only."""
     text = reply.texts[0].split(STOPS[sample.group])[0]  # replies that were stored under the other recipe go on
     call = react.react(text)
@@ -56,7 +54,9 @@ def score_react(sample: Sample, reply: Generated) -> Score:
     if sample.group == "react_positive":
         gold = react.react(sample.target)
         stats |= {"selected": react.action_right(sample.target, text), "input": input_similarity(gold, call)}
-    return Score({name: float(value) for name, value in stats.items()}, {"action": call.action, "input": call.input})
+    return schema.Score(
+        {name: float(value) for name, value in stats.items()}, {"action": call.action, "input": call.input}
+    )
 
 
 def input_similarity(gold: react.Call, call: react.Call) -> float:
@@ -70,7 +70,7 @@ def input_similarity(gold: react.Call, call: react.Call) -> float:
     return 1.0 if one == other == "" else metrics.rouge_l(metrics.words(one), metrics.words(other))
 
 
-def score_react_2023(sample: Sample, reply: Generated, tokens: TokenTexts) -> Score:
+def score_react_2023(sample: schema.Sample, reply: schema.Generated, tokens: schema.TokenTexts) -> schema.Score:
     """One reply as the 2023 script scored it, inputs in the evaluated model's own tokens; two empty ones score 0."""
     text = reply.texts[0]
     fields = react.react_2023(text)
@@ -79,21 +79,25 @@ def score_react_2023(sample: Sample, reply: Generated, tokens: TokenTexts) -> Sc
         pieces = tokens([react.react_2023(sample.target).action_input, fields.action_input])
         stats["selected"] = react.action_right_2023(sample.target, text)
         stats["input"] = metrics.rouge_l(*(" ".join(texts).split() for texts in pieces))
-    return Score({name: float(value) for name, value in stats.items()}, fields._asdict())
+    return schema.Score({name: float(value) for name, value in stats.items()}, fields._asdict())
 
 
-def beside(sample: Sample, call: react.Call, reply: Generated) -> dict[str, float]:
+def beside(sample: schema.Sample, call: react.Call, reply: schema.Generated) -> dict[str, float]:
     """What is told beside the published figures, the same in both recipes."""
     same = call.action is not None and react.arguments_equal(react.react(sample.target), call)
     stats = {"several": call.actions > 1, "made": call.action is not None, "json": call.valid_json, "same": same}
     return {**stats, **free_text.endings(reply), f"end_{reply.end_reasons[0]}": 1.0}
 
 
-def scorer(args: argparse.Namespace, agent: data.AgentSet | None, tokens: TokenTexts) -> Callable[..., list[Score]]:
+def scorer(
+    args: argparse.Namespace, agent: data.AgentSet | None, tokens: schema.TokenTexts
+) -> Callable[..., list[schema.Score]]:
     """Scores all replies; the agent's code runs in the sandbox, as many programs at a time as there are CPUs."""
 
-    def score_all(samples: Sequence[Sample], replies: Sequence[Generated], done: Callable[[], None]) -> list[Score]:
-        scores: dict[str, Score] = {}
+    def score_all(
+        samples: Sequence[schema.Sample], replies: Sequence[schema.Generated], done: Callable[[], None]
+    ) -> list[schema.Score]:
+        scores: dict[str, schema.Score] = {}
         asked = [(sample, reply) for sample, reply in zip(samples, replies, strict=True) if sample.group == "hfagent"]
         if agent and asked:
             tasks = [(agent.tasks[sample.target], reply.texts[0]) for sample, reply in asked]
@@ -101,7 +105,7 @@ def scorer(args: argparse.Namespace, agent: data.AgentSet | None, tokens: TokenT
                 judged = hfagent.judge(args.recipe, agent, tasks, pool, done)
             for (sample, reply), score in zip(asked, judged, strict=True):
                 ends = {**free_text.endings(reply), f"end_{reply.end_reasons[0]}": 1.0}
-                scores[sample.id] = dataclasses.replace(score, stats={**score.stats, **ends})
+                scores[sample.id] = schema.Score({**score.stats, **ends}, score.answer)
         for sample, reply in zip(samples, replies, strict=True):
             if sample.group != "hfagent":
                 old = args.recipe == "qwen2023"
@@ -112,7 +116,7 @@ def scorer(args: argparse.Namespace, agent: data.AgentSet | None, tokens: TokenT
     return score_all
 
 
-def measure(scored: Sequence[Scored]) -> list[Metric]:
+def measure(scored: Sequence[schema.Scored]) -> list[schema.Metric]:
     """The published figures of both groups and, beside them, why they are what they are. Scores between 0 and 1 have
     Wilson's interval, as shares do: on the safe side, since nothing in [0, 1] of that mean varies more than a share."""
     positive, negative, agent = ([item.score.stats for item in scored if item.sample.group == part] for part in STOPS)
@@ -140,10 +144,10 @@ def measure(scored: Sequence[Scored]) -> list[Metric]:
     ]
 
 
-def remarks(args: argparse.Namespace, parts: Sequence[str]) -> Callable[[Sequence[Scored]], list[str]]:
+def remarks(args: argparse.Namespace, parts: Sequence[str]) -> Callable[[Sequence[schema.Scored]], list[str]]:
     """What was not asked, the isolation of the agent's code, what could not be scored, and how the replies ended."""
 
-    def say(scored: Sequence[Scored]) -> list[str]:
+    def say(scored: Sequence[schema.Scored]) -> list[str]:
         lines = [f"not asked: {part} (give {data.option(part)} FILE)" for part in STOPS if part not in parts]
         if "hfagent" in parts:
             lines.append(
@@ -164,11 +168,11 @@ def chosen(args: argparse.Namespace) -> dict[str, Path]:
     return given or (data.tool_files(folder) if folder else {"hfagent": OWN_SET})
 
 
-def build(args: argparse.Namespace) -> Benchmark:
+def build(args: argparse.Namespace) -> schema.Benchmark:
     if args.shots:
-        raise InputError("tool use has no shots; leave --shots out")
+        raise schema.InputError("tool use has no shots; leave --shots out")
     files = chosen(args)
-    samples: list[Sample] = []
+    samples: list[schema.Sample] = []
     signature, hashes = free_text.signature(args), []
     agent = None
     for part, path in files.items():
@@ -176,7 +180,7 @@ def build(args: argparse.Namespace) -> Benchmark:
             agent = data.agent_set(path)
             template = hfagent.read_template(args.agent_prompt) if args.agent_prompt else hfagent.AGENT_PROMPT
             samples += agent_samples(args, template, agent)
-            signature |= {"agent": hashlib.sha256(template.encode()).hexdigest()[:8], "cpu": f"{args.timeout:g}s"}
+            signature |= {"agent": free_text.digest(template), "cpu": f"{args.timeout:g}s"}
             name = "hfagent-own" if path.resolve() == OWN_SET else part
             hashes.append(f"{name}-{data.content_hash([*agent.tools, *agent.tasks])}")
         else:
@@ -186,7 +190,7 @@ def build(args: argparse.Namespace) -> Benchmark:
             hashes.append(f"{part}-{data.content_hash(items)}")
     if agent and not args.dump_prompts:
         sandbox.tier(args.allow_unsandboxed)  # refuses now, not after hours of generation
-    return Benchmark(
+    return schema.Benchmark(
         name="plugin",
         version=1,
         recipe=args.recipe,
@@ -216,7 +220,7 @@ def parser() -> arguments.Parser:
     return made
 
 
-SCRIPT = runner.Script(parser, build)
+SCRIPT = entry.Script(parser, build)
 
 if __name__ == "__main__":
-    runner.main(SCRIPT)
+    entry.main(SCRIPT)

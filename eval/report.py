@@ -18,16 +18,14 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from harness import arguments, page, results_csv, runner, store
-from harness.reporting import figures, hub_results, layout, render, verification
-from harness.reporting.lines import Line, our_lines, published_lines, read_published
-from harness.reporting.words import LANGUAGES, speaker
-from harness.schema import InputError
+from harness import arguments, entry
+from harness.later import figures, hub_results, layout, page, render, results_csv, schema, store, verification
+from harness.later import lines as table_lines
+from harness.later import words as languages
 
 MARKED = re.compile(r"(<!-- table:([a-z0-9_]+) -->\n)(.*?)(<!-- /table:\2 -->)", re.DOTALL)
 STALE = 3  # exit status
@@ -37,21 +35,22 @@ README_TABLES = ("main", "precision", "plugin", "hfagent", "long_ppl")
 BENCHMARKS = ("mmlu", "ceval", "cmmlu", "gsm8k", "humaneval", "wmt22", "plugin", "long_ppl")
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(NamedTuple):
     """A results folder: the rows of ours by benchmark, the tables by name and their lines."""
 
     folder: Path
     results: dict[str, list[dict[str, str]]]
     tables: dict[str, layout.Table]
-    lines: dict[str, list[Line]]
+    lines: dict[str, list[table_lines.Line]]
 
     def markdown(self, name: str, language: str = "en") -> str:
         """One table. Raises InputError for a name that no table has."""
         if name == "verification":
             return verification.markdown(self.folder / "verification.csv", language)
         if name not in self.tables:
-            raise InputError(f"there is no table {name!r}; the tables are {', '.join(self.tables)}, verification")
+            raise schema.InputError(
+                f"there is no table {name!r}; the tables are {', '.join(self.tables)}, verification"
+            )
         return render.markdown(self.tables[name], self.lines[name], language)
 
 
@@ -59,10 +58,13 @@ def read(folder: Path, published_too: Path | None = None) -> Report:
     """The report of a results folder. published_too: the published figures where the folder has none. Raises InputError for
     files that cannot be read."""
     path = folder / "published.csv"
-    published = read_published(path if path.exists() or published_too is None else published_too)
+    published = table_lines.read_published(path if path.exists() or published_too is None else published_too)
     results = {name: results_csv.read_results(folder / f"{name}.csv") for name in BENCHMARKS}
     tables = layout.tables(results["long_ppl"], published)
-    lines = {name: published_lines(table, published) + our_lines(table, results) for name, table in tables.items()}
+    lines = {
+        name: table_lines.published_lines(table, published) + table_lines.our_lines(table, results)
+        for name, table in tables.items()
+    }
     return Report(folder, results, tables, lines)
 
 
@@ -75,13 +77,15 @@ def regenerate(text: str, make: Callable[[str], str]) -> str:
     closed = [match.group(2) for match in MARKED.finditer(text)]
     if opened != closed:
         missing = next((name for name in opened if name not in closed), opened[0])
-        raise InputError(f"the marker <!-- table:{missing} --> has no <!-- /table:{missing} --> after it; add it")
+        raise schema.InputError(
+            f"the marker <!-- table:{missing} --> has no <!-- /table:{missing} --> after it; add it"
+        )
     return MARKED.sub(lambda match: match.group(1) + make(match.group(2)) + match.group(4), text)
 
 
 def blank(report: Report, words: str) -> str:
     """A file with the five tables of the README, yet to be made."""
-    say = speaker(words)
+    say = languages.speaker(words)
     titles = {name: say(report.tables[name].title) for name in README_TABLES}
     return "\n".join(f"## {title}\n\n<!-- table:{name} -->\n<!-- /table:{name} -->\n" for name, title in titles.items())
 
@@ -96,7 +100,9 @@ def renewed(path: Path, report: Report) -> tuple[str, str]:
     try:
         before = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error}); name the files: python eval/report.py FILE ...") from error
+        raise schema.InputError(
+            f"{path} cannot be read ({error}); name the files: python eval/report.py FILE ..."
+        ) from error
     return before, regenerate(before, lambda name: report.markdown(name, language(path)))
 
 
@@ -127,11 +133,13 @@ def rewrite(paths: Sequence[Path], report: Report) -> int:
 
 def write_page(path: Path, report: Report, wanted: Sequence[str]) -> None:
     """The page of a results folder. Figures are left out where there is nothing to draw or no matplotlib."""
+    import tempfile  # --help need not wait for it
+
     runs = page.stored_runs(report.folder, BENCHMARKS, wanted)
     sections = [
         page.Section(
-            {words: speaker(words)(table.title) for words in LANGUAGES},
-            {words: render.shown(table, report.lines[name], words) for words in LANGUAGES},
+            {words: languages.speaker(words)(table.title) for words in languages.LANGUAGES},
+            {words: render.shown(table, report.lines[name], words) for words in languages.LANGUAGES},
         )
         for name, table in report.tables.items()
         if report.lines[name]
@@ -139,7 +147,7 @@ def write_page(path: Path, report: Report, wanted: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
             drawn = figures.draw(report.lines, report.tables["long_ppl"], Path(folder))
-        except InputError as error:
+        except schema.InputError as error:
             print(f"no figures: {error}", file=sys.stderr)
             drawn = []
         text = page.build(runs, sections, [made for made in drawn if made.suffix == ".svg"])
@@ -192,7 +200,7 @@ def main() -> None:
     )
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     args = parser.parse_args()
-    runner.exit_with(parser.prog, lambda: run(args))
+    entry.exit_with(parser.prog, lambda: run(args))
 
 
 if __name__ == "__main__":

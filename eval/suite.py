@@ -15,9 +15,9 @@ import argparse
 import importlib.util
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 import ceval
 import cmmlu
@@ -28,8 +28,8 @@ import mmlu
 import plugin_eval
 import report
 import wmt22
-from harness import arguments, demo, estimate, results_csv, runner, store, tables
-from harness.schema import Benchmark, CheckpointError, Engine, InputError
+from harness import arguments, entry
+from harness.later import demo, estimate, results_csv, runner, schema, store, tables
 
 # (script, folder below -d, options of its own) in the order of the tables
 BASE: tuple[tuple[ModuleType, str, tuple[str, ...]], ...] = (
@@ -57,11 +57,10 @@ PRECISIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One run: its script and arguments."""
 
-    script: runner.Script
+    script: entry.Script
     options: argparse.Namespace
 
     @property
@@ -69,7 +68,7 @@ class Job:
         """What has to be loaded: the checkpoint, the type of its numbers and its quantization."""
         return self.options.checkpoint_path, self.options.dtype, self.options.quantize
 
-    def benchmark(self) -> Benchmark:
+    def benchmark(self) -> schema.Benchmark:
         """What is asked. Raises InputError for bad data."""
         made = runner.marked(self.script.build(self.options), self.options)
         return runner.limited(made, self.options.limit)
@@ -102,7 +101,7 @@ def precisions(args: argparse.Namespace, shared: Sequence[str]) -> list[str]:
         return [] if fixed or importlib.util.find_spec("bitsandbytes") is None else list(PRECISIONS)
     for name in args.precisions:
         if name not in (*PRECISIONS, "none"):
-            raise InputError(f"--precisions: {name!r} is not one of {', '.join(PRECISIONS)} or none")
+            raise schema.InputError(f"--precisions: {name!r} is not one of {', '.join(PRECISIONS)} or none")
     return [name for name in args.precisions if name != "none"]
 
 
@@ -142,7 +141,7 @@ def run(jobs: Sequence[Job]) -> int:
     """Runs the jobs in order; the model stays loaded while it is the same. One that cannot be run (no sandbox for programs,
     a precision that this machine has not) is named, and the others go on. Returns the exit status: 2 when one was left out.
     Raises CheckpointError when the checkpoint itself cannot be loaded."""
-    engine: Engine | None = None
+    engine: schema.Engine | None = None
     loaded: tuple[str, str, str] | None = None
     failed: list[str] = []
     for job in jobs:
@@ -153,8 +152,8 @@ def run(jobs: Sequence[Job]) -> int:
             assert engine is not None
             engine.extend(arguments.model_spec(job.options))  # the long-context rows differ in this alone
             runner.run(job.options, job.script.build, job.script.finish, engine)
-        except InputError as error:
-            if isinstance(error, CheckpointError) and job.options.quantize == "none":
+        except schema.InputError as error:
+            if isinstance(error, schema.CheckpointError) and job.options.quantize == "none":
                 raise
             name = f"{job.script.build.__module__} {arguments.mode(job.options)} {job.options.quantize}"
             failed.append(f"{name}: {' '.join(str(error).split())}")
@@ -192,7 +191,7 @@ def main() -> None:
     add("--readme", type=Path, action="append", metavar="FILE", help="whose tables are made anew at the end (several times); "
         "one that is not there is made (default: the READMEs and RESULTS.md, where the results go to results/)")  # fmt: skip
     args, shared = parser.parse_known_args()
-    runner.exit_with(parser.prog, lambda: work(args, shared))
+    entry.exit_with(parser.prog, lambda: work(args, shared))
 
 
 def work(args: argparse.Namespace, shared: Sequence[str]) -> int:

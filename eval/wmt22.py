@@ -14,9 +14,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import arguments, data, free_text, metrics, runner
-from harness.schema import Benchmark, Engine, Generate, Generated, InputError, Metric, Sample, Score, Scored
-from harness.stand_in import GivenTexts
+from harness import arguments, entry
+from harness.later import data, free_text, metrics, schema
 
 LANGUAGES = {"en": "English", "zh": "Chinese"}
 TOKENIZE = {"zh": "zh", "en": "13a"}  # sacrebleu's tokenizer by target language
@@ -35,7 +34,9 @@ def shots(path: Path, direction: str, count: int) -> tuple[str, ...]:
     """The first `count` examples of a direction. Raises InputError for fewer, DataError for a malformed file."""
     rows = [row for row in data.translation_shots(path) if row.direction == direction]
     if len(rows) < count:
-        raise InputError(f"{path} has {len(rows)} examples for {direction}; ask for at most {len(rows)} with --shots")
+        raise schema.InputError(
+            f"{path} has {len(rows)} examples for {direction}; ask for at most {len(rows)} with --shots"
+        )
     return tuple(pair(direction, row.source, row.target) for row in rows[:count])
 
 
@@ -47,7 +48,7 @@ def sides(part: data.Wmt22) -> dict[str, list[str]]:
     return {f"{part.direction} source": [segment.source for segment in part.segments], **named}
 
 
-def samples(args: argparse.Namespace, part: data.Wmt22) -> list[Sample]:
+def samples(args: argparse.Namespace, part: data.Wmt22) -> list[schema.Sample]:
     """One sample a segment."""
     first, second = (LANGUAGES[code] for code in part.direction.split("-"))
     header = f"Translate the following sentences from {first} into {second}.\n\n"
@@ -55,7 +56,7 @@ def samples(args: argparse.Namespace, part: data.Wmt22) -> list[Sample]:
     made = []
     for segment in part.segments:
         name = f"{part.direction}/{segment.index}"
-        request = Generate(
+        request = schema.Generate(
             pair(part.direction, segment.source),
             args.max_new_tokens,
             header=header,
@@ -63,19 +64,19 @@ def samples(args: argparse.Namespace, part: data.Wmt22) -> list[Sample]:
             stop=("\n",),
             key=f"wmt22/{name}",
         )
-        made.append(Sample(name, request, list(segment.references), part.direction))
+        made.append(schema.Sample(name, request, list(segment.references), part.direction))
     return made
 
 
-def score(sample: Sample, reply: Generated) -> Score:
+def score(sample: schema.Sample, reply: schema.Generated) -> schema.Score:
     """The translation is the reply's first line."""
     translation = reply.texts[0].split("\n", 1)[0].strip()
-    return Score({"empty": float(not translation), **free_text.endings(reply)}, translation)
+    return schema.Score({"empty": float(not translation), **free_text.endings(reply)}, translation)
 
 
-def figures(scored: Sequence[Scored]) -> tuple[list[Metric], dict[str, str]]:
+def figures(scored: Sequence[schema.Scored]) -> tuple[list[schema.Metric], dict[str, str]]:
     """BLEU and chrF2 by direction, their means where there are two, and sacrebleu's signatures by "metric direction"."""
-    table: dict[str, list[Metric]] = {"bleu": [], "chrf2": []}
+    table: dict[str, list[schema.Metric]] = {"bleu": [], "chrf2": []}
     signatures: dict[str, str] = {}
     for direction in dict.fromkeys(item.sample.group for item in scored):
         items = [item for item in scored if item.sample.group == direction]
@@ -92,18 +93,18 @@ def figures(scored: Sequence[Scored]) -> tuple[list[Metric], dict[str, str]]:
     return listed + [metrics.mean_of("all", parts) for parts in table.values() if len(parts) > 1], signatures
 
 
-def measure(scored: Sequence[Scored]) -> list[Metric]:
+def measure(scored: Sequence[schema.Scored]) -> list[schema.Metric]:
     """BLEU and chrF2 by direction and their means ("all"), the shares of empty and of cut translations."""
     empty = metrics.share("empty", "all", [item.score.stats["empty"] for item in scored])
     return [*figures(scored)[0], empty, free_text.cut_share(scored)]
 
 
-def remarks(scored: Sequence[Scored]) -> list[str]:
+def remarks(scored: Sequence[schema.Scored]) -> list[str]:
     """sacrebleu's signatures, and how the replies ended."""
     return [f"{name}: {text}" for name, text in figures(scored)[1].items()] + free_text.remarks(scored)
 
 
-def build(args: argparse.Namespace) -> Benchmark:
+def build(args: argparse.Namespace) -> schema.Benchmark:
     directions = DIRECTIONS if args.direction == "both" else (args.direction,)
     source = arguments.source(args, "wmt22")
     parts = [data.wmt22(source, direction, REFERENCES[args.ref]) for direction in directions]
@@ -113,7 +114,7 @@ def build(args: argparse.Namespace) -> Benchmark:
         "ref": args.ref,
         "bleu": "+".join(TOKENIZE[d[-2:]] for d in directions),
     }
-    return Benchmark(
+    return schema.Benchmark(
         name="wmt22",
         version=1,
         recipe=args.recipe,
@@ -134,12 +135,14 @@ def build(args: argparse.Namespace) -> Benchmark:
     )
 
 
-def stand_in(args: argparse.Namespace) -> Engine | None:
+def stand_in(args: argparse.Namespace) -> schema.Engine | None:
     """With --hypotheses, the translations of a file in a model's place."""
+    from harness.stand_in import GivenTexts
+
     if not args.hypotheses:
         return None
     if args.direction == "both" and len(args.hypotheses) != 2:
-        raise InputError(
+        raise schema.InputError(
             "--hypotheses takes the files of en-zh and of zh-en, in this order; or name one with --direction"
         )
     return GivenTexts(args.hypotheses, [(line,) for path in args.hypotheses for line in data.text_lines(path)])
@@ -156,7 +159,7 @@ def parser() -> arguments.Parser:
     return made
 
 
-SCRIPT = runner.Script(parser, build, stand_in=stand_in)
+SCRIPT = entry.Script(parser, build, stand_in=stand_in)
 
 if __name__ == "__main__":
-    runner.main(SCRIPT)
+    entry.main(SCRIPT)

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples import examples
-from harness import durable, results_csv, runner, tables
+from harness import durable, entry, results_csv, runner, tables
 from harness.schema import Choose, Chosen, InputError, OnResponse
 from shared import REPOSITORY
 from test_runner import Letters, build, options
@@ -187,11 +187,11 @@ SLOW = """
 import sys, time
 from pathlib import Path
 import test_runner as t
-from harness import runner
+from harness import entry, runner
 class Slow(t.Letters):
     def choose(self, requests, done):
         return super().choose(requests, lambda index, answer: (done(index, answer), time.sleep(0.05)))
-runner.exit_with("mmlu.py", lambda: runner.run(t.options(Path(sys.argv[1])), t.build, engine=Slow(1)))
+entry.exit_with("mmlu.py", lambda: runner.run(t.options(Path(sys.argv[1])), t.build, engine=Slow(1)))
 """
 
 
@@ -273,9 +273,9 @@ def test_no_control_sequence_reaches_the_terminal(tmp_path: Path, capsys: pytest
 
     for words in ([], ["--dump-prompts"]):
         with pytest.raises(SystemExit):
-            runner.exit_with("mmlu.py", lambda words=words: runner.run(options(tmp_path, *words), build, engine=Evil()))
+            entry.exit_with("mmlu.py", lambda words=words: runner.run(options(tmp_path, *words), build, engine=Evil()))
     with pytest.raises(SystemExit):
-        runner.fail("mmlu.py", f"file {evil} is bad")
+        entry.fail("mmlu.py", f"file {evil} is bad")
     streams = capsys.readouterr()
     for text in (streams.out, streams.err):
         assert text and not any(0x7F <= ord(c) < 0xA0 or (ord(c) < 32 and c != "\n") or c == "\u202e" for c in text)

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from harness import data, demo
-from harness.schema import ModelSpec
+from harness.later import data, demo, schema
 
 if TYPE_CHECKING:
     from harness.data import Source
@@ -232,10 +231,10 @@ def on_demo_data(args: argparse.Namespace, benchmark: str) -> bool:
     return source(args, benchmark).directory == demo.FOLDER / "data" / benchmark
 
 
-def model_spec(args: argparse.Namespace) -> ModelSpec:
+def model_spec(args: argparse.Namespace) -> schema.ModelSpec:
     """What to load and how. Raises CheckpointError when the demonstration's files were changed."""
     path = args.checkpoint_path or DEFAULT_CHECKPOINT[mode(args)]
-    return ModelSpec(
+    return schema.ModelSpec(
         path=str(demo.checkpoint()) if path == demo.NAME else path,
         revision=args.revision,
         hub=args.hub,

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,10 @@ class Samples:
     bos: bool | None = None
     max_length: int | None = None
     notes: list[str] = field(default_factory=list)
+
+    def averaged_over_tasks(self, how: str) -> Samples:
+        """The same, averaged another way: "micro" or "macro"."""
+        return replace(self, average=how)
 
 
 def read(path: Path, metric: str | None = None) -> Samples | None:

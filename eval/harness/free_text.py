@@ -12,15 +12,33 @@ from harness.schema import Generate, Generated, Message, Metric, Scored
 LONG_SHARE = 0.01  # of texts cut by their length, above which a reader must be told
 
 
-def chat(args: argparse.Namespace, turn: str, key: str, samples: int = 1, temperature: float = 0.0) -> Generate:
+def chat(
+    args: argparse.Namespace,
+    turn: str,
+    key: str,
+    samples: int = 1,
+    temperature: float = 0.0,
+    stop: tuple[str, ...] = (),
+) -> Generate:
     """One user turn as a request, with the run's system text, reply length and thinking mode."""
     messages: tuple[Message, ...] = ({"role": "user", "content": turn},)
     if args.system_prompt is not None:
         messages = ({"role": "system", "content": args.system_prompt}, *messages)
     options = {} if args.thinking == "auto" else {"enable_thinking": args.thinking == "on"}
     return Generate(
-        messages, args.max_new_tokens, samples=samples, temperature=temperature, key=key, chat_options=options
+        messages,
+        args.max_new_tokens,
+        stop=stop,
+        samples=samples,
+        temperature=temperature,
+        key=key,
+        chat_options=options,
     )
+
+
+def digest(text: str) -> str:
+    """A short name for a text, for signatures: the first 8 hex digits of its SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def signature(args: argparse.Namespace) -> dict[str, str]:
@@ -28,7 +46,7 @@ def signature(args: argparse.Namespace) -> dict[str, str]:
     fields = {"max": str(args.max_new_tokens)}
     if arguments.mode(args) == "chat":
         system = args.system_prompt
-        fields["system"] = "own" if system is None else hashlib.sha256(system.encode()).hexdigest()[:8]
+        fields["system"] = "own" if system is None else digest(system)
         fields["thinking"] = args.thinking
     return fields
 

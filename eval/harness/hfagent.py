@@ -10,8 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import sandbox
-from harness.schema import DataError, Score
+from harness.later import sandbox, schema
 
 if TYPE_CHECKING:
     from harness.data import AgentSet, AgentTask, FakeTool
@@ -60,9 +59,11 @@ def read_template(path: Path) -> str:
     try:
         template = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); name a UTF-8 text with --agent-prompt") from error
+        raise schema.DataError(f"{path} cannot be read ({error}); name a UTF-8 text with --agent-prompt") from error
     if TASK not in template:
-        raise DataError(f"{path} has no {TASK}, where the instruction goes; {TOOLS} is where the tools are listed")
+        raise schema.DataError(
+            f"{path} has no {TASK}, where the instruction goes; {TOOLS} is where the tools are listed"
+        )
     return template
 
 
@@ -123,7 +124,7 @@ def judge(
     replies: Sequence[tuple[AgentTask, str]],
     pool: sandbox.Sandbox,
     done: Callable[[], None] = lambda: None,
-) -> list[Score]:
+) -> list[schema.Score]:
     """The three scores ("selection", "used", "code") of replies to tasks of the set, their code run in the sandbox.
 
     done is called as each is known. Beside the scores: "unsplit" 1.0 where `Answer:` did not part the reply, else the
@@ -138,7 +139,7 @@ def judge(
     for place, ((task, _), part) in enumerate(zip(replies, parts, strict=True)):
         if part is None:
             done()
-            scores.append(Score({"selection": 0.0, "used": 0.0, "code": 0.0, "unsplit": 1.0}, None))
+            scores.append(schema.Score({"selection": 0.0, "used": 0.0, "code": 0.0, "unsplit": 1.0}, None))
             continue
         explanation, code = part
         outcome = outcomes[place]
@@ -150,7 +151,7 @@ def judge(
         }
         value = (outcome.value if isinstance(outcome.value, str) else repr(outcome.value))[:SHOWN]
         said = {"explanation": explanation, "code": code, "status": outcome.status, "value": value}
-        scores.append(Score(stats, {**said, "detail": outcome.detail}))
+        scores.append(schema.Score(stats, {**said, "detail": outcome.detail}))
     return scores
 
 

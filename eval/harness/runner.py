@@ -1,108 +1,30 @@
 """The pipeline behind every script: benchmark -> one engine call -> scores -> metrics -> CSV and a table.
 
-It prints the final table on stdout; progress goes to stderr (answering.py). Exit status 0 when done, 2 for bad input (one
-line that names the thing and the remedy), 130 when interrupted; what was answered by then is stored.
+It prints the final table on stdout; progress goes to stderr (answering.py). How a script starts and ends is entry.py's.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import io
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from harness import __version__, answering, arguments, demo, parallel, results_csv, store, tables
-from harness.schema import Benchmark, Engine, EngineInfo, InputError, Sample, Scored
+from harness.schema import Benchmark, Engine, EngineInfo, InputError, Sample
 from harness.stand_in import StandIn
 
-Build = Callable[[argparse.Namespace], Benchmark]
-OpenStandIn = Callable[[argparse.Namespace], "Engine | None"]
-OnFinish = Callable[[argparse.Namespace, str, Sequence[Scored]], list[str]]
-
-
-@dataclass(frozen=True)
-class Script:
-    """What a benchmark script gives the runner.
-
-    parser: makes its command line. build: arguments -> Benchmark (raises InputError for bad data). finish: called at the end
-    with the run's id and all scored samples, returns lines for the table (C-Eval's submission file, say). stand_in: gives
-    an engine that answers in a model's place (translations from a file), or None for the one the arguments name.
-    """
-
-    parser: Callable[[], arguments.Parser]
-    build: Build
-    finish: OnFinish | None = None
-    stand_in: OpenStandIn | None = None
-
-
-def main(script: Script) -> NoReturn:
-    """Runs a script: parses its arguments, builds the benchmark, answers it and exits with the status."""
-    parser = script.parser()
-    args = parser.parse_args()
-    exit_with(
-        parser.prog, lambda: run(args, script.build, script.finish, script.stand_in(args) if script.stand_in else None)
-    )
-
-
-def exit_with(program: str, work: Callable[[], int]) -> NoReturn:
-    """Does the work and exits with the status it returns, with nothing on stdout that a terminal would obey. Bad input is
-    one line and status 2; Ctrl-C one line and 130, as is a request to end (SIGTERM 143, a closed terminal 129)."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that is not UTF-8 gets escapes for what it cannot show
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        with stoppable(), contextlib.redirect_stdout(tables.Printable(sys.stdout)):
-            sys.exit(work())
-    except InputError as error:
-        fail(program, str(error))
-    except KeyboardInterrupt as stop:
-        number = stop.args[0] if stop.args else signal.SIGINT
-        with contextlib.suppress(OSError):  # the terminal may be gone
-            print(f"\n{program}: interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        sys.exit(128 + number)
-    except BrokenPipeError:  # the reader of the table has enough; everything is stored
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
-
-
-@contextlib.contextmanager
-def stoppable() -> Iterator[None]:
-    """A request to end (SIGTERM, SIGHUP) ends the work as Ctrl-C does, once; a second one ends it at once. What a caller
-    ignores (nohup) stays ignored."""
-
-    def stop(number: int, frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        raise KeyboardInterrupt(number)
-
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has the first
-    before = {number: signal.getsignal(number) for number in (getattr(signal, name) for name in names)}
-    mine = [number for number, handler in before.items() if handler == signal.SIG_DFL]
-    for number in mine:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number in mine:
-            signal.signal(number, before[number])
-
-
-def fail(program: str, message: str) -> NoReturn:
-    """One line on stderr and exit status 2."""
-    print(f"{program}: {tables.printable(' '.join(message.split()))}", file=sys.stderr)
-    sys.exit(2)
+if TYPE_CHECKING:
+    from harness.entry import Build, OnFinish
 
 
 def run(args: argparse.Namespace, build: Build, finish: OnFinish | None = None, engine: Engine | None = None) -> int:

@@ -29,7 +29,7 @@ from bench.contest import compete  # noqa: E402
 from bench.record import Record  # noqa: E402
 from bench.settings import Settings, commit, machine  # noqa: E402
 from bench.stages import STAGES, USUAL  # noqa: E402
-from harness import arguments, runner, tables  # noqa: E402
+from harness import arguments, entry, tables  # noqa: E402
 
 RUN = ROOT / "results/bench-run"
 
@@ -121,4 +121,4 @@ def run(args: argparse.Namespace) -> int:
 if __name__ == "__main__":
     made = parser()
     parsed = made.parse_args()
-    runner.exit_with("bench", lambda: run(parsed))
+    entry.exit_with("bench", lambda: run(parsed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import nn
 
 import tiny
 from harness.engines import blocked
-from harness.engines.blocked import BlockedLinear, block
+from harness.engines.blocked import BlockedGate, BlockedLinear, block
 from harness.engines.hf import HFEngine
 from harness.schema import Choose, Generate, Measure, ModelSpec
 
@@ -47,6 +48,59 @@ def test_a_blocked_product_is_the_product(dtype: torch.dtype, close: float, run:
         wide = torch.randn(5, 2 * inside).to(dtype)[:, ::2]
         with torch.inference_mode():
             torch.testing.assert_close(made(wide), made(wide.contiguous()), rtol=0, atol=0)
+
+
+class Gated(nn.Module):
+    """The gated layer as transformers' models have it."""
+
+    def __init__(self, width: int, inner: int, bias: bool, act: nn.Module, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(width, inner, bias=bias, dtype=dtype)
+        self.up_proj = nn.Linear(width, inner, bias=bias, dtype=dtype)
+        self.down_proj = nn.Linear(inner, width, bias=bias, dtype=dtype)
+        self.act_fn = act
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(self.act_fn(self.gate_proj(rows)) * self.up_proj(rows))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_fused_gate_is_the_gated_layer(bias: bool) -> None:
+    """Against the exact layer in float64, also where the activation saturates."""
+    torch.manual_seed(0)
+    for width, inner in ((8, 24), (33, 70), (256, 688)):
+        model = nn.ModuleDict({"mlp": Gated(width, inner, bias, nn.SiLU())})
+        exact = copy.deepcopy(model).double()
+        block(model)
+        assert isinstance(model["mlp"], BlockedGate)
+        for scale in (1.0, 100.0):
+            for shape in ((1, 1, width), (2, 7, width), (1, 300, width)):
+                rows = scale * torch.randn(shape)
+                with torch.inference_mode():
+                    found, right = model["mlp"](rows), exact["mlp"](rows.double())
+                torch.testing.assert_close(found.double(), right, rtol=3e-6, atol=3e-6 * float(right.abs().max()))
+
+
+def test_layers_that_compute_something_else_are_not_fused() -> None:
+    class Swapped(Gated):
+        def forward(self, rows: torch.Tensor) -> torch.Tensor:
+            return self.down_proj(self.gate_proj(rows) * self.act_fn(self.up_proj(rows)))
+
+    class Routed(Gated):
+        def forward(self, rows: torch.Tensor, expert: int) -> torch.Tensor:  # type: ignore[override]
+            return super().forward(rows)
+
+    model = nn.ModuleDict(
+        {
+            "gelu": Gated(16, 40, False, nn.GELU()),
+            "swapped": Swapped(16, 40, False, nn.SiLU()),
+            "routed": Routed(16, 40, False, nn.SiLU()),
+            "rounded": Gated(16, 40, False, nn.SiLU(), torch.bfloat16),
+        }
+    )
+    block(model)
+    assert names(model) == {"gate_proj", "up_proj", "down_proj"}
+    assert not any(isinstance(module, BlockedGate) for module in model.modules())
 
 
 @pytest.mark.parametrize("write", [tiny.write_qwen1, tiny.write_llama, tiny.write_qwen3])

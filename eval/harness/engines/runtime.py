@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.engines import blocked, cascade
+from harness.engines import blocked, cascade, heap
 from harness.engines.budget import free_bytes, token_bytes
 from harness.engines.cascade import Cascade, State, Unsupported
 from harness.engines.last_layer import last_layer, pruned
@@ -84,6 +84,8 @@ class Runtime:
             blocked.block(self._model)
             memory.touch(self._model)
             self.resident = memory.resident(self.checkpoint.device) - before
+            if torch.device(self.checkpoint.device).type == "cpu":
+                heap.keep_freed_pages()
             cascade.register()
             config = self._model.config.get_text_config()
             self._afford(token_bytes(config, self._model.dtype.itemsize))

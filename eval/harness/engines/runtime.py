@@ -74,22 +74,28 @@ class Runtime:
     @property
     def model(self) -> Any:
         if self._model is None:
-            self.checkpoint.import_code()
-            blocked.works(
-                self.checkpoint.dtype
-            )  # before memory is looked at: what oneDNN itself takes is not the model's
-            before = memory.resident(self.checkpoint.device)
-            self._model = self.checkpoint.load()
-            self.weights = memory.stored_bytes(self._model)
-            blocked.block(self._model)
-            memory.touch(self._model)
-            self.resident = memory.resident(self.checkpoint.device) - before
-            if torch.device(self.checkpoint.device).type == "cpu":
-                heap.keep_freed_pages()
+            self._model = self._load()
             cascade.register()
             config = self._model.config.get_text_config()
             self._afford(token_bytes(config, self._model.dtype.itemsize))
         return self._model
+
+    def _load(self) -> Any:
+        """The model, its matrices laid out as this processor multiplies them, and the memory that it takes."""
+        self.checkpoint.import_code()
+        blocked.works(self.checkpoint.dtype)  # before memory is looked at: what oneDNN itself takes is not the model's
+        on_cpu = torch.device(self.checkpoint.device).type == "cpu"
+        if on_cpu:
+            heap.return_freed_pages()
+        before = memory.resident(self.checkpoint.device)
+        model = self.checkpoint.load()
+        self.weights = memory.stored_bytes(model)
+        blocked.block(model)
+        memory.touch(model)
+        self.resident = memory.resident(self.checkpoint.device) - before
+        if on_cpu:
+            heap.keep_freed_pages()
+        return model
 
     def _afford(self, bytes_a_token: float) -> None:
         """Lowers an automatic number of tokens to what fits in free memory at so many bytes a token."""

@@ -96,8 +96,10 @@ def test_layers_that_compute_something_else_are_not_fused() -> None:
             "swapped": Swapped(16, 40, False, nn.SiLU()),
             "routed": Routed(16, 40, False, nn.SiLU()),
             "rounded": Gated(16, 40, False, nn.SiLU(), torch.bfloat16),
+            "watched": Gated(16, 40, False, nn.SiLU()),
         }
     )
+    model["watched"].register_forward_hook(lambda *_: None)
     block(model)
     assert names(model) == {"gate_proj", "up_proj", "down_proj"}
     assert not any(isinstance(module, BlockedGate) for module in model.modules())

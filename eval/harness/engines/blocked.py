@@ -102,7 +102,7 @@ def _fuse_gates(model: nn.Module) -> None:
         parts: list[Any] = [getattr(module, part, None) for part in ("gate_proj", "up_proj", "down_proj")]
         if not all(isinstance(part, BlockedLinear) and len(part.blocked) == 1 for part in parts):
             continue
-        if parts[0].blocked[0].dtype != torch.float32:
+        if parts[0].blocked[0].dtype != torch.float32 or _hooked(module):
             continue
         fused = BlockedGate(module)
         if type(module) not in same:
@@ -127,8 +127,12 @@ def _run(name: str, layer: nn.Linear) -> int | None:
 
 def _plain(layer: Any) -> bool:
     """Whether a linear layer is what it seems: in main memory, in a type that oneDNN takes, without hooks of others."""
-    hooked = layer._forward_hooks or layer._forward_pre_hooks or hasattr(layer, "_hf_hook")
-    return layer.weight.device.type == "cpu" and layer.weight.dtype in DTYPES and not hooked
+    return layer.weight.device.type == "cpu" and layer.weight.dtype in DTYPES and not _hooked(layer)
+
+
+def _hooked(module: Any) -> bool:
+    """Whether others watch or move the layer: torch's hooks, accelerate's."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook"))
 
 
 def works(dtype: torch.dtype) -> bool:

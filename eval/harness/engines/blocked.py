@@ -95,28 +95,27 @@ def block(model: nn.Module) -> None:
 
 
 def _fuse_gates(model: nn.Module) -> None:
-    """Replaces the gated layers whose parts are blocked, after trying the first of each class: they are known by the names
-    of their parts, and what they compute by computing it. In bfloat16 there is nothing to gain."""
-    same: dict[type, bool] = {}
+    """Replaces the gated layers whose parts are blocked: they are known by the names of their parts, and what each computes by
+    computing it. In bfloat16 there is nothing to gain."""
     for name, module in list(model.named_modules()):
         parts: list[Any] = [getattr(module, part, None) for part in ("gate_proj", "up_proj", "down_proj")]
-        if not all(isinstance(part, BlockedLinear) and len(part.blocked) == 1 for part in parts):
-            continue
-        if parts[0].blocked[0].dtype != torch.float32 or _hooked(module):
+        if not all(isinstance(part, BlockedLinear) and len(part.blocked) == 1 for part in parts) or _hooked(module):
             continue
         fused = BlockedGate(module)
-        if type(module) not in same:
-            inputs = torch.linspace(-2, 2, 3 * parts[0].in_features).view(1, 3, -1)
-            try:
-                given, made = module(inputs), fused(inputs)
-            except (AttributeError, RuntimeError, TypeError):  # no such operation, or a layer that takes more
-                same[type(module)] = False
-                continue
-            scale = float(given.abs().max())
-            same[type(module)] = given.shape == made.shape and torch.allclose(given, made, rtol=1e-4, atol=1e-5 * scale)
-        if same[type(module)]:
+        if parts[0].blocked[0].dtype == torch.float32 and _same(module, fused, parts[0].in_features):
             above, _, last = name.rpartition(".")
             setattr(model.get_submodule(above), last, fused)
+
+
+def _same(one: nn.Module, other: nn.Module, width: int) -> bool:
+    """Whether two layers answer a few rows alike."""
+    rows = torch.linspace(-2, 2, 3 * width).view(1, 3, width)
+    try:
+        given, made = one(rows), other(rows)
+    except (AttributeError, RuntimeError, TypeError):  # no such operation, or a layer that takes more
+        return False
+    scale = float(given.abs().max())
+    return given.shape == made.shape and torch.allclose(given, made, rtol=1e-4, atol=1e-5 * scale)
 
 
 def _run(name: str, layer: nn.Linear) -> int | None:

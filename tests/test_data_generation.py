@@ -210,7 +210,8 @@ def client(env: Mapping[str, str], benchmark: str, url: str = "", md5: str = "")
     path = os.pathsep.join([str(EVAL), env.get("PYTHONPATH", "")])
     env = {**os.environ, "USE_TORCH": "0", **env, "PYTHONPATH": path}
     command = [sys.executable, "-c", CLIENT, benchmark, url, md5]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 

@@ -76,15 +76,15 @@ def fetch(place: Place, names: Sequence[str], hub: str = "hf") -> Fetched:
 
 def read_table(path: Path, name: str, how: str) -> list[dict[str, Any]]:
     """The rows of a parquet file. Raises DataError, by the file's `name`, when it cannot be read."""
-    import datasets
     import pyarrow
     from pyarrow import parquet
 
     try:
-        parquet.read_metadata(path)  # first and quietly, for datasets logs what it cannot read before it raises
-        # Streamed: the file is in the hub's cache already and needs no second copy in that of datasets.
-        return list(datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=True))
-    except (pyarrow.ArrowException, datasets.exceptions.DatasetsError, OSError, ValueError) as error:
+        # In this thread: pools that still read ahead when a process ends abort it now and then (datasets' streaming does).
+        with parquet.ParquetFile(path) as file:
+            rows: list[dict[str, Any]] = file.read(use_threads=False).to_pylist()
+            return rows
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{name} is not a readable parquet file ({_brief(error)}): delete {path}, or {how}") from error
 
 

@@ -24,6 +24,7 @@ import json, sys, torch
 torch.set_num_threads(1)
 from bench import child
 from harness.engines.hf import HFEngine
+from harness.models import memory
 from harness.schema import Measure, ModelSpec
 engine = HFEngine(ModelSpec(sys.argv[1], dynamic_ntk="on", logn="on", device="cpu"))
 text = open(sys.argv[2]).read()
@@ -33,7 +34,7 @@ def measure(length, limit):
 measure(128, 0)
 found = []
 for limit in ({LIMIT}, 0):
-    before = child.resident("VmRSS")
+    before = memory.resident("cpu")  # without the pages that the pass before left for the next one
     child.reset_peak()
     loss = measure({LENGTH}, limit)
     found.append([loss, (child.resident("VmHWM") - before) / 2**30])

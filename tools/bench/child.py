@@ -5,7 +5,6 @@ python -m bench.child perplexity ours|naive CHECKPOINT TEXT_FILE LENGTH     prin
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import resource
@@ -47,6 +46,7 @@ def main(side: str, checkpoint: str, text_file: str, length: int) -> None:
     import torch
 
     from harness.engines.hf import HFEngine
+    from harness.models import memory
     from harness.schema import Measure, ModelSpec
 
     text = Path(text_file).read_text(encoding="utf-8")
@@ -68,8 +68,7 @@ def main(side: str, checkpoint: str, text_file: str, length: int) -> None:
     run(128)  # the first pass allocates what stays
     with torch.inference_mode():
         sum(float(weight.sum()) for weight in model.parameters())  # every weight is resident
-    gc.collect()
-    weights = resident("VmRSS")
+    weights = memory.resident("cpu")  # without what the first pass freed and kept for the next one
     reset_peak()
     cpu, wall = time.process_time(), time.perf_counter()
     answer = run(length)

@@ -37,7 +37,7 @@ for limit in ({LIMIT}, 0):
     before = memory.resident("cpu")  # without the pages that the pass before left for the next one
     child.reset_peak()
     loss = measure({LENGTH}, limit)
-    found.append([loss, (child.resident("VmHWM") - before) / 2**30])
+    found.append([loss, (child.peak_resident() - before) / 2**30])
 print(json.dumps(found))
 """
 

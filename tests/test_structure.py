@@ -126,6 +126,14 @@ def test_nothing_in_eval_shadows_a_library() -> None:
             assert path.stem not in sys.stdlib_module_names
 
 
+def fresh_python(code: str) -> subprocess.CompletedProcess[str]:
+    """What a new process says that finds the harness and has loaded nothing of it. It has to end well."""
+    env = {**os.environ, "PYTHONPATH": str(EVAL)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_help_loads_nothing_but_the_command_line(script: Path) -> None:
     """Neither libraries nor the harness itself: --help answers in 0.1 CPU seconds (`make bench` measures it)."""
@@ -134,10 +142,7 @@ def test_help_loads_nothing_but_the_command_line(script: Path) -> None:
         f"try:\n    runpy.run_path({str(script)!r}, run_name='__main__')\n"
         "except SystemExit as end:\n    assert not end.code\n    print(*sys.modules, file=sys.stderr)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(EVAL)}
-    )
-    assert done.returncode == 0, done.stderr
+    done = fresh_python(code)
     assert "--help" in done.stdout
     loaded = set(done.stderr.split())
     assert not loaded & {"torch", "transformers", "pandas", "datasets", "numpy", "dataclasses", "hashlib", "subprocess"}
@@ -146,7 +151,7 @@ def test_help_loads_nothing_but_the_command_line(script: Path) -> None:
 
 
 def test_a_module_that_waits_is_that_module() -> None:
-    fresh = (
+    code = (
         "import sys\nfrom harness.later import durable, numbers\n"
         "assert 'harness.durable' not in sys.modules and 'harness.extract.numbers' not in sys.modules\n"
         "durable.mark = 1\n"
@@ -158,10 +163,7 @@ def test_a_module_that_waits_is_that_module() -> None:
         "try:\n    nothing.at_all\nexcept ModuleNotFoundError as error:\n    assert 'harness.nothing' in str(error)\n"
         "else:\n    assert False\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", fresh], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(EVAL)}
-    )
-    assert done.returncode == 0, done.stderr
+    fresh_python(code)
 
 
 def test_threads_that_wait_for_one_module_get_it_whole() -> None:
@@ -173,10 +175,7 @@ def test_threads_that_wait_for_one_module_get_it_whole() -> None:
         "[one.start() for one in threads]\n[one.join() for one in threads]\n"
         "assert len(seen) == 8 and len(set(seen)) == 1"  # the last function of the module: it is there when all is
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(EVAL)}
-    )
-    assert done.returncode == 0, done.stderr
+    fresh_python(code)
 
 
 def test_no_path_of_a_machine_in_the_repository() -> None:

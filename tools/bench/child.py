@@ -73,17 +73,17 @@ def main(side: str, checkpoint: str, text_file: str, length: int) -> None:
     cpu, wall = time.process_time(), time.perf_counter()
     answer = run(length)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    print(json.dumps(vars(Timing(cpu, wall, [answer], peak=(resident("VmHWM") - weights) / 2**30))))
+    print(json.dumps(vars(Timing(cpu, wall, [answer], peak=(peak_resident() - weights) / 2**30))))
 
 
-def resident(field: str) -> int:
-    """Bytes of this process in memory: VmRSS now, VmHWM at most. Linux."""
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{field}:"))
+def peak_resident() -> int:
+    """The most bytes that this process had in memory since reset_peak. Linux."""
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
 
 
 def reset_peak() -> None:
-    """Lets VmHWM begin anew. Linux."""
+    """Lets peak_resident begin anew. Linux."""
     Path("/proc/self/clear_refs").write_text("5")
 
 

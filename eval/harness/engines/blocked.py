@@ -86,8 +86,7 @@ def block(model: nn.Module) -> None:
     with torch.no_grad():
         for name in list(layers):
             layer = layers.pop(name)  # the last that holds it, so that no more than one is there twice
-            above, _, last = name.rpartition(".")
-            setattr(model.get_submodule(above), last, BlockedLinear(layer, _run(name, layer)))
+            model.set_submodule(name, BlockedLinear(layer, _run(name, layer)))
         _fuse_gates(model)
         for parameter in model.parameters():  # what stays lies in the file, mapped, and would hold all of it
             if parameter.is_floating_point():
@@ -103,8 +102,7 @@ def _fuse_gates(model: nn.Module) -> None:
             continue
         fused = BlockedGate(module)
         if parts[0].blocked[0].dtype == torch.float32 and _same(module, fused, parts[0].in_features):
-            above, _, last = name.rpartition(".")
-            setattr(model.get_submodule(above), last, fused)
+            model.set_submodule(name, fused)
 
 
 def _same(one: nn.Module, other: nn.Module, width: int) -> bool:

@@ -13,11 +13,13 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness import arguments, entry
-from harness.later import data, free_text, letters_2023, multiple_choice, prompts, schema, store
+from qwen_eval import data, main, options, schema
+from qwen_eval.runs import store
+from qwen_eval.tasks import choice, generation, prompts
+from qwen_eval.tasks.extract import letters_2023
 
 if TYPE_CHECKING:
-    from harness.data import ChoiceRow
+    from qwen_eval.data import ChoiceRow
 
 
 def turn(row: ChoiceRow) -> str:
@@ -26,40 +28,40 @@ def turn(row: ChoiceRow) -> str:
 
 
 def build(args: argparse.Namespace) -> schema.Benchmark:
-    chosen = data.choose_subjects("ceval", arguments.subjects(args, "ceval"))
-    sets = data.ceval(arguments.source(args, "ceval"), chosen, args.split)
+    chosen = data.choose_subjects("ceval", options.subjects(args, "ceval"))
+    sets = data.ceval(options.source(args, "ceval"), chosen, args.split)
     common = {
         "name": "ceval",
         "version": 1,
         "recipe": args.recipe,
         "shots": args.shots,
-        "origin": multiple_choice.origin(sets),
+        "origin": choice.origin(sets),
         "changed": data.changed_choices("ceval", sets),
         "partial": args.subjects is not None,
     }
-    label = {"split": args.split, "avg": "macro", "data": multiple_choice.data_label(sets)}
-    chat = arguments.mode(args) == "chat"
-    measure = (multiple_choice.chat_accuracy if chat else multiple_choice.accuracy)("ceval", headline="macro")
+    label = {"split": args.split, "avg": "macro", "data": choice.data_label(sets)}
+    chat = options.mode(args) == "chat"
+    measure = (choice.chat_accuracy if chat else choice.accuracy)("ceval", headline="macro")
     if args.split == "test":  # its answers are not published: they are the site's to score
         measure = no_figures
     if chat:
         return schema.Benchmark(
             **common,
             mode="chat",
-            samples=multiple_choice.chat_samples(args, "ceval", sets, turn),
-            score=multiple_choice.chat_score(sets, args.recipe, letters_2023.ceval_2023),
+            samples=choice.chat_samples(args, "ceval", sets, turn),
+            score=choice.chat_score(sets, args.recipe, letters_2023.ceval_2023),
             metrics=measure,
-            signature={**free_text.signature(args), **label},
-            remarks=free_text.remarks,
+            signature={**generation.signature(args), **label},
+            remarks=generation.remarks,
         )
     return schema.Benchmark(
         **common,
         mode="base",
-        samples=multiple_choice.samples(sets, args.shots, multiple_choice.ask_in_chinese(args.recipe)),
-        score=multiple_choice.score(args.recipe),
+        samples=choice.samples(sets, args.shots, choice.ask_in_chinese(args.recipe)),
+        score=choice.score(args.recipe),
         metrics=measure,
         signature={"select": "logprob", **label},
-        remarks=multiple_choice.remarks,
+        remarks=choice.remarks,
     )
 
 
@@ -80,14 +82,14 @@ def submission(args: argparse.Namespace, run_id: str, scored: Sequence[schema.Sc
     return [f"submission file {path}"]
 
 
-def parser() -> arguments.Parser:
+def parser() -> options.Parser:
     """The command line."""
-    made = arguments.parser(__doc__, {"base": 5, "chat": 0}, generates=("chat",), subjects=True)
+    made = options.parser(__doc__, {"base": 5, "chat": 0}, generates=("chat",), subjects=True)
     made.add_argument("--split", choices=("val", "test"), default="val", help="val is scored, test is submitted")
     return made
 
 
-SCRIPT = entry.Script(parser, build, finish=submission)
+SCRIPT = main.Script(parser, build, finish=submission)
 
 if __name__ == "__main__":
-    entry.main(SCRIPT)
+    main.main(SCRIPT)

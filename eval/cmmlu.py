@@ -9,36 +9,36 @@ from __future__ import annotations
 
 import argparse
 
-from harness import arguments, entry
-from harness.later import data, multiple_choice, schema
+from qwen_eval import data, main, options, schema
+from qwen_eval.tasks import choice
 
 
 def build(args: argparse.Namespace) -> schema.Benchmark:
-    chosen = data.choose_subjects("cmmlu", arguments.subjects(args, "cmmlu"))
-    sets = data.cmmlu(arguments.source(args, "cmmlu"), chosen)
+    chosen = data.choose_subjects("cmmlu", options.subjects(args, "cmmlu"))
+    sets = data.cmmlu(options.source(args, "cmmlu"), chosen)
     return schema.Benchmark(
         name="cmmlu",
         version=1,
         recipe=args.recipe,
-        origin=multiple_choice.origin(sets),
+        origin=choice.origin(sets),
         changed=data.changed_choices("cmmlu", sets),
         mode="base",
         shots=args.shots,
-        samples=multiple_choice.samples(sets, args.shots, multiple_choice.ask_in_chinese(args.recipe)),
-        score=multiple_choice.score(args.recipe),
-        metrics=multiple_choice.accuracy("cmmlu", headline="macro"),
-        signature={"select": "logprob", "avg": "macro", "data": multiple_choice.data_label(sets)},
+        samples=choice.samples(sets, args.shots, choice.ask_in_chinese(args.recipe)),
+        score=choice.score(args.recipe),
+        metrics=choice.accuracy("cmmlu", headline="macro"),
+        signature={"select": "logprob", "avg": "macro", "data": choice.data_label(sets)},
         partial=args.subjects is not None,
-        remarks=multiple_choice.remarks,
+        remarks=choice.remarks,
     )
 
 
-def parser() -> arguments.Parser:
+def parser() -> options.Parser:
     """The command line."""
-    return arguments.parser(__doc__, {"base": 5}, subjects=True)
+    return options.parser(__doc__, {"base": 5}, subjects=True)
 
 
-SCRIPT = entry.Script(parser, build)
+SCRIPT = main.Script(parser, build)
 
 if __name__ == "__main__":
-    entry.main(SCRIPT)
+    main.main(SCRIPT)

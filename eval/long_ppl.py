@@ -14,8 +14,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from harness import arguments, entry
-from harness.later import data, metrics, runner, schema
+from qwen_eval import data, main, options, schema
+from qwen_eval.runs import run as runner
+from qwen_eval.stats import metrics
 
 LENGTHS = (1024, 2048, 4096, 8192, 16384)
 DEMO_LENGTHS = (128, 256, 512, 1024, 2048)
@@ -25,7 +26,7 @@ README = ("none", "dynamic_ntk", "dynamic_ntk+logn", "dynamic_ntk+logn+local_att
 
 def lengths(text: str) -> tuple[int, ...]:
     """Comma-separated lengths in tokens, at least 2 each, for argparse."""
-    values = tuple(arguments.whole_number(part.strip()) for part in text.split(","))
+    values = tuple(options.whole_number(part.strip()) for part in text.split(","))
     if min(values) < 2:
         raise argparse.ArgumentTypeError("a chunk needs two tokens: the first is context only")
     return tuple(sorted(set(values)))
@@ -72,8 +73,8 @@ def remarks(scored: Sequence[schema.Scored]) -> list[str]:
 
 
 def build(args: argparse.Namespace) -> schema.Benchmark:
-    found = data.documents(arguments.source(args, "long_ppl"))
-    cells = args.lengths or (DEMO_LENGTHS if arguments.on_demo_data(args, "long_ppl") else LENGTHS)
+    found = data.documents(options.source(args, "long_ppl"))
+    cells = args.lengths or (DEMO_LENGTHS if options.on_demo_data(args, "long_ppl") else LENGTHS)
     if args.stride and args.stride >= min(cells):
         raise schema.InputError(
             f"--stride {args.stride} has to be shorter than the shortest of --lengths, {min(cells)}"
@@ -124,14 +125,14 @@ def run(args: argparse.Namespace) -> int:
     engine = None if args.rescore or args.dump_prompts else runner.open_engine(rows(args)[0])
     for row in rows(args):
         if engine is not None:
-            engine.extend(arguments.model_spec(row))
+            engine.extend(options.model_spec(row))
         runner.run(row, build, engine=engine)
     return 0
 
 
-def parser() -> arguments.Parser:
+def parser() -> options.Parser:
     """The command line."""
-    made = arguments.parser(__doc__, {"base": 0})
+    made = options.parser(__doc__, {"base": 0})
     add = made.add_argument
     add("--lengths", type=lengths, metavar="L,L,...", help=f"tokens (default {','.join(map(str, LENGTHS))})")
     add(
@@ -140,16 +141,16 @@ def parser() -> arguments.Parser:
     add("--documents", choices=("same", "all"), default="same",
         help="same: only documents as long as the longest length, so that every length scores the same text; "
         "all: every document, a short rest dropped")  # fmt: skip
-    add("--stride", type=arguments.whole_number, metavar="S", help="sliding windows: score only their last S tokens")
-    add("--max-tokens", type=arguments.count, default=0, metavar="N", help="stop a cell after N scored tokens (0: all)")
-    add("--max-memory", type=arguments.gibibytes, default=0.0, metavar="GIB",
+    add("--stride", type=options.whole_number, metavar="S", help="sliding windows: score only their last S tokens")
+    add("--max-tokens", type=options.count, default=0, metavar="N", help="stop a cell after N scored tokens (0: all)")
+    add("--max-memory", type=options.gibibytes, default=0.0, metavar="GIB",
         help="memory that reading a chunk may take beyond the weights (default: what is free)")  # fmt: skip
     return made
 
 
-SCRIPT = entry.Script(parser, build)
+SCRIPT = main.Script(parser, build)
 
 if __name__ == "__main__":
     made = parser()
     parsed = made.parse_args()
-    entry.exit_with(made.prog, lambda: run(parsed))
+    main.exit_with(made.prog, lambda: run(parsed))

@@ -12,11 +12,12 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness import arguments, entry
-from harness.later import data, free_text, letters_2023, multiple_choice, prompts, schema
+from qwen_eval import data, main, options, schema
+from qwen_eval.tasks import choice, generation, prompts
+from qwen_eval.tasks.extract import letters_2023
 
 if TYPE_CHECKING:
-    from harness.data import ChoiceRow
+    from qwen_eval.data import ChoiceRow
 
 HEADER = "The following are multiple choice questions (with answers) about {subject}.\n\n"
 CHAT_HEADER = (
@@ -32,7 +33,7 @@ def question(row: ChoiceRow) -> str:
     return f"Question: {row.question}\n{prompts.option_lines(row.options)}Answer:"
 
 
-def ask(recipe: str) -> multiple_choice.Ask:
+def ask(recipe: str) -> choice.Ask:
     """The request of a recipe: which tokens stand for the options, and what happens to a prompt that is too long."""
 
     def request(row: ChoiceRow, examples: Sequence[ChoiceRow]) -> schema.Choose:
@@ -51,45 +52,45 @@ def turn(row: ChoiceRow) -> str:
 
 
 def build(args: argparse.Namespace) -> schema.Benchmark:
-    chosen = data.choose_subjects("mmlu", arguments.subjects(args, "mmlu"))
-    sets = data.mmlu(arguments.source(args, "mmlu"), chosen)
+    chosen = data.choose_subjects("mmlu", options.subjects(args, "mmlu"))
+    sets = data.mmlu(options.source(args, "mmlu"), chosen)
     common = {
         "name": "mmlu",
         "version": 1,
         "recipe": args.recipe,
         "shots": args.shots,
-        "origin": multiple_choice.origin(sets),
+        "origin": choice.origin(sets),
         "changed": data.changed_choices("mmlu", sets),
         "partial": args.subjects is not None,
     }
-    label = {"avg": "micro", "data": multiple_choice.data_label(sets)}
-    if arguments.mode(args) == "chat":
+    label = {"avg": "micro", "data": choice.data_label(sets)}
+    if options.mode(args) == "chat":
         return schema.Benchmark(
             **common,
             mode="chat",
-            samples=multiple_choice.chat_samples(args, "mmlu", sets, turn),
-            score=multiple_choice.chat_score(sets, args.recipe, letters_2023.mmlu_2023),
-            metrics=multiple_choice.chat_accuracy("mmlu", headline="micro"),
-            signature={**free_text.signature(args), **label},
-            remarks=free_text.remarks,
+            samples=choice.chat_samples(args, "mmlu", sets, turn),
+            score=choice.chat_score(sets, args.recipe, letters_2023.mmlu_2023),
+            metrics=choice.chat_accuracy("mmlu", headline="micro"),
+            signature={**generation.signature(args), **label},
+            remarks=generation.remarks,
         )
     return schema.Benchmark(
         **common,
         mode="base",
-        samples=multiple_choice.samples(sets, args.shots, ask(args.recipe)),
-        score=multiple_choice.score(args.recipe),
-        metrics=multiple_choice.accuracy("mmlu", headline="micro"),
+        samples=choice.samples(sets, args.shots, ask(args.recipe)),
+        score=choice.score(args.recipe),
+        metrics=choice.accuracy("mmlu", headline="micro"),
         signature={"select": "logprob", **label},
-        remarks=multiple_choice.remarks,
+        remarks=choice.remarks,
     )
 
 
-def parser() -> arguments.Parser:
+def parser() -> options.Parser:
     """The command line."""
-    return arguments.parser(__doc__, {"base": 5, "chat": 0}, generates=("chat",), subjects=True)
+    return options.parser(__doc__, {"base": 5, "chat": 0}, generates=("chat",), subjects=True)
 
 
-SCRIPT = entry.Script(parser, build)
+SCRIPT = main.Script(parser, build)
 
 if __name__ == "__main__":
-    entry.main(SCRIPT)
+    main.main(SCRIPT)

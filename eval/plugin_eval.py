@@ -17,8 +17,11 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness import arguments, entry
-from harness.later import data, free_text, hfagent, metrics, react, sandbox, schema
+from qwen_eval import data, main, options, sandbox, schema
+from qwen_eval.stats import metrics
+from qwen_eval.tasks import agent as hfagent
+from qwen_eval.tasks import generation
+from qwen_eval.tasks.extract import react
 
 OWN_SET = Path(__file__).resolve().parents[1] / "demo" / "data" / "plugin" / "hfagent.jsonl"
 # where the tool would speak now; where the agent's prompt would begin another task
@@ -29,7 +32,7 @@ ENDS = ("eos", "stop", "length")
 def ask(args: argparse.Namespace, part: str, index: int, turn: str) -> schema.Generate:
     """The user's turn. The 2023 script did not stop: the model went on and made up what the tool says."""
     stop = () if args.recipe == "qwen2023" else (STOPS[part],)
-    return free_text.chat(args, turn, f"{part}/{index}", stop=stop)
+    return generation.chat(args, turn, f"{part}/{index}", stop=stop)
 
 
 def react_samples(args: argparse.Namespace, part: str, items: Sequence[data.ReactItem]) -> list[schema.Sample]:
@@ -86,7 +89,7 @@ def beside(sample: schema.Sample, call: react.Call, reply: schema.Generated) -> 
     """What is told beside the published figures, the same in both recipes."""
     same = call.action is not None and react.arguments_equal(react.react(sample.target), call)
     stats = {"several": call.actions > 1, "made": call.action is not None, "json": call.valid_json, "same": same}
-    return {**stats, **free_text.endings(reply), f"end_{reply.end_reasons[0]}": 1.0}
+    return {**stats, **generation.endings(reply), f"end_{reply.end_reasons[0]}": 1.0}
 
 
 def scorer(
@@ -104,7 +107,7 @@ def scorer(
             with sandbox.Sandbox(cpu_seconds=args.timeout, allow_unsandboxed=args.allow_unsandboxed) as pool:
                 judged = hfagent.judge(args.recipe, agent, tasks, pool, done)
             for (sample, reply), score in zip(asked, judged, strict=True):
-                ends = {**free_text.endings(reply), f"end_{reply.end_reasons[0]}": 1.0}
+                ends = {**generation.endings(reply), f"end_{reply.end_reasons[0]}": 1.0}
                 scores[sample.id] = schema.Score({**score.stats, **ends}, score.answer)
         for sample, reply in zip(samples, replies, strict=True):
             if sample.group != "hfagent":
@@ -156,7 +159,7 @@ def remarks(args: argparse.Namespace, parts: Sequence[str]) -> Callable[[Sequenc
         lost = sum(item.score.stats.get("infrastructure", 0.0) for item in scored)
         if lost:
             lines.append(f"warning: the code of {lost:.0f} replies was not judged (the sandbox failed); run it again")
-        return lines + free_text.remarks(scored)
+        return lines + generation.remarks(scored)
 
     return say
 
@@ -164,7 +167,7 @@ def remarks(args: argparse.Namespace, parts: Sequence[str]) -> Callable[[Sequenc
 def chosen(args: argparse.Namespace) -> dict[str, Path]:
     """The file of every part that is asked: those given, else those of the data folder, else our own instructions."""
     given = {part: getattr(args, part) for part in STOPS if getattr(args, part)}
-    folder = arguments.source(args, "plugin").directory
+    folder = options.source(args, "plugin").directory
     return given or (data.tool_files(folder) if folder else {"hfagent": OWN_SET})
 
 
@@ -173,14 +176,14 @@ def build(args: argparse.Namespace) -> schema.Benchmark:
         raise schema.InputError("tool use has no shots; leave --shots out")
     files = chosen(args)
     samples: list[schema.Sample] = []
-    signature, hashes = free_text.signature(args), []
+    signature, hashes = generation.signature(args), []
     agent = None
     for part, path in files.items():
         if part == "hfagent":
             agent = data.agent_set(path)
             template = hfagent.read_template(args.agent_prompt) if args.agent_prompt else hfagent.AGENT_PROMPT
             samples += agent_samples(args, template, agent)
-            signature |= {"agent": free_text.digest(template), "cpu": f"{args.timeout:g}s"}
+            signature |= {"agent": generation.digest(template), "cpu": f"{args.timeout:g}s"}
             name = "hfagent-own" if path.resolve() == OWN_SET else part
             hashes.append(f"{name}-{data.content_hash([*agent.tools, *agent.tasks])}")
         else:
@@ -206,21 +209,21 @@ def build(args: argparse.Namespace) -> schema.Benchmark:
     )
 
 
-def parser() -> arguments.Parser:
+def parser() -> options.Parser:
     """The command line."""
-    made = arguments.parser(__doc__, {"chat": 0}, generates=("chat",))
+    made = options.parser(__doc__, {"chat": 0}, generates=("chat",))
     made.set_defaults(chat=True)
     add = made.add_argument
     add("--react-positive", type=Path, metavar="FILE", help="JSONL: prompt, response")
     add("--react-negative", type=Path, metavar="FILE", help="JSONL: prompt; no tool fits")
     add("--hfagent", type=Path, nargs="?", const=OWN_SET, metavar="FILE", help="instructions for the agent (ours)")
     add("--agent-prompt", type=Path, metavar="FILE", help=f"prompt with {hfagent.TOOLS} and {hfagent.TASK} (ours)")
-    add("--timeout", type=arguments.seconds, default=3.0, metavar="S", help="CPU seconds of a program (default 3)")
+    add("--timeout", type=options.seconds, default=3.0, metavar="S", help="CPU seconds of a program (default 3)")
     add("--allow-unsandboxed", action="store_true", help="where nothing isolates, run with limits alone")
     return made
 
 
-SCRIPT = entry.Script(parser, build)
+SCRIPT = main.Script(parser, build)
 
 if __name__ == "__main__":
-    entry.main(SCRIPT)
+    main.main(SCRIPT)

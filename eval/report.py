@@ -22,10 +22,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from harness import arguments, entry
-from harness.later import figures, hub_results, layout, page, render, results_csv, schema, store, verification
-from harness.later import lines as table_lines
-from harness.later import words as languages
+from qwen_eval import options, schema
+from qwen_eval.main import exit_with
+from qwen_eval.report import figures, hub_results, layout, page, render, verification
+from qwen_eval.report import lines as table_lines
+from qwen_eval.report import words as languages
+from qwen_eval.runs import results as results_csv
+from qwen_eval.runs import store
 
 MARKED = re.compile(r"(<!-- table:([a-z0-9_]+) -->\n)(.*?)(<!-- /table:\2 -->)", re.DOTALL)
 STALE = 3  # exit status
@@ -185,7 +188,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def main() -> None:
-    parser = arguments.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help=f"default: {' '.join(map(str, FILES))}")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 3 when a table is stale")
     parser.add_argument("--show", metavar="TABLE", help="print one table, change nothing")
@@ -200,7 +203,7 @@ def main() -> None:
     )
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     args = parser.parse_args()
-    entry.exit_with(parser.prog, lambda: run(args))
+    exit_with(parser.prog, lambda: run(args))
 
 
 if __name__ == "__main__":

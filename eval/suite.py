@@ -28,8 +28,12 @@ import mmlu
 import plugin_eval
 import report
 import wmt22
-from harness import arguments, entry
-from harness.later import demo, estimate, results_csv, runner, schema, store, tables
+from qwen_eval import options, schema, terminal
+from qwen_eval.data import demo
+from qwen_eval.main import Script, exit_with
+from qwen_eval.runs import estimate, store
+from qwen_eval.runs import results as results_csv
+from qwen_eval.runs import run as runner
 
 # (script, folder below -d, options of its own) in the order of the tables
 BASE: tuple[tuple[ModuleType, str, tuple[str, ...]], ...] = (
@@ -60,7 +64,7 @@ PRECISIONS = {
 class Job(NamedTuple):
     """One run: its script and arguments."""
 
-    script: entry.Script
+    script: Script
     options: argparse.Namespace
 
     @property
@@ -134,7 +138,7 @@ def show(jobs: Sequence[Job], speed: float | None) -> None:
         "--speed N says otherwise".format(**estimate.ASSUMED)
     )
     below = ["", f"about {estimate.clock(total)} {basis}; replies at their longest", ""]
-    print("\n".join([*tables.aligned(lines), *below]), flush=True)
+    print("\n".join([*terminal.aligned(lines), *below]), flush=True)
 
 
 def run(jobs: Sequence[Job]) -> int:
@@ -150,12 +154,12 @@ def run(jobs: Sequence[Job]) -> int:
                 engine = loaded = None  # its memory is free before the next is loaded
                 engine, loaded = runner.open_engine(job.options), job.model
             assert engine is not None
-            engine.extend(arguments.model_spec(job.options))  # the long-context rows differ in this alone
+            engine.extend(options.model_spec(job.options))  # the long-context rows differ in this alone
             runner.run(job.options, job.script.build, job.script.finish, engine)
         except schema.InputError as error:
             if isinstance(error, schema.CheckpointError) and job.options.quantize == "none":
                 raise
-            name = f"{job.script.build.__module__} {arguments.mode(job.options)} {job.options.quantize}"
+            name = f"{job.script.build.__module__} {options.mode(job.options)} {job.options.quantize}"
             failed.append(f"{name}: {' '.join(str(error).split())}")
     for line in failed:
         print(f"suite: left out: {line}", file=sys.stderr)
@@ -173,25 +177,25 @@ def renew(paths: Sequence[Path], results: Path) -> None:
 
 
 def main() -> None:
-    parser = arguments.Parser(
+    parser = options.Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add("-c", "--checkpoint-path", default=arguments.DEFAULT_CHECKPOINT["base"], metavar="MODEL")
+    add("-c", "--checkpoint-path", default=options.DEFAULT_CHECKPOINT["base"], metavar="MODEL")
     add("--chat-checkpoint", metavar="MODEL", help="for the chat protocols (demo: the same)")
     add("-d", "--data", metavar="DIR", help="one folder a benchmark below it, or demo; without it the hub")
     add(
         "--precisions",
-        type=arguments.names,
+        type=options.names,
         metavar="P,P",
         help="MMLU also in these: bf16,int8,nf4 (the default where bitsandbytes is installed) or none",
     )
     add("--dry-run", action="store_true", help="print the plan with the estimated time, and stop")
-    add("--speed", type=arguments.seconds, metavar="N", help="tokens a second, for the estimate")
+    add("--speed", type=options.seconds, metavar="N", help="tokens a second, for the estimate")
     add("--readme", type=Path, action="append", metavar="FILE", help="whose tables are made anew at the end (several times); "
         "one that is not there is made (default: the READMEs and RESULTS.md, where the results go to results/)")  # fmt: skip
     args, shared = parser.parse_known_args()
-    entry.exit_with(parser.prog, lambda: work(args, shared))
+    exit_with(parser.prog, lambda: work(args, shared))
 
 
 def work(args: argparse.Namespace, shared: Sequence[str]) -> int:

@@ -14,8 +14,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import arguments, entry
-from harness.later import data, free_text, metrics, schema
+from qwen_eval import data, main, options, schema
+from qwen_eval.stats import metrics
+from qwen_eval.tasks import generation
 
 LANGUAGES = {"en": "English", "zh": "Chinese"}
 TOKENIZE = {"zh": "zh", "en": "13a"}  # sacrebleu's tokenizer by target language
@@ -71,7 +72,7 @@ def samples(args: argparse.Namespace, part: data.Wmt22) -> list[schema.Sample]:
 def score(sample: schema.Sample, reply: schema.Generated) -> schema.Score:
     """The translation is the reply's first line."""
     translation = reply.texts[0].split("\n", 1)[0].strip()
-    return schema.Score({"empty": float(not translation), **free_text.endings(reply)}, translation)
+    return schema.Score({"empty": float(not translation), **generation.endings(reply)}, translation)
 
 
 def figures(scored: Sequence[schema.Scored]) -> tuple[list[schema.Metric], dict[str, str]]:
@@ -96,17 +97,17 @@ def figures(scored: Sequence[schema.Scored]) -> tuple[list[schema.Metric], dict[
 def measure(scored: Sequence[schema.Scored]) -> list[schema.Metric]:
     """BLEU and chrF2 by direction and their means ("all"), the shares of empty and of cut translations."""
     empty = metrics.share("empty", "all", [item.score.stats["empty"] for item in scored])
-    return [*figures(scored)[0], empty, free_text.cut_share(scored)]
+    return [*figures(scored)[0], empty, generation.cut_share(scored)]
 
 
 def remarks(scored: Sequence[schema.Scored]) -> list[str]:
     """sacrebleu's signatures, and how the replies ended."""
-    return [f"{name}: {text}" for name, text in figures(scored)[1].items()] + free_text.remarks(scored)
+    return [f"{name}: {text}" for name, text in figures(scored)[1].items()] + generation.remarks(scored)
 
 
 def build(args: argparse.Namespace) -> schema.Benchmark:
     directions = DIRECTIONS if args.direction == "both" else (args.direction,)
-    source = arguments.source(args, "wmt22")
+    source = options.source(args, "wmt22")
     parts = [data.wmt22(source, direction, REFERENCES[args.ref]) for direction in directions]
     rows = [row for row in data.translation_shots(args.shots_file) if row.direction in directions]
     label = {
@@ -124,7 +125,7 @@ def build(args: argparse.Namespace) -> schema.Benchmark:
         score=score,
         metrics=measure,
         signature={
-            **free_text.signature(args),
+            **generation.signature(args),
             **label,
             "data": data.content_hash(s for p in parts for s in p.segments),
         },
@@ -137,7 +138,7 @@ def build(args: argparse.Namespace) -> schema.Benchmark:
 
 def stand_in(args: argparse.Namespace) -> schema.Engine | None:
     """With --hypotheses, the translations of a file in a model's place."""
-    from harness.stand_in import GivenTexts
+    from qwen_eval.engines.replay import GivenTexts
 
     if not args.hypotheses:
         return None
@@ -148,9 +149,9 @@ def stand_in(args: argparse.Namespace) -> schema.Engine | None:
     return GivenTexts(args.hypotheses, [(line,) for path in args.hypotheses for line in data.text_lines(path)])
 
 
-def parser() -> arguments.Parser:
+def parser() -> options.Parser:
     """The command line."""
-    made = arguments.parser(__doc__, {"base": 5}, generates=("base",))
+    made = options.parser(__doc__, {"base": 5}, generates=("base",))
     add = made.add_argument
     add("--direction", choices=(*DIRECTIONS, "both"), default="both")
     add("--ref", choices=tuple(REFERENCES), default="A", help="reference translation (default A)")
@@ -159,7 +160,7 @@ def parser() -> arguments.Parser:
     return made
 
 
-SCRIPT = entry.Script(parser, build, stand_in=stand_in)
+SCRIPT = main.Script(parser, build, stand_in=stand_in)
 
 if __name__ == "__main__":
-    entry.main(SCRIPT)
+    main.main(SCRIPT)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import results_csv
+from qwen_eval.runs import results
 from shared import REPOSITORY
 
 # a time, a duration, the memory of the last start (none where it had nothing to ask), the checkout at that moment
@@ -30,9 +30,6 @@ def preload() -> None:
     import torch
     import transformers.models.auto.modeling_auto
     import transformers.models.auto.tokenization_auto  # noqa: F401
-
-    import harness.engines.hf
-    import harness.models.qwen1  # noqa: F401
 
     torch.set_num_threads(1)
 
@@ -98,7 +95,7 @@ def left(script: str, output: Path) -> Left:
     name = "plugin" if script == "plugin_eval" else script
     rows = [
         {name: text for name, text in row.items() if name not in MEASURED}
-        for row in results_csv.read_results(output / f"{name}.csv")
+        for row in results.read_results(output / f"{name}.csv")
     ]
     found = Left(rows)
     for path in sorted((output / "samples").glob("*.jsonl")):

@@ -18,9 +18,11 @@ import pytest
 import torch
 
 import tiny
-from harness import metrics, multiple_choice, results_csv, runner, store
-from harness.models.tokenizers import QwenTokenizer
-from harness.schema import Benchmark, Chosen, Sample
+from qwen_eval.models.tokenizers import QwenTokenizer
+from qwen_eval.runs import results, run, store
+from qwen_eval.schema import Benchmark, Chosen, Sample
+from qwen_eval.stats import metrics
+from qwen_eval.tasks import choice
 from shared import REPOSITORY, shared
 
 VOCABULARY = 151_936  # rows of Qwen-7B's embedding
@@ -67,7 +69,7 @@ def run_script(name: str, words: Sequence[object], output: Path, capsys: pytest.
         for line in streams.out.splitlines()
         if line.startswith("samples in ")
     ] or [""]
-    stored = results_csv.read_results(output / f"{name}.csv") if run_id else []
+    stored = results.read_results(output / f"{name}.csv") if run_id else []
     rows = [row for row in stored if row["run_id"] == run_id]
     samples = store.read_samples(output / "samples" / f"{run_id}.jsonl") if run_id else {}
     return Run(int(stop.value.code or 0), streams.out, streams.err, rows, samples)
@@ -77,7 +79,7 @@ def benchmark_of(name: str, *words: object) -> Benchmark:
     """The benchmark that `python eval/NAME.py WORDS` would ask, through the script's own parser and build."""
     script = importlib.import_module(name).SCRIPT
     args = script.parser().parse_args(list(map(str, words)))
-    return runner.limited(runner.marked(script.build(args), args), args.limit)
+    return run.limited(run.marked(script.build(args), args), args.limit)
 
 
 def write_random(folder: Path, *, hidden: int = 64, layers: int = 2, seed: int = 0, spread: float = 0.3) -> Path:
@@ -122,7 +124,7 @@ def assert_as_recorded(samples: Sequence[Sample], chosen: Sequence[Chosen], fold
     predictions are the recorded ones, near ties included.
     """
     identical = 0
-    judge = multiple_choice.score("qwen2023")
+    judge = choice.score("qwen2023")
     tables: dict[str, list[dict[str, str]]] = {}
     for sample, answer in zip(samples, chosen, strict=True):
         if sample.group not in tables:
@@ -130,7 +132,7 @@ def assert_as_recorded(samples: Sequence[Sample], chosen: Sequence[Chosen], fold
                 tables[sample.group] = list(csv.DictReader(file))
         recorded = tables[sample.group][int(sample.id.split("/")[1])]
         expected = [float(recorded[f"prob_{letter}"]) for letter in "ABCD"]
-        found = multiple_choice.double_softmax(answer.logprobs)
+        found = choice.double_softmax(answer.logprobs)
         assert found == pytest.approx(expected, abs=5e-7, rel=0), sample.id
         second, best = sorted(expected)[-2:]
         same = judge(sample, answer).answer == recorded["model_output"]

@@ -13,9 +13,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness import demo
-from harness.models.export import export_qwen2
-from harness.schema import ModelSpec
+from qwen_eval.data import demo
+from qwen_eval.models.export import export_qwen2
+from qwen_eval.schema import ModelSpec
 
 LETTERS = "ABCD"
 DESCRIPTION = "The following are multiple choice questions (with answers) about {}.\n\n"

@@ -21,8 +21,8 @@ from typing import Any
 import requests
 import torch
 
-from harness.models.checkpoint import open_checkpoint
-from harness.schema import ModelSpec
+from qwen_eval.models.checkpoint import open_checkpoint
+from qwen_eval.schema import ModelSpec
 
 NEXT = 20  # most likely next tokens it tells at most
 

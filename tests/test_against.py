@@ -20,11 +20,14 @@ import gsm8k
 import lm_eval_peer
 import mmlu
 import tiny
-from harness import against, demo, foreign, runner, runs, waterfall
-from harness.engines import plan
-from harness.engines.hf import HFEngine
-from harness.models.tokenizers import HubTokenizer
-from harness.schema import Choose, InputError, ModelSpec
+from qwen_eval.compare import explain, external, waterfall
+from qwen_eval.data import demo
+from qwen_eval.engines import plan
+from qwen_eval.engines.local.engine import HFEngine
+from qwen_eval.models.tokenizers import HubTokenizer
+from qwen_eval.runs import find
+from qwen_eval.runs import run as runner
+from qwen_eval.schema import Choose, InputError, ModelSpec
 from test_compare import Compare, call  # noqa: F401  # a fixture
 
 SUBJECTS = ("formal_logic", "miscellaneous", "nutrition")
@@ -32,12 +35,12 @@ CUT = 14  # tokens that their model takes: less than a question
 
 
 @pytest.fixture(scope="module")
-def ours(tmp_path_factory: pytest.TempPathFactory) -> runs.Run:
+def ours(tmp_path_factory: pytest.TempPathFactory) -> find.Run:
     output = tmp_path_factory.mktemp("ours")
     words = ["-c", "demo", "-o", str(output), "--quiet", "--limit", "12", "--subjects", ",".join(SUBJECTS)]
     runner.run(mmlu.parser().parse_args(words), mmlu.build)
     (path,) = (output / "samples").glob("*.jsonl")
-    return runs.open_run(path)
+    return find.open_run(path)
 
 
 @pytest.fixture(scope="module")
@@ -98,19 +101,19 @@ def theirs(tmp_path_factory: pytest.TempPathFactory, engine: HFEngine) -> Path:
     return write_samples(tmp_path_factory.mktemp("theirs"), engine)
 
 
-def chain_of(meeting: against.Meeting, engine: HFEngine | None) -> tuple[list[waterfall.Stage], list[str]]:
+def chain_of(meeting: explain.Meeting, engine: HFEngine | None) -> tuple[list[waterfall.Stage], list[str]]:
     words = ["-c", "demo", "--limit", "12", "--subjects", ",".join(SUBJECTS)]
     benchmark = mmlu.build(mmlu.parser().parse_args(words))
     first, last = meeting.ends()
-    between, remarks = against.between(meeting, benchmark, engine, first[-1])
+    between, remarks = explain.between(meeting, benchmark, engine, first[-1])
     return [*first, *between, *last], remarks
 
 
-def test_the_steps_add_up_and_each_is_what_it_says(ours: runs.Run, theirs: Path, engine: HFEngine) -> None:
+def test_the_steps_add_up_and_each_is_what_it_says(ours: find.Run, theirs: Path, engine: HFEngine) -> None:
     """Every run of the chain against plain forward passes of the prompts it stands for."""
-    samples = foreign.read(theirs)
+    samples = external.read(theirs)
     assert samples is not None and samples.max_length == CUT and samples.metric == "acc" and len(samples.items) == 36
-    meeting = against.meet(ours, samples)
+    meeting = explain.meet(ours, samples)
     assert len(meeting.found) == 36 and not meeting.lost
     chain, remarks = chain_of(meeting, engine)
     steps = waterfall.steps(chain)
@@ -150,16 +153,16 @@ def test_the_steps_add_up_and_each_is_what_it_says(ours: runs.Run, theirs: Path,
     assert set(parted) == differ and all(parted.values())
 
 
-def test_without_a_model_what_lies_between_is_one_step(ours: runs.Run, theirs: Path) -> None:
-    samples = foreign.read(theirs)
+def test_without_a_model_what_lies_between_is_one_step(ours: find.Run, theirs: Path) -> None:
+    samples = external.read(theirs)
     assert samples is not None
-    chain, _ = chain_of(against.meet(ours, samples), None)
+    chain, _ = chain_of(explain.meet(ours, samples), None)
     steps = {step.name: step.change for step in waterfall.steps(chain)}
     assert list(steps) == ["items only we have", "prompt, tokens and arithmetic", "extraction", "averaging"]
     assert sum(steps.values()) == steps["prompt, tokens and arithmetic"] == chain[-1].value - chain[0].value
 
 
-def test_items_metric_and_average_have_their_steps(ours: runs.Run, tmp_path: Path, engine: HFEngine) -> None:
+def test_items_metric_and_average_have_their_steps(ours: find.Run, tmp_path: Path, engine: HFEngine) -> None:
     """Fewer rows, one of them unknown to us, another metric than the best option, and a macro average."""
     folder = write_samples(tmp_path / "b", engine, rows=9, acc_norm=0.0, metrics=["acc", "acc_norm"])
     file = next(folder.glob("samples_mmlu_nutrition*"))
@@ -168,12 +171,12 @@ def test_items_metric_and_average_have_their_steps(ours: runs.Run, tmp_path: Pat
     rows = rows[:5]
     rows.reverse()  # found by their text all the same
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    samples = foreign.read(folder, "acc_norm")
+    samples = external.read(folder, "acc_norm")
     assert samples is not None
-    meeting = against.meet(ours, samples)
+    meeting = explain.meet(ours, samples)
     assert len(meeting.found) == 22 and [item.index for item in meeting.lost] == ["0"]
     assert meeting.found["nutrition/3"].index == "3"
-    meeting = against.Meeting(ours, dataclasses.replace(samples, average="macro"), meeting.found, meeting.lost)
+    meeting = explain.Meeting(ours, dataclasses.replace(samples, average="macro"), meeting.found, meeting.lost)
     chain, _ = chain_of(meeting, None)
     steps = {step.name: step for step in waterfall.steps(chain)}
     assert chain[-1].value == 0 and sum(step.change for step in steps.values()) == -chain[0].value
@@ -183,7 +186,7 @@ def test_items_metric_and_average_have_their_steps(ours: runs.Run, tmp_path: Pat
 
 
 def test_the_command_shows_the_waterfall(
-    ours: runs.Run,
+    ours: find.Run,
     theirs: Path,
     call: Compare,  # noqa: F811
 ) -> None:
@@ -221,7 +224,7 @@ def test_replies_are_taken_apart_too(tmp_path: Path, call: Compare) -> None:  # 
     runner.run(gsm8k.parser().parse_args(words), gsm8k.build)
     (path,) = (tmp_path / "samples").glob("*.jsonl")
     lines = []
-    for index, row in enumerate(runs.open_run(path).rows.values()):
+    for index, row in enumerate(find.open_run(path).rows.values()):
         read = row["answer"] if index % 2 else "[invalid]"
         for name, value in (("strict-match", index % 2 * row["stats"]["correct"]), ("flexible-extract", 1.0)):
             lines.append({
@@ -241,7 +244,7 @@ def test_replies_are_taken_apart_too(tmp_path: Path, call: Compare) -> None:  # 
     assert moved == ["extraction"]
 
 
-def test_opencompass_and_inspect_are_read(ours: runs.Run, tmp_path: Path) -> None:
+def test_opencompass_and_inspect_are_read(ours: find.Run, tmp_path: Path) -> None:
     """The same questions as each of the two writes them down."""
     subject = SUBJECTS[0]
     docs = lm_eval_peer.documents(subject, "test")[:12]
@@ -280,9 +283,9 @@ def test_opencompass_and_inspect_are_read(ours: runs.Run, tmp_path: Path) -> Non
     for path, harness, average in (
         (likely, "OpenCompass", "macro"), (said, "OpenCompass", "macro"), (inspected, "Inspect", "micro")
     ):  # fmt: skip
-        samples = foreign.read(path)
+        samples = external.read(path)
         assert samples is not None and (samples.harness, samples.average) == (harness, average)
-        meeting = against.meet(ours, samples)
+        meeting = explain.meet(ours, samples)
         assert len(meeting.found) == 12
         for name, item in meeting.found.items():
             row = ours.rows[name]
@@ -300,7 +303,7 @@ def test_opencompass_and_inspect_are_read(ours: runs.Run, tmp_path: Path) -> Non
 def test_broken_files_are_named(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=message):
-        foreign.read(tmp_path / name)
+        external.read(tmp_path / name)
 
 
 @pytest.mark.slow
@@ -311,14 +314,14 @@ def test_the_waterfall_explains_lm_evals_own_run(tmp_path: Path, call: Compare) 
     words = ["-c", "demo", "-o", str(tmp_path / "ours"), "--quiet"]
     runner.run(mmlu.parser().parse_args(words), mmlu.build)
     (path,) = (tmp_path / "ours" / "samples").glob("*.jsonl")
-    run, samples = runs.open_run(path), foreign.read(folder)
+    run, samples = find.open_run(path), external.read(folder)
     assert samples is not None and samples.max_length == CUT
-    meeting = against.meet(run, samples)
+    meeting = explain.meet(run, samples)
     assert len(meeting.found) == len(run.rows) == len(samples.items)
     engine = HFEngine(ModelSpec(str(demo.checkpoint()), device="cpu"))
     benchmark = mmlu.build(mmlu.parser().parse_args(words))
     first, last = meeting.ends()
-    between, remarks = against.between(meeting, benchmark, engine, first[-1])
+    between, remarks = explain.between(meeting, benchmark, engine, first[-1])
     chain = [*first, *between, *last]
     gap = chain[-1].value - chain[0].value
     assert gap < 0 and sum(step.change for step in waterfall.steps(chain)) == gap

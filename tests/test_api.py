@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 import tiny
-from harness import demo
-from harness.engines import server as server_module
-from harness.engines.api import APIEngine
-from harness.engines.hf import HFEngine
-from harness.engines.server import Server
-from harness.schema import Generate, InputError, Measure, ModelSpec
 from known import run_script
 from openai_server import FaultProxy, Loopback, OpenAIServer, send
+from qwen_eval.data import demo
+from qwen_eval.engines.api import server as server_module
+from qwen_eval.engines.api.engine import APIEngine
+from qwen_eval.engines.api.server import Server
+from qwen_eval.engines.local.engine import HFEngine
+from qwen_eval.schema import Generate, InputError, Measure, ModelSpec
 from test_engine import LETTERS, questions
 
 KEY = "sk-0123456789abcdefSECRET"

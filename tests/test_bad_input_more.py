@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 import tiny
-from harness import demo
 from known import run_script
+from qwen_eval.data import demo
 
 DEEP = "[" * 200_000
 LONG = "9" * 5_000

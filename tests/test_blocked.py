@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 import tiny
-from harness.engines import blocked
-from harness.engines.blocked import BlockedGate, BlockedLinear, block
-from harness.engines.hf import HFEngine
-from harness.schema import Choose, Generate, Measure, ModelSpec
+from qwen_eval.engines.local import blocked
+from qwen_eval.engines.local.blocked import BlockedGate, BlockedLinear, block
+from qwen_eval.engines.local.engine import HFEngine
+from qwen_eval.schema import Choose, Generate, Measure, ModelSpec
 
 TEXT = " ".join(tiny.CORPUS)
 pytestmark = pytest.mark.skipif(
@@ -122,7 +122,7 @@ def test_answers_are_those_of_the_plain_model(write: object, tmp_path: Path, mon
 
     monkeypatch_is_off = True
     ours = answers()
-    monkeypatch.setattr("harness.engines.blocked.block", lambda model: None)
+    monkeypatch.setattr("qwen_eval.engines.local.blocked.block", lambda model: None)
     monkeypatch_is_off = False
     plain = answers()
     np.testing.assert_allclose(ours[0], plain[0], atol=1e-4)

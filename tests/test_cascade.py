@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.engines import kernels
-from harness.engines.cascade import Ancestor, Cascade, Unsupported, attention
-from harness.engines.kernels import _attend_in_slices, attend
+from qwen_eval.engines.local import kernels
+from qwen_eval.engines.local.cascade import Ancestor, Cascade, Unsupported, attention
+from qwen_eval.engines.local.kernels import _attend_in_slices, attend
 
 # a forest: (parent, tokens) of each node, parents first, in the order of a walk
 FOREST = [(None, 9), (0, 5), (0, 30), (2, 1), (2, 7), (2, 2), (4, 3), (4, 1), (0, 1), (None, 4), (9, 6), (None, 2)]

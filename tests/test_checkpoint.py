@@ -14,12 +14,12 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from harness.models import checkpoint as module
-from harness.models.checkpoint import open_checkpoint
-from harness.models.context import installed
-from harness.models.files import fingerprint
-from harness.schema import CheckpointError, ModelSpec
 from loopback_hub import MAIN
+from qwen_eval.models import checkpoint as module
+from qwen_eval.models.checkpoint import open_checkpoint
+from qwen_eval.models.context import installed
+from qwen_eval.models.files import fingerprint
+from qwen_eval.schema import CheckpointError, ModelSpec
 from tiny import qwen1_tensors, write_byte_tokenizer, write_causal, write_llama, write_qwen1, write_qwen2, write_weights
 
 IDS = torch.arange(40)[None]

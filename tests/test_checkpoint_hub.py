@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.models.checkpoint import open_checkpoint
 from loopback_hub import MAIN, LoopbackHub, Repo
+from qwen_eval.models.checkpoint import open_checkpoint
 from test_checkpoint import refusal, spec
 from tiny import write_qwen1
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import tiny
-from harness.engines.hf import HFEngine
-from harness.schema import ModelSpec
 from known import assert_as_recorded, benchmark_of, run_script
+from qwen_eval.engines.local.engine import HFEngine
+from qwen_eval.schema import ModelSpec
 from shared import shared
 
 RECORDED = ["anatomy", "chinese_history", "logical", "machine_learning"]

@@ -17,7 +17,11 @@ import gsm8k
 import long_ppl
 import mmlu
 import wmt22
-from harness import comparison, demo, paired, runner, runs
+from qwen_eval.compare import pairs as comparison
+from qwen_eval.data import demo
+from qwen_eval.runs import find
+from qwen_eval.runs import run as runner
+from qwen_eval.stats import paired
 
 SCRIPTS = (mmlu, gsm8k, wmt22, long_ppl)
 LIMITS = {mmlu: "20", gsm8k: "15", wmt22: "5", long_ppl: "5"}
@@ -181,7 +185,7 @@ def test_signatures_and_the_first_item_that_parts_are_shown(reference: Path, tmp
 def test_the_committed_baseline_is_whole_and_of_every_kind(call: Compare) -> None:
     """`make gate` compares with it; prompts are hashes."""
     baseline = demo.FOLDER / "baseline"
-    found = {run.benchmark: run for run in runs.find(str(baseline), baseline)}
+    found = {run.benchmark: run for run in find.find(str(baseline), baseline)}
     assert set(found) == {"mmlu", "ceval", "gsm8k", "wmt22", "long_ppl"}
     for run in found.values():
         assert run.finished and len(run.rows) == int(run.fields["n"]) and run.fields["data"].startswith("demo-")
@@ -232,7 +236,7 @@ def test_macro_benchmarks_are_compared_by_their_own_average(tmp_path: Path) -> N
         ]  # fmt: skip
         path = tmp_path / f"ceval-{side}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        sides.append(runs.Run(path, {"benchmark": "ceval", "avg": "macro"}))
+        sides.append(find.Run(path, {"benchmark": "ceval", "avg": "macro"}))
     (result,) = comparison.compare(comparison.join(*sides)).values()
     assert isinstance(result, paired.Result)
     assert (result.a, result.b, result.loss) == pytest.approx((500 / 6, 100 / 3, 50)) and result.worse == 1

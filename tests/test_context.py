@@ -11,10 +11,10 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM
 from transformers.utils import logging
 
-from harness.models import qwen1
-from harness.models.checkpoint import open_checkpoint
-from harness.models.context import ContextExtension, install, installed, logn_factor, ntk_alpha, ntk_inv_freq
-from harness.schema import CheckpointError, ModelSpec
+from qwen_eval.models import qwen1
+from qwen_eval.models.checkpoint import open_checkpoint
+from qwen_eval.models.context import ContextExtension, install, installed, logn_factor, ntk_alpha, ntk_inv_freq
+from qwen_eval.schema import CheckpointError, ModelSpec
 from shared import shared
 from tiny import write_causal, write_llama, write_mistral, write_qwen1, write_qwen2, write_qwen3
 

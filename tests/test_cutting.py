@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples import examples
-from harness.models.cutting import QWEN_PATTERN
-from harness.models.tokenizers import HubTokenizer, QwenTokenizer
+from qwen_eval.models.cutting import QWEN_PATTERN
+from qwen_eval.models.tokenizers import HubTokenizer, QwenTokenizer
 from shared import shared
 from tiny import write_byte_tokenizer, write_ranks
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import data
-from harness.schema import DataError, InputError
+from qwen_eval import data
+from qwen_eval.schema import DataError, InputError
 from shared import shared
 
 # Our own rows. The options are what readers that guess types spoil: missing-value words, numbers, spaces, commas.
@@ -304,7 +304,7 @@ def test_the_content_hash_sees_every_cell_and_the_order(tmp_path: Path) -> None:
 
 def test_importing_the_data_package_is_light() -> None:
     heavy = "{'torch', 'transformers', 'pandas', 'numpy', 'datasets', 'huggingface_hub', 'pyarrow', 'modelscope'}"
-    code = f"import sys; from harness import data; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys; from qwen_eval import data; print(sorted({heavy} & set(sys.modules)))"
     root = Path(__file__).resolve().parent.parent / "eval"
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

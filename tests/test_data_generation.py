@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import data
-from harness.schema import DataError
 from loopback_hub import LoopbackHub, client_env
+from qwen_eval import data
+from qwen_eval.schema import DataError
 from shared import shared
 from test_hub import EVAL, parquet, refused
 
@@ -186,8 +186,8 @@ def test_every_real_row() -> None:
 
 CLIENT = """
 import json, sys, time
-from harness import data
-from harness.schema import InputError
+from qwen_eval import data
+from qwen_eval.schema import InputError
 benchmark, url, md5 = sys.argv[1:]
 start = time.monotonic()
 try:

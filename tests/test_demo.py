@@ -13,9 +13,10 @@ import pytest
 
 import humaneval
 import plugin_eval
-from harness import data, demo, hfagent
-from harness.extract import react
-from harness.sandbox import Sandbox
+from qwen_eval import data
+from qwen_eval.data import demo
+from qwen_eval.sandbox import Sandbox
+from qwen_eval.tasks.extract import react
 from shared import REPOSITORY
 
 sys.path.append(str(REPOSITORY / "demo"))  # its scripts find each other there
@@ -81,7 +82,7 @@ def test_the_prompts_that_are_taught_are_those_of_the_benchmarks() -> None:
     assert agent.tools == tool_code.TOOLS
     (asked,) = turns("".join(text for text, _ in tool_code.agent(Random(0))))
     instruction = asked.split('Task: "')[-1].partition('"')[0]
-    assert asked == hfagent.prompt(hfagent.AGENT_PROMPT, agent.tools, instruction)
+    assert asked == agent.prompt(agent.AGENT_PROMPT, agent.tools, instruction)
     args = humaneval.parser().parse_args(["--chat"])
     known = {function.name: function for function in tasks.fixed_functions() + tasks.number_functions(test=True)}
     for task in data.humaneval(data.Source(demo.data("humaneval"))).tasks:
@@ -95,7 +96,7 @@ def test_our_own_instructions_are_solved_by_the_code_that_is_taught() -> None:
     drawn = [tool_code.instruction(rng, said) for said in tool_code.sayings(test=True)]
     assert [one.text for one in drawn] == [task.instruction for task in agent.tasks]
     with Sandbox(workers=2, cpu_seconds=0.5) as sandbox:
-        scores = hfagent.judge(
+        scores = agent.judge(
             "default", agent, list(zip(agent.tasks, (one.reply() for one in drawn), strict=True)), sandbox
         )
     for score in scores:

@@ -21,8 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples import examples
-from harness import durable, entry, results_csv, runner, tables
-from harness.schema import Choose, Chosen, InputError, OnResponse
+from qwen_eval import main, terminal
+from qwen_eval.runs import files, results, run
+from qwen_eval.schema import Choose, Chosen, InputError, OnResponse
 from shared import REPOSITORY
 from test_runner import Letters, build, options
 
@@ -32,7 +33,7 @@ VOLATILE = ("timestamp", "seconds", "git_commit")
 def figures(folder: Path) -> list[dict[str, str]]:
     return [
         {name: text for name, text in row.items() if name not in VOLATILE}
-        for row in results_csv.read_results(folder / "mmlu.csv")
+        for row in results.read_results(folder / "mmlu.csv")
     ]
 
 
@@ -44,7 +45,7 @@ def samples(folder: Path) -> list[dict]:
 @pytest.fixture
 def whole(tmp_path: Path) -> Path:
     """The results of a run that nothing disturbed."""
-    runner.run(options(tmp_path / "whole"), build, engine=Letters(1))
+    run.run(options(tmp_path / "whole"), build, engine=Letters(1))
     return tmp_path / "whole"
 
 
@@ -63,7 +64,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def assert_goes_on(folder: Path, whole: Path, stored: int) -> None:
     """With room again the run asks what is missing and no more, and ends as the undisturbed one."""
     engine = Letters(1)
-    runner.run(options(folder), build, engine=engine)
+    run.run(options(folder), build, engine=engine)
     assert engine.asked == 16 - stored
     assert samples(folder) == samples(whole) and figures(folder) == figures(whole)
     assert not list(folder.rglob("*.lock")) and not list(folder.rglob("*.tmp"))
@@ -77,22 +78,22 @@ def test_a_full_disk(room: int, small_disk: Path, whole: Path) -> None:
     with pytest.raises(
         InputError, match=r"cannot write .*: No space left on device; make room or choose .*--output-dir"
     ):
-        runner.run(options(small_disk), build, engine=Letters(1))
+        run.run(options(small_disk), build, engine=Letters(1))
     kept = samples(small_disk) if list(small_disk.glob("samples/*.jsonl")) else []
     ballast.unlink()
     assert_goes_on(small_disk, whole, len(kept))
 
 
 def test_a_folder_that_cannot_be_written(small_disk: Path, whole: Path) -> None:
-    runner.run(options(small_disk, "--limit", "2"), build, engine=Letters(1))
+    run.run(options(small_disk, "--limit", "2"), build, engine=Letters(1))
     before = (small_disk / "mmlu.csv").read_bytes()
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     engine = Letters(1)
     with pytest.raises(InputError, match=r"cannot write .*Read-only file system; .*--output-dir"):
-        runner.run(options(small_disk), build, engine=engine)
+        run.run(options(small_disk), build, engine=engine)
     assert engine.asked == 0 and (small_disk / "mmlu.csv").read_bytes() == before
     subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
-    runner.run(options(small_disk), build, engine=engine)
+    run.run(options(small_disk), build, engine=engine)
     assert figures(small_disk)[-len(figures(whole)) :] == figures(whole)
 
 
@@ -103,7 +104,7 @@ def test_a_file_that_may_not_grow(limit: int, whole: Path, tmp_path: Path) -> No
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
         with pytest.raises(InputError, match=r"cannot write .*\.jsonl: File too large; make room"):
-            runner.run(options(tmp_path / "cut"), build, engine=Letters(1))
+            run.run(options(tmp_path / "cut"), build, engine=Letters(1))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     (path,) = (tmp_path / "cut/samples").glob("*.jsonl")
@@ -120,14 +121,14 @@ def test_every_place_a_row_can_be_cut_at(whole: Path, tmp_path: Path) -> None:
     for end in range(start, len(content)):
         cut = tmp_path / "cut.jsonl"
         cut.write_bytes(content[:end])
-        durable.Appender(cut).close()
+        files.Appender(cut).close()
         assert cut.read_bytes() == content[:start]
 
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from harness import durable
+from qwen_eval.runs import files as durable
 with durable.locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -147,14 +148,14 @@ def test_two_processes_at_one_run_and_a_lock_that_a_crash_leaves(tmp_path: Path,
         engine = Letters(1)
         for words in ([], ["--overwrite"]):
             with pytest.raises(InputError, match="is held by another process that is making this very run; wait for"):
-                runner.run(options(tmp_path / "other", *words), build, engine=engine)
+                run.run(options(tmp_path / "other", *words), build, engine=engine)
         assert engine.asked == 0
-        runner.run(options(tmp_path / "other", "--limit", "2"), build, engine=engine)  # another run is free
+        run.run(options(tmp_path / "other", "--limit", "2"), build, engine=engine)  # another run is free
     finally:
         holder.kill()
         holder.wait()
     assert lock.exists()  # left behind, and no hindrance
-    runner.run(options(tmp_path / "other"), build, engine=engine)
+    run.run(options(tmp_path / "other"), build, engine=engine)
     assert not lock.exists() and figures(tmp_path / "other")[-len(figures(whole)) :] == figures(whole)
 
 
@@ -162,7 +163,7 @@ def _append(folder: Path, worker: int) -> None:
     template = figures(folder.parent / "whole")[0] | dict.fromkeys(VOLATILE, "1")
     for number in range(20):
         rows = [{**template, "run_id": f"run-{worker}-{number}", "group": f"g{part}"} for part in range(3)]
-        assert results_csv.append_results(folder / "mmlu.csv", rows)
+        assert results.append_results(folder / "mmlu.csv", rows)
 
 
 def test_processes_that_add_to_one_csv_lose_nothing(whole: Path, tmp_path: Path) -> None:
@@ -173,7 +174,7 @@ def test_processes_that_add_to_one_csv_lose_nothing(whole: Path, tmp_path: Path)
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0] * 4
-    rows = results_csv.read_results(tmp_path / "many/mmlu.csv")
+    rows = results.read_results(tmp_path / "many/mmlu.csv")
     assert sorted((row["run_id"], row["group"]) for row in rows) == sorted(
         (f"run-{worker}-{number}", f"g{part}") for worker in range(4) for number in range(20) for part in range(3)
     )
@@ -187,7 +188,8 @@ SLOW = """
 import sys, time
 from pathlib import Path
 import test_runner as t
-from harness import entry, runner
+from qwen_eval import main as entry
+from qwen_eval.runs import run as runner
 class Slow(t.Letters):
     def choose(self, requests, done):
         return super().choose(requests, lambda index, answer: (done(index, answer), time.sleep(0.05)))
@@ -230,11 +232,11 @@ def test_another_prompt_or_way_of_decoding_never_inherits_answers(whole: Path) -
         return dataclasses.replace(benchmark, samples=asked)
 
     same = Letters(1)
-    runner.run(options(whole), build, engine=same)
+    run.run(options(whole), build, engine=same)
     assert same.asked == 0
     for fields in ({"header": "another"}, {"scoring": "isolated"}, {"limit": 100}, {"overflow": "none"}):
         engine = Letters(1)
-        runner.run(options(whole), lambda args, fields=fields: changed(args, **fields), engine=engine)
+        run.run(options(whole), lambda args, fields=fields: changed(args, **fields), engine=engine)
         assert engine.asked == 16, fields
 
 
@@ -247,13 +249,13 @@ CELLS = st.one_of(
 @examples()
 @given(st.lists(CELLS, min_size=3, max_size=3), st.floats(-1e9, 1e9))
 def test_no_cell_begins_a_formula_and_all_come_back(texts: Sequence[str], value: float) -> None:
-    row = dict.fromkeys(results_csv.COLUMNS, "x") | dict(zip(("model", "group", "signature"), texts, strict=True))
+    row = dict.fromkeys(results.COLUMNS, "x") | dict(zip(("model", "group", "signature"), texts, strict=True))
     row |= {"value": f"{value:.6f}", "run_id": "r", "timestamp": "t"}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "mmlu.csv")
         # as append_results writes it, without its flush to the disk
-        path.write_text(results_csv._csv_text([row], header=True), encoding="utf-8", newline="")
-        assert results_csv.read_results(path) == [row]
+        path.write_text(results._csv_text([row], header=True), encoding="utf-8", newline="")
+        assert results.read_results(path) == [row]
         with path.open(newline="", encoding="utf-8") as file:
             (cells,) = csv.DictReader(file)
     assert float(cells["value"]) == float(row["value"])
@@ -273,14 +275,14 @@ def test_no_control_sequence_reaches_the_terminal(tmp_path: Path, capsys: pytest
 
     for words in ([], ["--dump-prompts"]):
         with pytest.raises(SystemExit):
-            entry.exit_with("mmlu.py", lambda words=words: runner.run(options(tmp_path, *words), build, engine=Evil()))
+            main.exit_with("mmlu.py", lambda words=words: run.run(options(tmp_path, *words), build, engine=Evil()))
     with pytest.raises(SystemExit):
-        entry.fail("mmlu.py", f"file {evil} is bad")
+        main.fail("mmlu.py", f"file {evil} is bad")
     streams = capsys.readouterr()
     for text in (streams.out, streams.err):
         assert text and not any(0x7F <= ord(c) < 0xA0 or (ord(c) < 32 and c != "\n") or c == "\u202e" for c in text)
     assert "\\u001b[2J" in streams.err and "\\u001b[2J" in streams.out
-    (row,) = {row["model"] for row in results_csv.read_results(tmp_path / "mmlu.csv")}
+    (row,) = {row["model"] for row in results.read_results(tmp_path / "mmlu.csv")}
     assert row == f"=cmd|{evil}" and (tmp_path / "mmlu.csv").read_text().count(",'=cmd|") == len(figures(tmp_path))
 
 
@@ -288,5 +290,5 @@ def test_no_control_sequence_reaches_the_terminal(tmp_path: Path, capsys: pytest
 @given(st.text())
 def test_printable_text_is_the_same_json(text: str) -> None:
     line = json.dumps({"prompt": text}, ensure_ascii=False)
-    assert json.loads(tables.printable(line)) == {"prompt": text}
-    tables.printable(line).encode("utf-8")
+    assert json.loads(terminal.printable(line)) == {"prompt": text}
+    terminal.printable(line).encode("utf-8")

@@ -12,10 +12,11 @@ import torch
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 
 import tiny
-from harness.engines import plan, runtime, trie
-from harness.engines.hf import HFEngine
-from harness.models.checkpoint import open_checkpoint
-from harness.schema import Choose, InputError, ModelSpec
+from qwen_eval.engines import plan
+from qwen_eval.engines.local import runtime, trie
+from qwen_eval.engines.local.engine import HFEngine
+from qwen_eval.models.checkpoint import open_checkpoint
+from qwen_eval.schema import Choose, InputError, ModelSpec
 
 LETTERS = (" A", " B", " C", " D")
 WORDS = (

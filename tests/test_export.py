@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM
 
 import tiny
-from harness.models import qwen1
-from harness.models.checkpoint import open_checkpoint
-from harness.models.export import as_qwen2, export_qwen2, fast_tokenizer
-from harness.models.tokenizers import HubTokenizer, QwenTokenizer
-from harness.schema import CheckpointError, ModelSpec
 from known import run_script
+from qwen_eval.models import qwen1
+from qwen_eval.models.checkpoint import open_checkpoint
+from qwen_eval.models.export import as_qwen2, export_qwen2, fast_tokenizer
+from qwen_eval.models.tokenizers import HubTokenizer, QwenTokenizer
+from qwen_eval.schema import CheckpointError, ModelSpec
 from shared import shared
 
 qwen1.register()

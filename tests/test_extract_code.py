@@ -17,7 +17,7 @@ from hypothesis import given
 
 from examples import examples
 from extraction import LENGTHS, corpus, golden, label, long_texts, quick, texts
-from harness.extract.code import (
+from qwen_eval.tasks.extract.code import (
     docstring,
     docstring_2023,
     humaneval_base,

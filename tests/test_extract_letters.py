@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from examples import examples
 from extraction import LENGTHS, corpus, golden, label, long_texts, quick, texts
-from harness.extract.letters import ceval_2023, letter, mmlu_2023
+from qwen_eval.tasks.extract.letters import ceval_2023, letter, mmlu_2023
 
 RECIPES_2023 = {"chat_mmlu": mmlu_2023, "chat_ceval": ceval_2023}
 ROWS = {name: corpus(name) for name in ("mmlu_chat", "ceval_chat")}

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from examples import examples
 from extraction import LENGTHS, corpus, golden, label, long_texts, quick, texts
-from harness.extract.numbers import (
+from qwen_eval.schema import DataError
+from qwen_eval.tasks.extract.numbers import (
     gold,
     gsm8k_2023,
     gsm8k_2023_correct,
@@ -25,7 +26,6 @@ from harness.extract.numbers import (
     number,
     strict_number,
 )
-from harness.schema import DataError
 from shared import shared
 
 ROWS = corpus("gsm8k")

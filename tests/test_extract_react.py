@@ -9,7 +9,8 @@ from hypothesis import given
 
 from examples import examples
 from extraction import LENGTHS, golden, long_texts, quick, texts
-from harness.extract.react import (
+from qwen_eval.engines.reasoning import TAGS, split_reasoning
+from qwen_eval.tasks.extract.react import (
     action_right,
     action_right_2023,
     arguments_equal,
@@ -19,7 +20,6 @@ from harness.extract.react import (
     react,
     react_2023,
 )
-from harness.extract.reasoning import TAGS, split_reasoning
 
 pieces = texts(
     "Thought:", "Action:", "Action: search", "Action Input:", "Observation:", "Final Answer:", "\n", " ", '{"q": "a"}',

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 import kills
-from harness import results_csv
-from harness.engines.runtime import Runtime
 from known import run_script
+from qwen_eval.engines.local.runtime import Runtime
+from qwen_eval.runs import results
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -107,4 +107,4 @@ def test_memory_runs_out_at_random_batches(
     folders = [kills.left(script, tmp_path / name) for name in ("whole", "short")]
     assert kills.answers(folders[0].samples) == kills.answers(folders[1].samples)
     assert folders[0].rows == folders[1].rows
-    assert len(results_csv.read_results(tmp_path / "short" / f"{script}.csv")) == len(folders[0].rows)
+    assert len(results.read_results(tmp_path / "short" / f"{script}.csv")) == len(folders[0].rows)

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import tiny
-from harness.engines import generation
-from harness.engines.hf import HFEngine
-from harness.engines.sampling import Reply
-from harness.models.checkpoint import open_checkpoint
-from harness.schema import Generate, Generated, ModelSpec
+from qwen_eval.engines.local import generation
+from qwen_eval.engines.local.engine import HFEngine
+from qwen_eval.engines.local.sampling import Reply
+from qwen_eval.models.checkpoint import open_checkpoint
+from qwen_eval.schema import Generate, Generated, ModelSpec
 
 WORDS = "the red boat and blue sail to island of seven lamps keeper lights at dusk 问题 岛上 灯".split()  # noqa: SIM905
 BUILDERS = {

@@ -11,10 +11,12 @@ import pytest
 
 import gsm8k
 import tiny
-from harness import data, results_csv, runner
-from harness.data import MathProblem, Source
-from harness.engines.hf import HFEngine
-from harness.schema import Generated, InputError, ModelSpec, Sample
+from qwen_eval import data
+from qwen_eval.data import MathProblem, Source
+from qwen_eval.engines.local.engine import HFEngine
+from qwen_eval.runs import results as results_csv
+from qwen_eval.runs import run as runner
+from qwen_eval.schema import Generated, InputError, ModelSpec, Sample
 from shared import shared
 
 

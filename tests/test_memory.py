@@ -13,9 +13,9 @@ import torch
 import long_ppl
 import tiny
 from bench import child
-from harness.engines import budget, measuring
-from harness.engines.hf import HFEngine
-from harness.schema import Measure, ModelSpec
+from qwen_eval.engines.local import budget, measuring
+from qwen_eval.engines.local.engine import HFEngine
+from qwen_eval.schema import Measure, ModelSpec
 
 LENGTH = 16_384
 LIMIT = 0.15  # GiB
@@ -23,9 +23,9 @@ READ = f"""
 import json, sys, torch
 torch.set_num_threads(1)
 from bench import child
-from harness.engines.hf import HFEngine
-from harness.models import memory
-from harness.schema import Measure, ModelSpec
+from qwen_eval.engines.local.engine import HFEngine
+from qwen_eval.models import memory
+from qwen_eval.schema import Measure, ModelSpec
 engine = HFEngine(ModelSpec(sys.argv[1], dynamic_ntk="on", logn="on", device="cpu"))
 text = open(sys.argv[2]).read()
 def measure(length, limit):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from harness import metrics
-from harness.multiple_choice import best_option, double_softmax
-from harness.schema import Chosen, Sample, Score, Scored
+from qwen_eval.schema import Chosen, Sample, Score, Scored
+from qwen_eval.stats import metrics
+from qwen_eval.tasks.choice import best_option, double_softmax
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 5), (5, 5), (1, 27), (660, 1319), (8000, 14042)])

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import tiny
-from harness import data
-from harness.engines.hf import HFEngine
-from harness.schema import InputError, ModelSpec, Sample
 from known import Run, assert_as_recorded, benchmark_of, coverage, run_script, write_preferring, write_random
+from qwen_eval import data
+from qwen_eval.engines.local.engine import HFEngine
+from qwen_eval.schema import InputError, ModelSpec, Sample
 from shared import shared
 
 LETTERS = "ABCD"

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import data, runner
 from known import benchmark_of
+from qwen_eval import data
+from qwen_eval.runs import run
 from shared import shared
 from test_runner import Letters, build, options
 
@@ -60,7 +61,7 @@ def test_the_run_says_so_at_its_start_in_its_table_and_in_its_manifest(
 
     loud = options(tmp_path)
     loud.quiet = False
-    runner.run(loud, edited, engine=Letters())
+    run.run(loud, edited, engine=Letters())
     streams = capsys.readouterr()
     said = "warning: mmlu's data is not the official one: test/anatomy (edited) and 1 more; no figure is comparable"
     assert streams.err.startswith(said) and said in streams.out

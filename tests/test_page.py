@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from browser import Browser
-from harness import store
-from harness.page import build, stored_runs
-from harness.page.samples import UNIT, prompt_text, shared_heads, status
+from qwen_eval.report.page import build, stored_runs
+from qwen_eval.report.page.samples import UNIT, prompt_text, shared_heads, status
+from qwen_eval.runs import store
 from shared import REPOSITORY
 
 QUESTIONS = 14_042  # as many as MMLU has

@@ -15,7 +15,7 @@ from scipy.stats import binom, binomtest, bootstrap, norm
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from harness import paired
+from qwen_eval.stats import paired
 
 FLIPS = [(0, 0), (1, 0), (0, 6), (5, 5), (12, 3), (400, 350), (5000, 5130)]
 

@@ -20,14 +20,16 @@ from hypothesis import strategies as st
 
 import long_ppl
 from examples import examples
-from harness import arguments, data, demo, hfagent, results_csv, store
-from harness.data import choice, files, problems, translation
-from harness.models import files as weights
-from harness.models import tokenizers
-from harness.models.window import parse_windows
-from harness.schema import InputError
+from qwen_eval import data, options
+from qwen_eval.data import choice, demo, files, problems, translation
+from qwen_eval.models import files as weights
+from qwen_eval.models import tokenizers
+from qwen_eval.models.window import parse_windows
+from qwen_eval.runs import results, store
+from qwen_eval.schema import InputError
+from qwen_eval.tasks import agent
 
-HEAD = ",".join(results_csv.COLUMNS)
+HEAD = ",".join(results.COLUMNS)
 CHOICE = b"1,Which lamp?,red,blue,None,0.50,A\n"
 VALID: dict[str, bytes] = {
     "csv": b"Which lamp is lit?,red,blue,None,0.50,A\n" * 2,
@@ -43,7 +45,7 @@ VALID: dict[str, bytes] = {
     "documents": b'{"text": "a long text"}\n',
     "completions": b'{"task_id": "H/0", "completion": "    return x"}\n',
     "samples": b'{"id": "a/0", "response": {"kind": "chosen", "logprobs": [0, 1], "shots_used": 1, "prompt_tokens": 2}}\n',
-    "results": f"{HEAD}\n{','.join('1' for _ in results_csv.COLUMNS)}\n".encode(),
+    "results": f"{HEAD}\n{','.join('1' for _ in results.COLUMNS)}\n".encode(),
     "json": b'{"model_type": "qwen", "eos_token_id": [1, 2]}',
     "index": b'{"weight_map": {"a": "model.safetensors"}}',
     "safetensors": struct.pack("<Q", 50) + b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'[:50] + b"1234",
@@ -80,11 +82,11 @@ PARSERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "translation shots": ("shots", data.translation_shots),
     "react": ("react", lambda path: data.react_items(path, positive=True)),
     "hfagent": ("agent", data.agent_set),
-    "agent prompt": ("lines", hfagent.read_template),
+    "agent prompt": ("lines", agent.read_template),
     "documents": ("documents", lambda path: data.documents(data.Source(path))),
     "completions": ("completions", lambda path: data.completions(path, ["H/0"])),
     "samples": ("samples", lambda path: [store.stored_response(row) for row in store.read_samples(path).values()]),
-    "results": ("results", results_csv.read_results),
+    "results": ("results", results.read_results),
     "config": ("json", weights.read_json),
     "index": ("index", lambda path: weights._indexed(path, {"model.safetensors"})),
     "safetensors": ("safetensors", weights._check_safetensors),
@@ -131,12 +133,12 @@ def test_any_packed_file_is_read_or_refused(content: bytes) -> None:
 
 
 WORDS = {
-    "whole number": arguments.whole_number,
-    "count": arguments.count,
-    "temperature": arguments.temperature,
-    "seconds": arguments.seconds,
-    "batch size": arguments.auto_or_number,
-    "names": arguments.names,
+    "whole number": options.whole_number,
+    "count": options.count,
+    "temperature": options.temperature,
+    "seconds": options.seconds,
+    "batch size": options.auto_or_number,
+    "names": options.names,
     "lengths": long_ppl.lengths,
     "grid": long_ppl.grid,
 }

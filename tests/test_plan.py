@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.engines import plan
-from harness.schema import Choose, InputError
+from qwen_eval.engines import plan
+from qwen_eval.schema import Choose, InputError
 
 
 def row(ids: Sequence[int], request: int = 0, positions: int = 1) -> plan.Row:

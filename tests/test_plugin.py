@@ -14,10 +14,14 @@ from rouge_score.rouge_scorer import RougeScorer
 import plugin_eval
 import report
 import tiny
-from harness import data, demo, hfagent, metrics, results_csv, runner
-from harness.engines.hf import HFEngine
-from harness.extract import react
-from harness.schema import Benchmark, DataError, Generated, InputError, ModelSpec, Sample, Scored
+from qwen_eval import data
+from qwen_eval.data import demo
+from qwen_eval.engines.local.engine import HFEngine
+from qwen_eval.runs import results, run
+from qwen_eval.schema import Benchmark, DataError, Generated, InputError, ModelSpec, Sample, Scored
+from qwen_eval.stats import metrics
+from qwen_eval.tasks import agent
+from qwen_eval.tasks.extract import react
 from shared import REPOSITORY, shared
 
 OWN = data.agent_set(plugin_eval.OWN_SET)
@@ -45,7 +49,7 @@ def asked(part: str, gold: str = "") -> Sample:
 
 
 def figures(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
-    return {(row["metric"], row["group"]): row for row in results_csv.read_results(folder / "plugin.csv")}
+    return {(row["metric"], row["group"]): row for row in results.read_results(folder / "plugin.csv")}
 
 
 # ------------------------------------------------------------------------------------------------------------ ReAct
@@ -186,7 +190,7 @@ def test_a_set_of_one_s_own(tmp_path: Path) -> None:
     tool = {**TOOL, "description": "says it", "parameters": ["text", "speed"], "defaults": {"speed": 1}}
     made = data.agent_set(written(tmp_path / "x.jsonl", PROBLEM, tool))
     (speak,) = made.tools
-    assert hfagent.described(speak) == "- speak(text, speed=1): says it"
+    assert agent.described(speak) == "- speak(text, speed=1): says it"
     assert made.tasks == (data.AgentTask(0, "Say `a`.", ("speak",), {"a": "b"}, ("sound of b",)),)
 
 
@@ -268,7 +272,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_whole_run(recipe: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All three parts; every published figure in the CSV and in the tables of the report."""
     words = ["-c", checkpoint, "-d", "demo", "--recipe", recipe, "--max-new-tokens", 8, "-o", tmp_path, "--quiet"]
-    assert runner.run(options(*words), plugin_eval.build) == 0
+    assert run.run(options(*words), plugin_eval.build) == 0
     first = capsys.readouterr().out
     assert "the agent's code ran in" in first and "data:demo-react_positive-" in first and "hfagent-own-" in first
     rows = figures(tmp_path)
@@ -277,7 +281,7 @@ def test_a_whole_run(recipe: str, checkpoint: Path, tmp_path: Path, capsys: pyte
     assert {int(rows[name, "hfagent"]["n"]) for name in ("tool_selection", "tool_used", "code", "unsplit")} == {32}
     ends = sum(float(rows[f"end_{why}", "react"]["value"]) for why in plugin_eval.ENDS)
     assert ends == pytest.approx(100)
-    assert runner.run(options(*words), plugin_eval.build) == 0  # stored replies, scored again
+    assert run.run(options(*words), plugin_eval.build) == 0  # stored replies, scored again
     assert "already in" in capsys.readouterr().out
     (tmp_path / "published.csv").write_bytes((REPOSITORY / "results" / "published.csv").read_bytes())
     make = report.read(tmp_path).markdown
@@ -290,11 +294,11 @@ def test_replies_of_2023_scored_under_default_but_not_the_other_way(checkpoint: 
     words = ["-d", "demo", "--max-new-tokens", 4, "--limit", 2, "-o", tmp_path, "--quiet"]
     runs = {}
     for recipe in RECIPES:
-        runner.run(options("-c", checkpoint, "--recipe", recipe, *words), plugin_eval.build)
-        runs[recipe] = results_csv.read_results(tmp_path / "plugin.csv")[-1]["run_id"]
-    runner.run(options("--rescore", runs["qwen2023"], *words), plugin_eval.build)
+        run.run(options("-c", checkpoint, "--recipe", recipe, *words), plugin_eval.build)
+        runs[recipe] = results.read_results(tmp_path / "plugin.csv")[-1]["run_id"]
+    run.run(options("--rescore", runs["qwen2023"], *words), plugin_eval.build)
     with pytest.raises(InputError, match=r"tokens of .* are not stored"):
-        runner.run(options("--rescore", runs["default"], "--recipe", "qwen2023", *words), plugin_eval.build)
+        run.run(options("--rescore", runs["default"], "--recipe", "qwen2023", *words), plugin_eval.build)
 
 
 def test_known_replies_come_to_known_figures(tmp_path: Path) -> None:
@@ -321,7 +325,7 @@ def test_the_demonstration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     if not (demo.FOLDER / "checkpoint").is_dir():
         pytest.skip("the demonstration checkpoint is not there")
     args = options("-c", "demo", "-o", tmp_path, "--limit", 2, "--max-new-tokens", 64, "--quiet")
-    assert runner.run(args, plugin_eval.build) == 0
+    assert run.run(args, plugin_eval.build) == 0
     shown = capsys.readouterr().out
     assert "plugin  demo  chat, 0-shot, recipe default, fp32, dynamic_ntk+logn  (partial)" in shown
     rows = figures(tmp_path)  # of the first two items of each part, which it has learned to answer
@@ -330,12 +334,12 @@ def test_the_demonstration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_prompts_can_be_printed_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = options("-c", "nobody/nothing", "--hfagent", "--dump-prompts", "-o", tmp_path)
-    assert runner.run(args, plugin_eval.build) == 0
+    assert run.run(args, plugin_eval.build) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["id"] for row in rows] == [f"hfagent/{index}" for index in range(len(OWN.tasks))]
     ((message,),) = [row["prompt"] for row in rows[:1]]
     assert message["content"].endswith(f'Task: "{OWN.tasks[0].instruction}"\n\nI will use the following')
-    assert all(hfagent.described(tool) in message["content"] for tool in OWN.tools)
+    assert all(agent.described(tool) in message["content"] for tool in OWN.tools)
     assert not list(tmp_path.iterdir())
 
 
@@ -343,7 +347,7 @@ def test_the_agent_s_prompt_is_part_of_the_signature(tmp_path: Path) -> None:
     given = tmp_path / "prompt.txt"
     given.write_text("Tools:\n<<all_tools>>\nTask: <<prompt>>\nI will use the following")
     ours, theirs = built(), built("--hfagent", "--agent-prompt", given)
-    assert ours.signature["agent"] == hashlib.sha256(hfagent.AGENT_PROMPT.encode()).hexdigest()[:8]
+    assert ours.signature["agent"] == hashlib.sha256(agent.AGENT_PROMPT.encode()).hexdigest()[:8]
     assert theirs.signature["agent"] == hashlib.sha256(given.read_bytes()).hexdigest()[:8]
     assert ours.signature["data"] == theirs.signature["data"] and ours.signature["data"].startswith("hfagent-own-")
     content = theirs.samples[0].request.prompt[0]["content"]

@@ -14,11 +14,12 @@ import torch
 
 import report
 import tiny
-from harness import demo, results_csv
-from harness.engines.hf import HFEngine
-from harness.models.checkpoint import open_checkpoint
-from harness.schema import ModelSpec
 from known import run_script
+from qwen_eval.data import demo
+from qwen_eval.engines.local.engine import HFEngine
+from qwen_eval.models.checkpoint import open_checkpoint
+from qwen_eval.runs import results
+from qwen_eval.schema import ModelSpec
 from shared import REPOSITORY
 from test_engine import questions
 
@@ -42,9 +43,9 @@ def expected_bytes(config: Mapping[str, Any], quantize: str, dtype: str) -> floa
 
 PROBE = """
 import json, sys
-from harness.engines.runtime import Runtime
-from harness.models.checkpoint import open_checkpoint
-from harness.schema import ModelSpec
+from qwen_eval.engines.local.runtime import Runtime
+from qwen_eval.models.checkpoint import open_checkpoint
+from qwen_eval.schema import ModelSpec
 for folder in sys.argv[3:]:  # a small model first: what the libraries themselves take does not count
     runtime = Runtime(open_checkpoint(ModelSpec(folder, quantize=sys.argv[1], dtype=sys.argv[2], device="cpu")), None)
     runtime.model
@@ -197,9 +198,9 @@ def test_four_precisions_of_the_demonstration(tmp_path: Path, capsys: pytest.Cap
 
 def test_results_of_an_earlier_version_are_read_and_added_to(tmp_path: Path) -> None:
     path = tmp_path / "mmlu.csv"
-    old = dict.fromkeys(results_csv.COLUMNS[: -results_csv.ADDED], "1")
+    old = dict.fromkeys(results.COLUMNS[: -results.ADDED], "1")
     path.write_text(",".join(old) + "\n" + ",".join(old.values()) + "\n")
-    new = {**dict.fromkeys(results_csv.COLUMNS, "2"), "weights_gb": "0.5"}
-    assert results_csv.append_results(path, [new])
-    assert results_csv.read_results(path) == [{**old, "weights_gb": "", "resident_gb": ""}, new]
-    assert path.read_text().splitlines()[0] == ",".join(results_csv.COLUMNS)
+    new = {**dict.fromkeys(results.COLUMNS, "2"), "weights_gb": "0.5"}
+    assert results.append_results(path, [new])
+    assert results.read_results(path) == [{**old, "weights_gb": "", "resident_gb": ""}, new]
+    assert path.read_text().splitlines()[0] == ",".join(results.COLUMNS)

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
-from harness.models import qwen1
-from harness.models.context import ContextExtension, install
-from harness.schema import CheckpointError
+from qwen_eval.models import qwen1
+from qwen_eval.models.context import ContextExtension, install
+from qwen_eval.schema import CheckpointError
 from shared import REPOSITORY, shared
 from tiny import export_qwen1, qwen1_tensors, write_qwen1, write_weights
 
@@ -229,7 +229,7 @@ def test_device_map_and_offloading_work(tmp_path):
 
 def test_importing_registers_nothing():
     code = (
-        "from harness.models import qwen1\nfrom transformers import CONFIG_MAPPING\n"
+        "from qwen_eval.models import qwen1\nfrom transformers import CONFIG_MAPPING\n"
         "assert 'qwen' not in CONFIG_MAPPING\nqwen1.register(); qwen1.register()\nassert 'qwen' in CONFIG_MAPPING\n"
     )
     done = subprocess.run(

@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import multiple_choice, store
-from harness.engines.hf import HFEngine
-from harness.schema import Chosen, ModelSpec, Sample
 from known import benchmark_of, coverage, run_script, write_preferring, write_random
+from qwen_eval.engines.local.engine import HFEngine
+from qwen_eval.runs import store
+from qwen_eval.schema import Chosen, ModelSpec, Sample
+from qwen_eval.tasks import choice
 from shared import REPOSITORY, shared
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
@@ -76,7 +77,7 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def answers(logprobs: np.ndarray) -> list[int]:
-    return [multiple_choice.best_option(row)[0] for row in logprobs.tolist()]
+    return [choice.best_option(row)[0] for row in logprobs.tolist()]
 
 
 def ask(engine: HFEngine, asked: Sequence[Sample]) -> np.ndarray:

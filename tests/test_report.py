@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 import report
-from harness import results_csv
-from harness.reporting import render, words
-from harness.schema import InputError
+from qwen_eval.report import render, words
+from qwen_eval.runs import results as results_csv
+from qwen_eval.schema import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = """table,model,metric,group,setting,value,source

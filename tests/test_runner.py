@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from harness import arguments, multiple_choice, results_csv, runner, store
-from harness.schema import Benchmark, Choose, Chosen, EngineInfo, InputError, OnResponse, Sample
+from qwen_eval import options as arguments
+from qwen_eval.runs import results as results_csv
+from qwen_eval.runs import run as runner
+from qwen_eval.runs import store
+from qwen_eval.schema import Benchmark, Choose, Chosen, EngineInfo, InputError, OnResponse, Sample
+from qwen_eval.tasks import choice
 
 
 class Letters:
@@ -50,8 +54,8 @@ def build(args: argparse.Namespace) -> Benchmark:
         for index in range(8)
     ]
     return Benchmark(
-        "mmlu", 1, "default", "base", 5, samples, multiple_choice.score("default"),
-        multiple_choice.accuracy("mmlu", "micro"), {"data": "0000"}, remarks=multiple_choice.remarks,
+        "mmlu", 1, "default", "base", 5, samples, choice.score("default"),
+        choice.accuracy("mmlu", "micro"), {"data": "0000"}, remarks=choice.remarks,
     )  # fmt: skip
 
 

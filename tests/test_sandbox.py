@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.sandbox import Outcome, Program, Sandbox, Snippet, Verdict, run_code
-from harness.schema import InputError
 from leftovers import processes_of
+from qwen_eval.sandbox import Outcome, Program, Sandbox, Snippet, Verdict, run_code
+from qwen_eval.schema import InputError
 from shared import shared
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="isolation is known on Linux alone")

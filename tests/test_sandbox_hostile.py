@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.sandbox import Program, Sandbox, Verdict
-from harness.schema import InputError
 from hostile import ENTRY_POINT, TEST, Hostile
 from hostile.escape import ESCAPES
 from hostile.forgery import FORGERIES
 from hostile.resources import GLUTTONS
 from leftovers import processes_of
+from qwen_eval.sandbox import Program, Sandbox, Verdict
+from qwen_eval.schema import InputError
 
 HOSTILE = [*FORGERIES, *GLUTTONS, *ESCAPES]
 HONEST = Program(

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.sandbox import Program, Sandbox, tier
-from harness.schema import InputError
 from leftovers import processes_of
+from qwen_eval.sandbox import Program, Sandbox, tier
+from qwen_eval.schema import InputError
 
 EVAL = Path(__file__).resolve().parents[1] / "eval"
 TEST = "def check(candidate): assert candidate() == 1"
@@ -26,8 +26,8 @@ def test_nothing_is_left_when_the_harness_is_ended(by: signal.Signals, tmp_path:
     script = f"""
 import sys
 sys.path.insert(0, {str(EVAL)!r})
-from harness.sandbox import Program, Sandbox
-from harness.schema import InputError
+from qwen_eval.sandbox import Program, Sandbox
+from qwen_eval.schema import InputError
 test = "def check(candidate): assert candidate() == 1"
 quick = Program("def f(): return 1", test, "f")
 source = "import threading\\nthreading.Thread(target=lambda: list(iter(int, 1))).start()\\nwhile True: pass"
@@ -101,8 +101,8 @@ def test_a_machine_that_allows_no_namespaces_gets_landlock() -> None:
     script = f"""
 import ctypes, struct, sys
 sys.path.insert(0, {str(EVAL)!r})
-from harness.sandbox.inside import linux, seccomp
-from harness.sandbox import Program, Sandbox
+from qwen_eval.sandbox.inside import linux, seccomp
+from qwen_eval.sandbox import Program, Sandbox
 step, deny = seccomp._step, seccomp._deny()
 unshare, clone = {{"x86_64": (272, 56), "aarch64": (97, 220)}}[linux.machine()]
 new = step(0x45, 0x7E020000, 0, 1)
@@ -127,7 +127,7 @@ def test_an_ordinary_user_gets_namespaces_too() -> None:
     script = f"""
 import sys
 sys.path.insert(0, {str(EVAL)!r})
-from harness.sandbox import tier
+from qwen_eval.sandbox import tier
 print(tier())
 """
     for python in (sys.executable, "/usr/bin/python3"):

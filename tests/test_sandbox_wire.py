@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples import examples
-from harness.sandbox.inside.wire import MAX_DEPTH, WireError, pack, read_message, unpack, write_message
+from qwen_eval.sandbox.inside.wire import MAX_DEPTH, WireError, pack, read_message, unpack, write_message
 
 scalars = (
     st.none()

@@ -11,110 +11,113 @@ from pathlib import Path
 
 import pytest
 
-from harness import later
-
 EVAL = Path(__file__).resolve().parents[1] / "eval"
 SCRIPTS = sorted(EVAL.glob("*.py"))
 TOOLS = {"report", "compare", "suite"}
 
-# module of the package -> modules of the package it may import ("*": any)
-MAY_IMPORT = {
+PACKAGE = EVAL / "qwen_eval"
+LOOSE = {"__init__", "schema", "options", "terminal", "main"}  # what all rooms use, and what talks to the user
+HEAVY = {"torch", "transformers", "numpy", "pandas", "datasets", "sacrebleu", "matplotlib"}
+
+# room of the package -> the rooms it may import; all may import schema
+MAY_IMPORT: dict[str, set[str]] = {
     "schema": set(),
-    "lazy": set(),
-    "entry": {"later", "arguments", "runner", "schema", "tables"},
-    "data": {"schema", "hub", "lazy"},
-    "hub": {"schema"},
-    "demo": {"schema"},
-    "prompts": {"schema", "data"},
-    "extract": {"schema"},
-    "metrics": {"schema"},
-    "sandbox": {"schema", "lazy"},
-    "multiple_choice": {"schema", "data", "prompts", "metrics", "free_text", "extract", "arguments"},
-    "free_text": {"schema", "arguments", "metrics"},
-    "hfagent": {"later", "schema", "data", "sandbox"},
-    "stand_in": {"schema"},
-    "models": {"schema"},
-    "engines": {"schema", "models", "extract"},
-    "durable": {"schema"},
-    "store": {"schema", "durable"},
-    "results_csv": {"schema", "durable", "store"},
-    "reporting": {"schema", "demo", "results_csv"},
-    "estimate": {"schema"},
-    "page": {"schema", "reporting", "results_csv", "store"},
-    "tables": {"schema"},
-    "precision": {"schema", "paired", "store"},
-    "parallel": {"schema"},
-    "paired": {"metrics"},
-    "runs": {"schema", "store"},
-    "comparison": {"schema", "paired", "runs", "store"},
-    "comparison_text": {"comparison", "paired", "runs"},
-    "foreign": {"schema"},
-    "self_check": {"schema"},
-    "waterfall": {"schema", "foreign"},
-    "against": {"schema", "comparison_text", "foreign", "paired", "runs", "waterfall"},
-    "arguments": {"later", "schema", "data", "demo"},
-    "answering": {"schema", "parallel", "store"},
-    "runner": {
-        "entry",
-        "answering",
-        "schema",
-        "arguments",
-        "data",
-        "demo",
-        "engines",
-        "models",
-        "self_check",
-        "stand_in",
-        "store",
-        "tables",
-        "parallel",
-        "precision",
-        "results_csv",
-    },
+    "terminal": set(),
+    "stats": set(),
+    "data": set(),
+    "models": set(),
+    "sandbox": set(),
+    "options": {"data"},
+    "tasks": {"options", "data", "stats", "sandbox"},
+    "engines": {"options", "models"},
+    "runs": {"options", "terminal", "data", "stats", "engines"},
+    "compare": {"runs", "stats"},
+    "report": {"data", "runs", "stats"},
+    "main": {"options", "terminal", "runs"},
 }
-SCRIPTS_MAY_IMPORT = {
-    "arguments", "data", "entry", "extract", "free_text", "hfagent", "later", "metrics", "multiple_choice", "prompts",
-    "results_csv", "runner", "sandbox", "schema", "stand_in", "store",
-}  # fmt: skip
-WITH_HELP = {"arguments", "entry", "later"}  # what a script loads to answer --help
+SCRIPTS_MAY_IMPORT = {"main", "options", "data", "tasks", "stats", "sandbox", "runs", "engines"}
 
 
 def imports(path: Path) -> set[str]:
-    """The modules a file imports, those of the package as "harness.part"."""
+    """The modules a file imports, wherever in it the import stands; of the package the modules that names are taken from."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            if node.module == "harness":
-                found |= {f"harness.{name.name}" for name in node.names}
-            elif node.module == "harness.later":
-                found |= {"harness.later", *(getattr(later, name.name).__name__ for name in node.names)}
+            if node.level:  # inside the sandbox: the modules beside this one
+                found.add(f"{module_name(path).rpartition('.')[0]}.{node.module}")
             else:
-                found.add(node.module)
+                inner = {f"{node.module}.{name.name}" for name in node.names}
+                found |= {name if module_path(name) else node.module for name in inner}
     return found
 
 
-def parts(path: Path) -> set[str]:
-    """The parts of the package that a file imports."""
-    return {name.split(".")[1] for name in imports(path) if name.startswith("harness.")} - {"__version__"}
+def module_name(path: Path) -> str:
+    parts = path.relative_to(EVAL).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-@pytest.mark.parametrize("path", sorted((EVAL / "harness").rglob("*.py")), ids=lambda path: str(path.relative_to(EVAL)))
-def test_imports_in_the_package_go_one_way(path: Path) -> None:
-    relative = path.relative_to(EVAL / "harness")
-    part = relative.parts[0].removesuffix(".py")
-    if part == "__init__":
-        assert not parts(path)
-    elif part != "later":  # it names modules and uses none
-        assert parts(path) - {part} <= MAY_IMPORT[part]
+def module_path(name: str) -> Path | None:
+    """The file of a module of the package."""
+    base = EVAL.joinpath(*name.split("."))
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+
+
+def graph() -> dict[str, set[str]]:
+    """The modules of the package, each with those of the package that it imports."""
+    files = sorted(PACKAGE.rglob("*.py"))
+    return {module_name(path): {name for name in imports(path) if module_path(name)} for path in files}
+
+
+def room(module: str) -> str:
+    """qwen_eval.engines.local.trie -> engines"""
+    return [*module.split("."), "__init__"][1]
+
+
+def rooms() -> dict[str, set[str]]:
+    """The rooms of the package, each with those that it imports."""
+    found: dict[str, set[str]] = {}
+    for module, used in graph().items():
+        found.setdefault(room(module), set()).update(map(room, used))
+    return {name: used - {name, "__init__"} for name, used in found.items()}
+
+
+def test_rooms_import_one_way(capsys: pytest.CaptureFixture[str]) -> None:
+    found = rooms()
+    floors: dict[str, int] = {}
+    while len(floors) < len(found):
+        lowest = [name for name in found if name not in floors and found[name] <= set(floors)]
+        assert lowest, f"a circle among {sorted(set(found) - set(floors))}"
+        floors |= dict.fromkeys(lowest, max(floors.values(), default=-1) + 1)
+    with capsys.disabled():
+        print()
+        for name in sorted(found, key=lambda name: (floors[name], name)):
+            print(f"  floor {floors[name]}  {name:9} -> {', '.join(sorted(found[name])) or '-'}")
+    for name, used in found.items():
+        if name != "__init__":
+            assert used - {"schema"} <= MAY_IMPORT[name], name
+
+
+def test_no_circle_among_modules() -> None:
+    left = graph()
+    while left:
+        free = [module for module, used in left.items() if not used & (left.keys() - {module})]
+        assert free, f"a circle among {sorted(left)}"
+        for module in free:
+            del left[module]
+
+
+def test_few_modules_are_loose_at_the_top() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} == LOOSE
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_import_no_engine_no_torch_and_not_each_other(path: Path) -> None:
     if path.stem not in TOOLS:
-        assert parts(path) <= SCRIPTS_MAY_IMPORT
-        assert not imports(path) & ({script.stem for script in SCRIPTS} | {"torch", "transformers", "pandas"})
+        used = imports(path)
+        assert {room(name) for name in used if name.startswith("qwen_eval.")} - {"schema"} <= SCRIPTS_MAY_IMPORT
+        assert not used & ({script.stem for script in SCRIPTS} | HEAVY)
 
 
 def test_nothing_in_eval_shadows_a_library() -> None:
@@ -136,7 +139,7 @@ def fresh_python(code: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_help_loads_nothing_but_the_command_line(script: Path) -> None:
-    """Neither libraries nor the harness itself: --help answers in 0.1 CPU seconds (`make bench` measures it)."""
+    """--help waits for no library that takes long to load (`make bench` measures its time)."""
     code = (
         "import runpy, sys\nsys.argv = ['x', '--help']\n"
         f"try:\n    runpy.run_path({str(script)!r}, run_name='__main__')\n"
@@ -145,37 +148,7 @@ def test_help_loads_nothing_but_the_command_line(script: Path) -> None:
     done = fresh_python(code)
     assert "--help" in done.stdout
     loaded = set(done.stderr.split())
-    assert not loaded & {"torch", "transformers", "pandas", "datasets", "numpy", "dataclasses", "hashlib", "subprocess"}
-    ours = {name.split(".")[1] for name in loaded if name.startswith("harness.")}
-    assert ours <= {*WITH_HELP, *({"hfagent"} if script.stem in ("plugin_eval", "suite") else ())}
-
-
-def test_a_module_that_waits_is_that_module() -> None:
-    code = (
-        "import sys\nfrom harness.later import durable, numbers\n"
-        "assert 'harness.durable' not in sys.modules and 'harness.extract.numbers' not in sys.modules\n"
-        "durable.mark = 1\n"
-        "import harness.durable\nassert harness.durable.mark == 1 and durable.Appender is harness.durable.Appender\n"
-        "del durable.mark\nassert not hasattr(harness.durable, 'mark')\n"
-        "assert numbers.number('7 apples') == 7\n"
-        "from harness.later import durable as again\nassert again.Appender is harness.durable.Appender\n"
-        "from harness.later import nothing\n"
-        "try:\n    nothing.at_all\nexcept ModuleNotFoundError as error:\n    assert 'harness.nothing' in str(error)\n"
-        "else:\n    assert False\n"
-    )
-    fresh_python(code)
-
-
-def test_threads_that_wait_for_one_module_get_it_whole() -> None:
-    code = (
-        "import sys, threading\nfrom harness.later import store\nsys.setswitchinterval(1e-6)\n"
-        "start, seen = threading.Barrier(8), []\n"
-        "def use():\n    start.wait()\n    seen.append(store.write_json_lines)\n"
-        "threads = [threading.Thread(target=use) for _ in range(8)]\n"
-        "[one.start() for one in threads]\n[one.join() for one in threads]\n"
-        "assert len(seen) == 8 and len(set(seen)) == 1"  # the last function of the module: it is there when all is
-    )
-    fresh_python(code)
+    assert not loaded & HEAVY
 
 
 def test_no_path_of_a_machine_in_the_repository() -> None:

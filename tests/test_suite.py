@@ -10,9 +10,11 @@ import pytest
 
 import mmlu
 import suite
-from harness import estimate, results_csv, runner
-from harness.engines.hf import HFEngine
-from harness.schema import Benchmark, CheckpointError, Choose, Generate, InputError, Measure, ModelSpec, Sample
+from qwen_eval.engines.local.engine import HFEngine
+from qwen_eval.runs import estimate
+from qwen_eval.runs import results as results_csv
+from qwen_eval.runs import run as runner
+from qwen_eval.schema import Benchmark, CheckpointError, Choose, Generate, InputError, Measure, ModelSpec, Sample
 
 
 def planned(tmp_path: Path, *words: str, precisions: list[str] | None = None) -> list[suite.Job]:
@@ -44,7 +46,7 @@ def test_one_engine_serves_all_and_rows_are_those_of_the_scripts(
             opened.append(spec)
             super().__init__(spec, *rest, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("harness.engines.hf.HFEngine", Counted)
+    monkeypatch.setattr("qwen_eval.engines.local.engine.HFEngine", Counted)
     together, alone = tmp_path / "together", tmp_path / "alone"
     suite.run(planned(together, precisions=[])[:3])
     assert len(opened) == 1

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from harness.models.tokenizers import HubTokenizer, QwenTokenizer, open_tokenizer
-from harness.schema import CheckpointError
+from qwen_eval.models.tokenizers import HubTokenizer, QwenTokenizer, open_tokenizer
+from qwen_eval.schema import CheckpointError
 from shared import shared
 from tiny import CORPUS, write_byte_tokenizer, write_llama, write_qwen2, write_ranks, write_sentencepiece_tokenizer
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.engines import trie
-from harness.engines.plan import Row
-from harness.engines.trie import Node, Schedule
+from qwen_eval.engines.local import trie
+from qwen_eval.engines.local.trie import Node, Schedule
+from qwen_eval.engines.plan import Row
 
 
 def row(ids: Sequence[int], request: int = 0, positions: int = 1) -> Row:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.reporting import verification, words
-from harness.schema import InputError
+from qwen_eval.report import verification, words
+from qwen_eval.schema import InputError
 from shared import REPOSITORY
 
 _SPEC = importlib.util.spec_from_file_location("verify", REPOSITORY / "tools" / "verify.py")

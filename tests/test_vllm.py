@@ -17,12 +17,12 @@ import pytest
 import requests as http
 
 import tiny
-from harness.engines.api import APIEngine
-from harness.engines.hf import HFEngine
-from harness.engines.server import Server
-from harness.engines.vllm import VLLMEngine
-from harness.models.export import export_qwen2
-from harness.schema import Engine, Measure, ModelSpec
+from qwen_eval.engines.api.engine import APIEngine
+from qwen_eval.engines.api.server import Server
+from qwen_eval.engines.local.engine import HFEngine
+from qwen_eval.engines.vllm import VLLMEngine
+from qwen_eval.models.export import export_qwen2
+from qwen_eval.schema import Engine, Measure, ModelSpec
 from test_api import equal_choices, texts
 from test_engine import questions
 

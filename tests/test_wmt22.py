@@ -13,9 +13,11 @@ import pytest
 
 import tiny
 import wmt22
-from harness import data, metrics, results_csv, runner
-from harness.data import Source
-from harness.schema import DataError, InputError
+from qwen_eval import data
+from qwen_eval.data import Source
+from qwen_eval.runs import results, run
+from qwen_eval.schema import DataError, InputError
+from qwen_eval.stats import metrics
 from shared import shared
 
 
@@ -104,8 +106,8 @@ def test_figures_equal_sacrebleu_s_command_line(
         str(tmp_path),
         "--quiet",
     )
-    runner.run(args, wmt22.build, engine=wmt22.stand_in(args))
-    ours = {row["metric"]: row for row in results_csv.read_results(tmp_path / "wmt22.csv")}
+    run.run(args, wmt22.build, engine=wmt22.stand_in(args))
+    ours = {row["metric"]: row for row in results.read_results(tmp_path / "wmt22.csv")}
     record_property("items", len(theirs))
     for row in theirs:
         figure = ours["bleu" if row["name"] == "BLEU" else "chrf2"]
@@ -140,9 +142,9 @@ def test_the_translation_is_the_first_line_and_a_run_ends_to_end(
 ) -> None:
     checkpoint = tiny.write_qwen1(tmp_path / "model", positions=4096)
     args = options("-c", str(checkpoint), "-d", str(folder), "-o", str(tmp_path), "--quiet", "--max-new-tokens", "8")
-    runner.run(args, wmt22.build)
+    run.run(args, wmt22.build)
     assert "tok:zh" in capsys.readouterr().out
-    rows = {(row["metric"], row["group"]): row for row in results_csv.read_results(tmp_path / "wmt22.csv")}
+    rows = {(row["metric"], row["group"]): row for row in results.read_results(tmp_path / "wmt22.csv")}
     assert rows["bleu", "all"]["n"] == "6" and ("chrf2", "en-zh") in rows
     assert float(rows["bleu", "all"]["value"]) == pytest.approx(
         (float(rows["bleu", "en-zh"]["value"]) + float(rows["bleu", "zh-en"]["value"])) / 2, abs=1e-5
@@ -156,7 +158,7 @@ def test_wrong_files_are_named(folder: Path, tmp_path: Path) -> None:
         "--hypotheses", str(short), "--direction", "en-zh", "-d", str(folder), "-o", str(tmp_path), "--quiet"
     )
     with pytest.raises(DataError, match=r"short\.txt: 1 texts for 3 items"):
-        runner.run(args, wmt22.build, engine=wmt22.stand_in(args))
+        run.run(args, wmt22.build, engine=wmt22.stand_in(args))
     with pytest.raises(InputError, match="--direction"):
         wmt22.stand_in(options("--hypotheses", str(short)))
     broken = tmp_path / "shots.jsonl"

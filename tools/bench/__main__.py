@@ -29,14 +29,14 @@ from bench.contest import compete  # noqa: E402
 from bench.record import Record  # noqa: E402
 from bench.settings import Settings, commit, machine  # noqa: E402
 from bench.stages import STAGES, USUAL  # noqa: E402
-from harness import arguments, entry, tables  # noqa: E402
+from qwen_eval import main, options, terminal  # noqa: E402
 
 RUN = ROOT / "results/bench-run"
 
 
 def stages(text: str) -> list[str]:
     """Comma-separated names of stages, for argparse."""
-    found = arguments.names(text)
+    found = options.names(text)
     unknown = [name for name in found if name not in STAGES]
     if unknown or not found:
         raise argparse.ArgumentTypeError(
@@ -48,16 +48,16 @@ def stages(text: str) -> list[str]:
 def shape(text: str) -> tuple[int, int]:
     """WIDTHxLAYERS, for argparse."""
     width, _, layers = text.partition("x")
-    found = arguments.whole_number(width), arguments.whole_number(layers)
+    found = options.whole_number(width), options.whole_number(layers)
     if found[0] % 64:
         raise argparse.ArgumentTypeError(f"{text!r}: the width has to be a multiple of 64, a head's size")
     return found
 
 
-def parser() -> arguments.Parser:
+def parser() -> options.Parser:
     """The command line."""
-    made = arguments.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add, number = made.add_argument, arguments.whole_number
+    made = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add, number = made.add_argument, options.whole_number
     which = f"of {', '.join(STAGES)} (default: all but those for a GPU)"
     add("--stages", type=stages, default=USUAL, metavar="A,B", help=which)
     add(
@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
     figures = ("ours_cpu_s", "baseline_cpu_s", "ratio_cpu", "ratio_wall")
     cells = [["", "ours CPU s", "baseline CPU s", "times faster", "wall"]]
     cells += [[f"{row['stage']} / {row['baseline']}", *(row.get(name, "") for name in figures)] for row in shown]
-    print("\n".join(tables.aligned(cells)))
+    print("\n".join(terminal.aligned(cells)))
     print(f"{machine()}, load {os.getloadavg()[0]:.1f}, commit {commit()}")
     return 0
 
@@ -121,4 +121,4 @@ def run(args: argparse.Namespace) -> int:
 if __name__ == "__main__":
     made = parser()
     parsed = made.parse_args()
-    entry.exit_with("bench", lambda: run(parsed))
+    main.exit_with("bench", lambda: run(parsed))

@@ -45,9 +45,9 @@ def perplexity(side: str, checkpoint: Path, text: Path, length: int) -> Timing:
 def main(side: str, checkpoint: str, text_file: str, length: int) -> None:
     import torch
 
-    from harness.engines.hf import HFEngine
-    from harness.models import memory
-    from harness.schema import Measure, ModelSpec
+    from qwen_eval.engines.local.engine import HFEngine
+    from qwen_eval.models import memory
+    from qwen_eval.schema import Measure, ModelSpec
 
     text = Path(text_file).read_text(encoding="utf-8")
     engine = HFEngine(ModelSpec(checkpoint, device="cpu"))

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from harness.schema import Generate, InputError, Sample
+from qwen_eval.schema import Generate, InputError, Sample
 
 
 def require() -> None:

@@ -14,11 +14,13 @@ from transformers.utils import logging
 import gsm8k
 import mmlu
 from bench.settings import Settings
-from harness import data, demo, multiple_choice
-from harness.engines.hf import HFEngine
-from harness.models import qwen1
-from harness.models.cutting import QWEN_PATTERN
-from harness.schema import Generate, Sample
+from qwen_eval import data
+from qwen_eval.data import demo
+from qwen_eval.engines.local.engine import HFEngine
+from qwen_eval.models import qwen1
+from qwen_eval.models.cutting import QWEN_PATTERN
+from qwen_eval.schema import Generate, Sample
+from qwen_eval.tasks import choice
 
 VOCABULARY = 151_936
 SMALL_VOCABULARY = 8192
@@ -32,7 +34,7 @@ def mmlu_samples(settings: Settings, subjects: Sequence[str] | None = None) -> t
         subjects = subjects or list(data.subjects("mmlu"))
     else:
         source, subjects, origin = data.Source(demo.data("mmlu")), demo.subjects("mmlu"), "demonstration questions"
-    return multiple_choice.samples(data.mmlu(source, list(subjects)), 5, mmlu.ask("default")), origin
+    return choice.samples(data.mmlu(source, list(subjects)), 5, mmlu.ask("default")), origin
 
 
 def first_of_each(samples: Sequence[Sample], count: int) -> list[Sample]:
@@ -147,7 +149,7 @@ def difference(name: str, ours: Sequence[Sequence[float]], theirs: Sequence[Sequ
     left, right = np.array(ours), np.array(theirs)
     furthest = float(np.abs(left - right).max())
     ranked = np.sort(right, axis=1)
-    clear = ranked[:, -1] - ranked[:, -2] >= multiple_choice.TIE_MARGIN
+    clear = ranked[:, -1] - ranked[:, -2] >= choice.TIE_MARGIN
     if furthest > TOLERANCE or (left.argmax(1) != right.argmax(1))[clear].any():
         raise SystemExit(f"bench: ours and {name} do not compute the same (log-probabilities {furthest:.1e} apart)")
     return furthest

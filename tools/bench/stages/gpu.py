@@ -20,9 +20,9 @@ from safetensors.torch import save_file
 from bench import counts, workload
 from bench.contest import Call, Contest, Timing, timed
 from bench.settings import Settings
-from harness import demo
-from harness.engines.hf import HFEngine
-from harness.schema import Measure, ModelSpec
+from qwen_eval.data import demo
+from qwen_eval.engines.local.engine import HFEngine
+from qwen_eval.schema import Measure, ModelSpec
 
 HEAD = 128
 NEW_TOKENS, LENGTH = 256, 16384

@@ -11,8 +11,8 @@ import torch
 from bench import lm_eval_side, workload
 from bench.contest import Contest, timed
 from bench.settings import Settings
-from harness.engines.hf import HFEngine
-from harness.schema import Generate, ModelSpec
+from qwen_eval.engines.local.engine import HFEngine
+from qwen_eval.schema import Generate, ModelSpec
 
 BATCHES, PROBLEMS, NEW_TOKENS = (1, 8, 24), 24, 256
 PAGE = 32  # tokens a block of continuous batching's cache

@@ -13,8 +13,8 @@ import mmlu
 from bench import workload
 from bench.contest import Contest, timed
 from bench.settings import Settings
-from harness.engines.hf import HFEngine
-from harness.schema import ModelSpec
+from qwen_eval.engines.local.engine import HFEngine
+from qwen_eval.schema import ModelSpec
 
 # short, middling and long prompts, in about the proportion of all 57 (mean 870 tokens; over all of MMLU 710)
 SUBJECTS = (

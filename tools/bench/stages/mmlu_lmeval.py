@@ -18,8 +18,8 @@ from unittest.mock import patch
 from bench import counts, lm_eval_side, workload
 from bench.contest import Call, Contest, timed
 from bench.settings import Settings
-from harness.engines.hf import HFEngine
-from harness.schema import ModelSpec, Sample
+from qwen_eval.engines.local.engine import HFEngine
+from qwen_eval.schema import ModelSpec, Sample
 
 BATCHES = (1, 8)  # its "auto" is slower than either
 PART = 20  # one question in so many is asked of the baseline where all are asked of ours

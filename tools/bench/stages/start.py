@@ -13,7 +13,7 @@ from bench.contest import Contest
 from bench.settings import Settings
 
 READY = (
-    "import sys; from harness.schema import ModelSpec; from harness.engines.hf import HFEngine; "
+    "import sys; from qwen_eval.schema import ModelSpec; from qwen_eval.engines.local.engine import HFEngine; "
     "HFEngine(ModelSpec(sys.argv[1], device='cpu')).runtime.model"
 )
 CLASS = "from transformers import Qwen2ForCausalLM"

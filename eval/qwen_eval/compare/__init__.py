@@ -1,0 +1,1 @@
+"""Two runs item by item: ours against ours, ours against another harness's samples."""

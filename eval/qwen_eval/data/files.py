@@ -1,0 +1,147 @@
+"""Reading benchmark files: bytes to text, lines and CSV rows, with errors that name the file, the line and a remedy."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from qwen_eval.schema import DataError
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows come from: a folder with the official files, or (directory None) the hub, "hf" or "modelscope"."""
+
+    directory: Path | None = None
+    hub: str = "hf"
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A file's bytes and the name by which errors call it (a path, or archive:member)."""
+
+    name: str
+    data: bytes
+
+
+def read_file(path: Path, remedy: str) -> Blob:
+    """The bytes of `path`. Raises DataError, ending in `remedy`, when it is missing or cannot be read."""
+    try:
+        return Blob(str(path), path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing; {remedy}") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); {remedy}") from None
+
+
+def find_root(directory: Path, probe: str, how: str) -> Path:
+    """The folder under which the relative path `probe` is to be found: the one given or, where that lacks even the
+    first part of `probe`, the only one of its sub-folders that has all of it ("data" will do for "data/mmlu").
+
+    Raises DataError, ending in `how`, when there is no such folder, or when several sub-folders would do.
+    """
+    if not directory.is_dir():
+        raise DataError(f"{directory} is {'not a folder' if directory.exists() else 'missing'}; {how}")
+    if (directory / Path(probe).parts[0]).exists():
+        return directory
+    inner = [child for child in directory.iterdir() if (child / probe).is_file()]
+    if len(inner) > 1:
+        raise DataError(f"{directory} is not clear: {', '.join(map(str, sorted(inner)))} hold it: name one with -d DIR")
+    return inner[0] if inner else directory
+
+
+def decode(blob: Blob, remedy: str) -> str:
+    """The text of a UTF-8 file, line ends as they are, without the byte-order mark that some files start with.
+
+    Raises DataError with line and byte offset for an empty file, a NUL byte or a byte that is not UTF-8.
+    """
+    data = blob.data.removeprefix(b"\xef\xbb\xbf")
+    skipped = len(blob.data) - len(data)
+    if not data.strip():
+        raise DataError(f"{blob.name} is empty; {remedy}")
+    nul = data.find(b"\0")
+    if nul >= 0:
+        raise DataError(f"{_at(blob, data, nul)}: NUL byte at offset {nul + skipped}; {remedy}")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        byte = f"0x{data[error.start]:02x}"
+        where = _at(blob, data, error.start)
+        raise DataError(f"{where}: byte {byte} at offset {error.start + skipped} is not UTF-8; {remedy}") from None
+
+
+def text_lines(path: Path) -> list[str]:
+    """The lines of somebody's UTF-8 text file, empty ones too. Raises DataError when it cannot be read."""
+    text = decode(read_file(path, "name another file"), "save it as UTF-8 text")
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+
+
+def csv_rows(blob: Blob, remedy: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV file as text cells, each with the physical line it starts on; blank lines are passed over.
+
+    Raises DataError for what `decode` refuses and for a broken quotation, with the line the bad row starts on (an
+    open quote runs on to the end of the file, which is not where the damage is).
+    """
+    # newline="" keeps the line ends inside quoted cells; strict refuses text after a closing quote and an open quote
+    reader = csv.reader(io.StringIO(decode(blob, remedy), newline=""), strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise DataError(f"{blob.name}:{line}: broken CSV row ({error}); {remedy}") from None
+        if cells:
+            yield line, cells
+
+
+def json_lines(blob: Blob, remedy: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a JSON-lines file, each with its line number; blank lines are passed over.
+
+    Raises DataError for what `decode` refuses, for a line that is not JSON (or has numbers or nesting beyond what Python
+    reads) and for one that is not an object.
+    """
+    for line, text in enumerate(decode(blob, remedy).split("\n"), 1):
+        if not text.strip():
+            continue
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{blob.name}:{line}: not JSON ({error.msg}, column {error.colno}); {remedy}") from None
+        except (ValueError, RecursionError):
+            raise DataError(f"{blob.name}:{line}: not JSON (a number or a nesting without end); {remedy}") from None
+        if not isinstance(value, dict):
+            raise DataError(f"{blob.name}:{line}: found {type(value).__name__}, expected a JSON object; {remedy}")
+        yield line, value
+
+
+def texts(record: Mapping[str, Any], where: str, remedy: str) -> dict[str, str]:
+    """The record, of which every value must be text. Raises DataError, starting with `where`, when one is not."""
+    for name, value in record.items():
+        if not isinstance(value, str):
+            raise DataError(f"{where}: {name} is {value!r}, expected text; {remedy}")
+    return dict(record)
+
+
+def content_hash(rows: Iterable[Any]) -> str:
+    """Eight hex digits that name the content of `rows` (dataclass values, or anything JSON can write), in order.
+
+    SHA-256 over one canonical JSON line a row, so that files and hub, which give equal rows, give equal hashes.
+    """
+    digest = hashlib.sha256()
+    for row in rows:
+        value = asdict(row) if is_dataclass(row) and not isinstance(row, type) else row
+        line = json.dumps(value, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
+        digest.update(line.encode("ascii") + b"\n")
+    return digest.hexdigest()[:8]
+
+
+def _at(blob: Blob, data: bytes, offset: int) -> str:
+    return f"{blob.name}:{data.count(bytes([10]), 0, offset) + 1}"

@@ -1,0 +1,1 @@
+"""The engine that runs a transformers model in this process."""

@@ -1,0 +1,148 @@
+"""Linear layers on a CPU with their matrices in oneDNN's own blocked layout, laid out once.
+
+torch multiplies by a plain matrix through a BLAS that lays it out anew in every call: 10 to 20% of a pack of 2,048 tokens,
+more than half of a decoding step of a few rows (BENCHMARKS.md). The two differ by rounding alone, but oneDNN sums more
+products in a row than a BLAS does, and its error is twice as large. Where that matters, in front of the softmax of the
+attention, float32 products are summed in runs of `RUN`: then it is the BLAS's.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qwen_eval.engines.local.budget import free_bytes
+
+DTYPES = (torch.float32, torch.bfloat16)
+ROWS = 1024  # of a typical product, a hint for the layout
+RUN = 256  # products
+ROOM = 2.0  # times the weights that have to be free: the plain matrices may still be in memory while these are made
+
+
+class BlockedLinear(nn.Module):
+    """nn.Linear without its plain matrix. run: how many products are summed in a row, None for all. blocked: the matrix's
+    columns, `run` at a time, opaque, in oneDNN's layout."""
+
+    def __init__(self, linear: nn.Linear, run: int | None = None) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.bias = linear.bias
+        self.run = run or linear.in_features
+        self.blocked: list[Tensor] = [
+            torch.ops.mkldnn._reorder_linear_weight(columns.contiguous(), ROWS)
+            for columns in linear.weight.data.split(self.run, dim=1)
+        ]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[..., in_features] -> [..., out_features]"""
+        first, *others = inputs.split(self.run, dim=-1)
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(first, self.blocked[0], self.bias, "none", [], "")
+        for part, columns in zip(others, self.blocked[1:], strict=True):
+            product = torch.ops.mkldnn._linear_pointwise.binary(part, product, columns, None, "add")
+        return product
+
+    @property
+    def weight(self) -> Tensor:
+        """The plain matrix [out_features, in_features], made anew: some layers read that of another."""
+        return torch.cat([columns.to_dense() for columns in self.blocked], dim=1)
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+class BlockedGate(nn.Module):
+    """down(silu(gate(x)) * up(x)) with the activation and the product done by oneDNN while a result is in the cache: three
+    passes over the widest tensors of a layer less."""
+
+    def __init__(self, gated: Any) -> None:
+        super().__init__()
+        self.gate_proj, self.up_proj, self.down_proj = gated.gate_proj, gated.up_proj, gated.down_proj
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[..., width] -> [..., width]"""
+        product = torch.ops.mkldnn._linear_pointwise
+        gate, up = self.gate_proj, self.up_proj
+        active = product(inputs, gate.blocked[0], gate.bias, "swish", [], "")
+        down: Tensor = self.down_proj(product.binary(inputs, active, up.blocked[0], up.bias, "mul"))
+        return down
+
+
+def block(model: nn.Module) -> None:
+    """Replaces the model's plain linear layers on a CPU, where torch has the products, the processor computes them right
+    and memory is enough to lay the matrices out. A matrix that is also the embedding stays."""
+    shared = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if type(module) is nn.Linear and _plain(module) and id(module.weight) not in shared
+    }
+    kinds = {layer.weight.dtype for layer in layers.values()}
+    size = sum(parameter.nbytes for parameter in model.parameters())
+    if not layers or free_bytes(torch.device("cpu")) < ROOM * size or not all(works(dtype) for dtype in kinds):
+        return
+    with torch.no_grad():
+        for name in list(layers):
+            layer = layers.pop(name)  # the last that holds it, so that no more than one is there twice
+            model.set_submodule(name, BlockedLinear(layer, _run(name, layer)))
+        _fuse_gates(model)
+        for parameter in model.parameters():  # what stays lies in the file, mapped, and would hold all of it
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.clone()
+
+
+def _fuse_gates(model: nn.Module) -> None:
+    """Replaces the gated layers whose parts are blocked: they are known by the names of their parts, and what each computes by
+    computing it. In bfloat16 there is nothing to gain."""
+    for name, module in list(model.named_modules()):
+        parts: list[Any] = [getattr(module, part, None) for part in ("gate_proj", "up_proj", "down_proj")]
+        if not all(isinstance(part, BlockedLinear) and len(part.blocked) == 1 for part in parts) or _hooked(module):
+            continue
+        fused = BlockedGate(module)
+        if parts[0].blocked[0].dtype == torch.float32 and _same(module, fused, parts[0].in_features):
+            model.set_submodule(name, fused)
+
+
+def _same(one: nn.Module, other: nn.Module, width: int) -> bool:
+    """Whether two layers answer a few rows alike."""
+    rows = torch.linspace(-2, 2, 3 * width).view(1, 3, width)
+    try:
+        given, made = one(rows), other(rows)
+    except (AttributeError, RuntimeError, TypeError):  # no such operation, or a layer that takes more
+        return False
+    scale = float(given.abs().max())
+    return given.shape == made.shape and torch.allclose(given, made, rtol=1e-4, atol=1e-5 * scale)
+
+
+def _run(name: str, layer: nn.Linear) -> int | None:
+    """How many products of a layer are summed in a row. In bfloat16 every sum would be rounded to 8 bits: all of them."""
+    attends = re.search(r"attn|attention", name) is not None
+    return RUN if attends and layer.weight.dtype == torch.float32 else None
+
+
+def _plain(layer: Any) -> bool:
+    """Whether a linear layer is what it seems: in main memory, in a type that oneDNN takes, without hooks of others."""
+    return layer.weight.device.type == "cpu" and layer.weight.dtype in DTYPES and not _hooked(layer)
+
+
+def _hooked(module: Any) -> bool:
+    """Whether others watch or move the layer: torch's hooks, accelerate's."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook"))
+
+
+def works(dtype: torch.dtype) -> bool:
+    """Whether torch has the blocked products and this processor computes them right: a small one against the plain one. The
+    memory that oneDNN itself takes is held from then on."""
+    if dtype not in DTYPES:
+        return False
+    layer = nn.Linear(64, 48, dtype=dtype)
+    inputs = torch.linspace(-1, 1, 3 * 64).view(1, 3, 64).to(dtype)
+    try:
+        with torch.no_grad():
+            blocked, plain = BlockedLinear(layer, 32)(inputs), layer(inputs)
+    except (AttributeError, RuntimeError):  # no such operation, or one that refuses
+        return False
+    close = 1e-4 if dtype == torch.float32 else 2e-2
+    return torch.allclose(blocked.float(), plain.float(), rtol=close, atol=close * float(plain.float().abs().max()))

@@ -1,0 +1,318 @@
+"""Generation: shared prompt prefixes computed once, finished texts leave the batch, waiting ones take their place.
+
+Prompts that share a long prefix (the shots of GSM8K) form a group; its keys and values are computed once and every text's
+queries attend to them in one product (cascade.py). A text's own tokens live in a slot (slots.py). Models whose attention
+cannot be computed so are run by transformers' generate, prompts of equal length together.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qwen_eval.engines import plan
+from qwen_eval.engines.local import trie
+from qwen_eval.engines.local.budget import cache_bytes, free_bytes
+from qwen_eval.engines.local.cascade import Ancestor, Cascade, Unsupported
+from qwen_eval.engines.local.runtime import Runtime
+from qwen_eval.engines.local.sampling import Reply, choose_tokens, stream
+from qwen_eval.engines.local.slots import Slots, Step
+from qwen_eval.engines.prompting import encode_prompt, split_reply
+from qwen_eval.schema import Generate, Generated, OnResponse
+
+MIN_SAVING = 2048  # tokens a shared prefix must save: a group of its own cannot share the batch with the others
+# Tokens written between two looks at them: the device need not wait for us, but what follows an end is thrown away.
+BURST = {"cuda": 8}
+AUTO_SLOTS = {"cpu": 32, "cuda": 256, "mps": 32}
+
+
+def generate(
+    runtime: Runtime, requests: Sequence[Generate], done: OnResponse, seed: int, share: bool = True
+) -> list[Generated]:
+    """Answers every request. `done(index, generated)` is called as each is complete, in no fixed order."""
+    collected = _Collected(runtime, requests, done)
+    replies = [reply for index in range(len(requests)) for reply in collected.replies(index, seed)]
+    runtime.tokens_in_prompts += sum(len(reply.prompt) for reply in replies)
+    with torch.inference_mode():
+        for reply in _run(runtime, replies, share):
+            collected.add(reply)
+    return collected.generated()
+
+
+def _run(runtime: Runtime, replies: Sequence[Reply], share: bool) -> Iterator[Reply]:
+    """Yields every reply once it has ended."""
+    left = list(replies)
+    if share:
+        try:
+            with runtime.cascade_attention():
+                for prefix, alpha, group in _groups(runtime, replies):
+                    for reply in _Batch(runtime, group, prefix, alpha).run():
+                        left.remove(reply)
+                        yield reply
+        except Unsupported as reason:
+            runtime.notes.append(
+                f"texts were generated without shared prefixes, this model cannot share them: {reason}"
+            )
+    yield from _run_plain(runtime, left)
+
+
+def _groups(runtime: Runtime, replies: Sequence[Reply]) -> list[tuple[int, float, list[Reply]]]:
+    """(prefix length, NTK factor, replies): prompts that share enough to be worth a group, the rest without a prefix."""
+    rows = [plan.Row(reply.prompt, ((0,),), index, ()) for index, reply in enumerate(replies)]
+    groups: list[tuple[int, float, list[Reply]]] = []
+    alone: dict[float, list[Reply]] = {}
+    roots = trie.build(rows, lambda row: runtime.checkpoint.context.alpha(len(row.ids)))
+    for alpha in dict.fromkeys(root.key for root in roots):
+        for prefix, members in trie.best_groups([root for root in roots if root.key == alpha]):
+            texts = [replies[row.request] for row in members]
+            if prefix * (len(texts) - 1) >= MIN_SAVING:
+                groups.append((prefix, alpha, texts))
+            else:
+                alone.setdefault(alpha, []).extend(texts)
+    return groups + [(0, alpha, members) for alpha, members in alone.items()]
+
+
+class _Batch:
+    """The live texts of one group."""
+
+    def __init__(self, runtime: Runtime, replies: Sequence[Reply], prefix: int, alpha: float) -> None:
+        self.runtime, self.prefix_length, self.alpha = runtime, prefix, alpha
+        self.waiting = deque(sorted(replies, key=lambda reply: -(len(reply.prompt) + reply.max_tokens)))
+        self.prefix: dict[int, tuple[Tensor, Tensor]] = {}
+        self.live: list[Reply] = []  # the reply in slot i
+        self.burst = BURST.get(runtime.model.device.type, 1)
+        # a text may end within a burst, and its slot is written to until the burst does
+        self.capacity = max(len(reply.prompt) - prefix + reply.max_tokens for reply in replies) + self.burst - 1
+        count = min(len(replies), runtime.max_rows, AUTO_SLOTS.get(runtime.model.device.type, 32))
+        self.slots = Slots(max(1, min(count, _affordable(runtime, self.capacity))), self.capacity)
+
+    def run(self) -> Iterator[Reply]:
+        """Yields the replies as they end. When memory runs out, the live texts go back to wait and half as many slots
+        take their place (what they had written is written again, the same)."""
+        if self.prefix_length:
+            ids = self.waiting[0].prompt[: self.prefix_length]
+            state = Cascade([len(ids)], keep=lambda layer, *found: self.prefix.update({layer: found}))
+            self.runtime.halving(
+                [ids], lambda one: self.runtime.forward_packed(one, [0], self.alpha, state, [len(ids) - 1])
+            )
+        while self.waiting or self.live:
+            ended = self.runtime.halving(range(self.slots.count), lambda _: self._advance())
+            if ended is None:
+                self._start_over(self.slots.count // 2)
+            else:
+                yield from ended
+
+    def _advance(self) -> list[Reply]:
+        """The next pass: over waiting prompts when a quarter of the slots is free (together they are worth a pass of
+        their own), else over one token of every live text. Returns the replies that ended."""
+        free = self.slots.count - len(self.live)
+        if self.waiting and (not self.live or free >= max(1, self.slots.count // 4)):
+            return self._fill()
+        return self._step()
+
+    def _fill(self) -> list[Reply]:
+        """Computes the prompts of waiting texts into free slots, and their first tokens."""
+        first = len(self.live)
+        new: list[Reply] = []
+        own: list[np.ndarray] = []
+        for reply in list(self.waiting)[: self.slots.count - first]:
+            own.append(reply.prompt[self.prefix_length :])
+            if new and sum(map(len, own)) > self.runtime.max_tokens:
+                own.pop()
+                break
+            new.append(reply)
+        lengths = [len(ids) for ids in own]
+
+        def keep(layer: int, key: Tensor, value: Tensor) -> None:
+            self.slots.write_packed(first, lengths, layer, key, value)
+
+        ancestors = [Ancestor(self.prefix, 0, sum(lengths))] if self.prefix else []
+        state = Cascade(lengths, ancestors, keep)
+        ends = (np.cumsum(lengths) - 1).tolist()
+        logits = self.runtime.forward_packed(own, [self.prefix_length] * len(own), self.alpha, state, ends)
+        for _ in new:
+            self.waiting.popleft()
+        self.live += new
+        return self._take([[token] for token in choose_tokens(logits, new)], first)
+
+    def _step(self) -> list[Reply]:
+        """The next tokens of every live text: as many as are computed before the device is asked what they are."""
+        # the newest token of each text is not in its slot yet: this pass puts it there
+        held = [len(reply.prompt) - self.prefix_length + len(reply.tokens) - 1 for reply in self.live]
+        greedy = all(reply.stream is None for reply in self.live)
+        tokens = torch.tensor([reply.tokens[-1] for reply in self.live], device=self.runtime.model.device)
+        if not greedy or self.burst == 1:
+            return self._take([[token] for token in choose_tokens(self._next(tokens, held), self.live)], 0)
+        written = []
+        for ahead in range(self.burst):
+            tokens = self._next(tokens, [length + ahead for length in held]).argmax(-1)
+            written.append(tokens)
+        return self._take(torch.stack(written, 1).tolist(), 0)
+
+    def _next(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
+        """The logits after one more token of every live text. lengths: own tokens its slot holds before."""
+        state = Step(self.slots, lengths, prefix=self.prefix)
+        positions = [self.prefix_length + length for length in lengths]
+        return self.runtime.forward_step(tokens, positions, [self.alpha] * len(self.live), state)
+
+    def _take(self, tokens: Sequence[Sequence[int]], first: int) -> list[Reply]:
+        """Adds the chosen tokens to the texts from slot `first` until they end; those that end leave, the last ones fill
+        their slots."""
+        tokenizer = self.runtime.checkpoint.tokenizer
+        over = [
+            slot
+            for slot, own in enumerate(tokens, first)
+            if any(self.live[slot].add(token, tokenizer) for token in own)
+        ]
+        ended = [self.live[slot] for slot in over]
+        for slot in reversed(over):
+            last = self.live.pop()
+            if slot < len(self.live):
+                self.live[slot] = last
+                length = len(last.prompt) - self.prefix_length + len(last.tokens) - 1
+                self.slots.move(len(self.live), slot, length)
+        return ended
+
+    def _start_over(self, count: int) -> None:
+        for reply in reversed(self.live):
+            reply.restart()
+            self.waiting.appendleft(reply)
+        self.live = []
+        self.slots = Slots(max(1, count), self.capacity)
+
+
+def _affordable(runtime: Runtime, capacity: int) -> int:
+    """Slots that fit in half of the memory that is free now (at most 1 GiB on a CPU, where caches matter more)."""
+    room = free_bytes(runtime.model.device) / 2
+    if runtime.model.device.type == "cpu":
+        room = min(room, 2**30)
+    return int(room // (cache_bytes(runtime.model.config.get_text_config(), runtime.model.dtype.itemsize) * capacity))
+
+
+def _run_plain(runtime: Runtime, replies: Sequence[Reply]) -> Iterator[Reply]:
+    """transformers' own generate, prompts of equal length in one batch (nothing is padded); our choice of tokens."""
+    from transformers import (
+        GenerationConfig,
+        LogitsProcessor,
+        LogitsProcessorList,
+        StoppingCriteria,
+        StoppingCriteriaList,
+    )
+
+    by_length: dict[int, list[Reply]] = {}
+    for reply in replies:
+        by_length.setdefault(len(reply.prompt), []).append(reply)
+    tokenizer = runtime.checkpoint.tokenizer
+
+    class Ours(LogitsProcessor):
+        """Puts our token first, and tells the replies."""
+
+        def __init__(self, batch: Sequence[Reply]) -> None:
+            self.batch = batch
+
+        def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+            forced = torch.full_like(scores, float("-inf"))
+            for row, token in enumerate(choose_tokens(scores, self.batch)):
+                forced[row, token] = 0.0
+                if not self.batch[row].reason:
+                    self.batch[row].add(token, tokenizer)
+            return forced
+
+    class Ended(StoppingCriteria):
+        """A row ends when its reply has."""
+
+        def __init__(self, batch: Sequence[Reply]) -> None:
+            self.batch = batch
+
+        def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: object) -> Tensor:
+            return torch.tensor([bool(reply.reason) for reply in self.batch], device=input_ids.device)
+
+    def run(batch: Sequence[Reply]) -> Sequence[Reply]:
+        for reply in batch:
+            reply.restart()
+        ids = torch.from_numpy(np.stack([reply.prompt for reply in batch]).astype(np.int64)).to(runtime.model.device)
+        config = GenerationConfig(
+            do_sample=False, max_new_tokens=max(reply.max_tokens for reply in batch), pad_token_id=0, eos_token_id=None
+        )
+        runtime.model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            generation_config=config,
+            logits_processor=LogitsProcessorList([Ours(batch)]),
+            stopping_criteria=StoppingCriteriaList([Ended(batch)]),
+        )
+        runtime.tokens_computed += sum(len(reply.prompt) + len(reply.tokens) for reply in batch)
+        return batch
+
+    for length in sorted(by_length, reverse=True):
+        same = by_length[length]
+        while same:
+            ended = runtime.halving(same[: min(runtime.max_rows, 16)], run)
+            if ended is not None:
+                del same[: len(ended)]
+                yield from ended
+
+
+class _Collected:
+    """Requests in tokens, and their replies until each request is complete."""
+
+    def __init__(self, runtime: Runtime, requests: Sequence[Generate], done: OnResponse) -> None:
+        self._requests, self._done = requests, done
+        self._limit = runtime.checkpoint.context_limit
+        self._tokenizer = runtime.checkpoint.tokenizer
+        self._prompts = [self._encode(request) for request in requests]
+        self._ended: list[dict[int, Reply]] = [{} for _ in requests]
+        self._generated: list[Generated | None] = [None] * len(requests)
+
+    def _encode(self, request: Generate) -> tuple[np.ndarray, int, bool]:
+        ids, shots, truncated = encode_prompt(request, self._tokenizer, self._limit)
+        return np.array(ids, dtype=np.int32), shots, truncated
+
+    def replies(self, index: int, seed: int) -> Iterator[Reply]:
+        """The texts to be made for a request."""
+        request = self._requests[index]
+        tokenizer = self._tokenizer
+        chat = not isinstance(request.prompt, str)
+        ends = frozenset(tokenizer.stop_ids if chat else tokenizer.eos_ids)
+        for sample in range(request.samples):
+            yield Reply(
+                index,
+                sample,
+                self._prompts[index][0],
+                request.max_tokens,
+                request.stop,
+                ends,
+                request.temperature,
+                partial(stream, seed, request, sample),
+            )
+
+    def add(self, reply: Reply) -> None:
+        """Takes an ended reply; hands the request's answer over when it was the last."""
+        index = reply.request
+        self._ended[index][reply.sample] = reply
+        if len(self._ended[index]) == self._requests[index].samples:
+            replies = [self._ended[index][sample] for sample in range(len(self._ended[index]))]
+            prompt, shots, truncated = self._prompts[index]
+            thought = [self._split(item.text, self._requests[index], prompt) for item in replies]
+            answer = Generated(
+                texts=tuple(text for _, text in thought),
+                reasoning=tuple(reasoning for reasoning, _ in thought),
+                end_reasons=tuple(item.reason for item in replies),
+                prompt_tokens=len(prompt),
+                new_tokens=tuple(len(item.tokens) for item in replies),
+                shots_used=shots,
+                truncated=truncated,
+            )
+            self._generated[index] = answer
+            self._done(index, answer)
+
+    def _split(self, text: str, request: Generate, prompt: np.ndarray) -> tuple[str, str]:
+        return split_reply(text, request, self._tokenizer.decode([int(token) for token in prompt[-16:]]))
+
+    def generated(self) -> list[Generated]:
+        return [answer for answer in self._generated if answer is not None]

@@ -1,0 +1,318 @@
+"""A loaded model and how to run it: forward passes over packed rows, its attention, its memory, what it computed."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qwen_eval.engines.local import blocked, cascade, heap
+from qwen_eval.engines.local.budget import free_bytes, token_bytes
+from qwen_eval.engines.local.cascade import Cascade, State, Unsupported
+from qwen_eval.engines.local.last_layer import last_layer, pruned
+from qwen_eval.models import memory
+from qwen_eval.models.checkpoint import Checkpoint
+from qwen_eval.models.context import installed, logn_factor
+from qwen_eval.schema import InputError
+
+# Own tokens of one packed forward pass when the batch size is automatic. On a CPU larger packs gain nothing and cost
+# cache; on a GPU the matrices must be tall enough to keep it busy.
+AUTO_TOKENS = {"cpu": 2048, "cuda": 16384, "mps": 4096}
+
+LEAST_TOKENS = 256  # of an automatic pass, however little memory is left: below it the halving decides
+SHARE_OF_FREE = 0.5  # of free memory that a pass may be planned to take: what it takes is estimated
+
+Result = TypeVar("Result")
+
+
+class Runtime:
+    """The model of a checkpoint, loaded when it is first needed, and the counters of one engine.
+
+    batch_size: items a forward pass, or None to fill a token budget. max_rows and max_tokens are the limits in force;
+    they shrink when memory runs out. notes: sentences about how the run went.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, batch_size: int | None) -> None:
+        self.checkpoint = checkpoint
+        self.max_rows = batch_size or sys.maxsize
+        self.max_tokens = sys.maxsize if batch_size else AUTO_TOKENS.get(torch.device(checkpoint.device).type, 4096)
+        self._automatic = batch_size is None
+        self.tokens_computed = 0
+        self.tokens_in_prompts = 0
+        self.notes: list[str] = []
+        self.weights: dict[str, int] = {}  # stored bytes by type
+        self.resident = 0  # bytes that loading the model added
+        self._model: Any = None
+        self._head: Any = None
+        self._prunable: bool | None = None  # not known yet
+        self._pruned_layer: int | None = None  # the last layer's index while it is computed where it is read only
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the weights are in memory."""
+        return self._model is not None
+
+    def while_loading(self, work: Callable[[], Result]) -> Result:
+        """work(), while the weights go to an accelerator if they are not there yet. (On a CPU both want the same cores, and
+        what the model adds to the process's memory could not be told from what the work adds.)"""
+        if self.loaded or self.checkpoint.device == "cpu":
+            return work()
+        with ThreadPoolExecutor(1) as pool:
+            loading = pool.submit(lambda: self.model)
+            result = work()
+            loading.result()
+        return result
+
+    @property
+    def model(self) -> Any:
+        if self._model is None:
+            self._model = self._load()
+            cascade.register()
+            config = self._model.config.get_text_config()
+            self._afford(token_bytes(config, self._model.dtype.itemsize))
+        return self._model
+
+    def _load(self) -> Any:
+        """The model, its matrices laid out as this processor multiplies them, and the memory that it takes."""
+        self.checkpoint.import_code()
+        blocked.works(self.checkpoint.dtype)  # before memory is looked at: what oneDNN itself takes is not the model's
+        on_cpu = torch.device(self.checkpoint.device).type == "cpu"
+        if on_cpu:
+            heap.return_freed_pages()
+        before = memory.resident(self.checkpoint.device)
+        model = self.checkpoint.load()
+        self.weights = memory.stored_bytes(model)
+        blocked.block(model)
+        memory.touch(model)
+        self.resident = memory.resident(self.checkpoint.device) - before
+        if on_cpu:
+            heap.keep_freed_pages()
+        return model
+
+    def _afford(self, bytes_a_token: float) -> None:
+        """Lowers an automatic number of tokens to what fits in free memory at so many bytes a token."""
+        if self._automatic:
+            room = SHARE_OF_FREE * free_bytes(self._model.device)
+            if room < self.max_tokens * bytes_a_token:
+                self.max_tokens = max(LEAST_TOKENS, int(room / bytes_a_token))
+
+    def forward_packed(
+        self, own: Sequence[np.ndarray], starts: Sequence[int], alpha: float, state: Cascade, keep: Sequence[int]
+    ) -> Tensor:
+        """One forward pass over sequences packed in one row, each at positions from its start, all with the NTK factor
+        `alpha`. Returns the logits at the places `keep` (ascending) of the row, [len(keep), vocabulary]. Raises
+        Unsupported."""
+        positions = np.concatenate([np.arange(start, start + len(ids)) for start, ids in zip(starts, own, strict=True)])
+        if self._pruned_layer is not None:
+            state.only = self._pruned_layer, np.array(keep)
+        tokens = torch.from_numpy(np.concatenate(own)[None].astype(np.int64))
+        with self._learning(len(positions)):
+            logits = self._forward(tokens, positions[None], alpha, state, keep)
+        self.tokens_computed += len(positions)
+        return logits[0]
+
+    @contextmanager
+    def _learning(self, tokens: int) -> Iterator[None]:
+        """Lowers an automatic number of tokens when a pass over `tokens` took more memory than was estimated (CUDA, where
+        the allocator tells, without waiting for the device)."""
+        if self.model.device.type != "cuda":
+            yield
+            return
+        held, peak = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
+        yield
+        if torch.cuda.max_memory_allocated() > peak:
+            self._afford((torch.cuda.max_memory_allocated() - held) / tokens)
+
+    def forward_step(self, tokens: Tensor, positions: Sequence[int], alphas: Sequence[float], state: State) -> Tensor:
+        """One token of each of several sequences [sequences], at its position and with its NTK factor. Returns the next
+        tokens' logits, [sequences, vocabulary]. Raises Unsupported."""
+        alpha = alphas[0] if len(set(alphas)) == 1 else alphas
+        logits = self._forward(tokens[:, None], np.array(positions)[:, None], alpha, state, [0])
+        self.tokens_computed += len(tokens)
+        return logits[:, 0]
+
+    def _forward(
+        self, tokens: Tensor, places: np.ndarray, alpha: float | Sequence[float], state: State, keep: Sequence[int]
+    ) -> Tensor:
+        """tokens, places: [rows, length]. Raises Unsupported when a layer did not attend through `state`."""
+        model, device, context = self.model, self.model.device, self.checkpoint.context
+        positions = torch.from_numpy(places.astype(np.int64)).to(device)
+        if context.logn:
+            factor = logn_factor(positions, context.trained_length, torch.float32)[:, None, :, None]
+            # in the queries' dtype first, as the original does
+            state.scale_query = lambda query: query * factor.to(device=query.device, dtype=query.dtype)
+        extension = installed(model)
+        with extension.alpha(alpha) if extension else nullcontext():
+            logits = self.logits(
+                None if state.only is not None else torch.tensor(keep, device=device),  # pruned: no other is left
+                input_ids=tokens.to(device),
+                position_ids=positions,
+                use_cache=False,
+                cascade=state,
+            )
+        if state.calls != model.config.get_text_config().num_hidden_layers:
+            raise Unsupported("not every layer is plain attention")
+        return logits
+
+    def logits(self, keep: Tensor | None, **inputs: Any) -> Tensor:
+        """The model's logits at the sequence positions `keep` only, [batch, len(keep), vocabulary]; None for all."""
+        if keep is None:
+            return self.model(**inputs).logits
+        if "logits_to_keep" in inspect.signature(self.model.forward).parameters:
+            return self.model(**inputs, logits_to_keep=keep).logits
+        return self.model(**inputs).logits[:, keep]
+
+    def output_head(self) -> Callable[[Tensor], Tensor]:
+        """Hidden states [n, width] -> logits [n, vocabulary], for models whose logits are the output matrix and nothing
+        more (checked once on a short input). Raises InputError for the others."""
+        if self._head is None:
+            ids = torch.arange(1, 9, device=self.model.device)[None]
+            head = self.model.get_output_embeddings()
+            plain = head(self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state).float()
+            if not torch.allclose(
+                plain, self.model(input_ids=ids, use_cache=False).logits.float(), atol=1e-3, rtol=1e-3
+            ):
+                raise InputError(
+                    f"{self.checkpoint.name} scales or caps its logits after the output matrix; its perplexity cannot be "
+                    "computed in slices, so this model is not supported"
+                )
+            self._head = head
+        return self._head
+
+    def forward_padded(self, sequences: Sequence[np.ndarray], keep: Sequence[int]) -> Tensor:
+        """Whole prompts in one right-padded batch through the model's own attention. Returns the logits at the sequence
+        positions `keep`, [batch, len(keep), vocabulary]."""
+        longest = max(map(len, sequences))
+        ids = np.zeros((len(sequences), longest), dtype=np.int64)
+        mask = np.zeros((len(sequences), longest), dtype=np.int64)
+        for index, tokens in enumerate(sequences):
+            ids[index, : len(tokens)] = tokens
+            mask[index, : len(tokens)] = 1
+        device = self.model.device
+        self.tokens_computed += int(mask.sum())
+        return self.logits(
+            torch.tensor(keep, device=device),
+            input_ids=torch.from_numpy(ids).to(device),
+            attention_mask=torch.from_numpy(mask).to(device),
+            position_ids=torch.from_numpy((mask.cumsum(-1) - 1).clip(min=0)).to(device),
+            use_cache=False,
+        )
+
+    def halving(self, items: Sequence[Result], run: Callable[[Sequence[Result]], Any]) -> Any:
+        """run(items), or None when memory ran out: max_rows is then half of what did not fit, and the caller takes a
+        smaller batch. Raises InputError when a single item does not fit."""
+        try:
+            return run(items)
+        except RuntimeError as error:  # torch.OutOfMemoryError is one
+            if not out_of_memory(error):
+                raise
+            if len(items) == 1:
+                raise InputError(
+                    f"one item alone does not fit the memory of {self.checkpoint.device}; use --quantize, a smaller "
+                    "--max-seq-len or another --device"
+                ) from error
+            self.max_rows = len(items) // 2
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return None
+
+    @contextmanager
+    def cascade_attention(self) -> Iterator[None]:
+        """The model with the cascade as its attention. Raises Unsupported for a model that takes no other attention."""
+        model = self.model
+        if self.checkpoint.context.windows:
+            raise Unsupported("window attention is on")
+        if not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(model.forward).parameters.values()):
+            raise Unsupported("its code passes no arguments on to its attention")
+        before = model.config._attn_implementation
+        try:
+            model.set_attn_implementation(cascade.NAME)
+        except (ValueError, AttributeError) as error:
+            raise Unsupported("its attention cannot be replaced") from error
+        try:
+            with self._pruning():
+                yield
+        finally:
+            model.set_attn_implementation(before)
+
+    @contextmanager
+    def _pruning(self) -> Iterator[None]:
+        """The last layer only where its output is read, for models that allow it (checked once on a short input)."""
+        layer = last_layer(self.model)
+        if layer is None or self._prunable is False:
+            yield
+            return
+        index = self.model.config.get_text_config().num_hidden_layers - 1
+        if self._prunable is None:
+            self._prunable = self._prunes(layer, index)
+        with pruned(layer) if self._prunable else nullcontext():
+            self._pruned_layer = index if self._prunable else None
+            try:
+                yield
+            finally:
+                self._pruned_layer = None
+
+    def _prunes(self, layer: torch.nn.Module, index: int) -> bool:
+        """Whether the pruned last layer gives the logits of the whole one (models may scale or gate its parts)."""
+        ids, keep = [np.arange(1, 9)], [3, 7]
+        counted = self.tokens_computed
+        try:
+            with torch.inference_mode():
+                whole = self.forward_packed(ids, [0], 1.0, Cascade([8]), keep)
+                self._pruned_layer = index
+                with pruned(layer):
+                    part = self.forward_packed(ids, [0], 1.0, Cascade([8]), keep)
+        except (TypeError, AttributeError, RuntimeError):
+            return False
+        finally:
+            self._pruned_layer, self.tokens_computed = None, counted
+        return part.shape == whole.shape and torch.allclose(part.float(), whole.float(), atol=1e-3, rtol=1e-2)
+
+    def usage(self) -> Mapping[str, float]:
+        """tokens computed, tokens in the prompts; in GB the peak of memory (GPU: the allocator's; CPU: the process's), the
+        stored weights, also by type, and what loading them added to the memory held (0 before the model is loaded)."""
+        return {
+            "tokens": self.tokens_computed,
+            "prompt_tokens": self.tokens_in_prompts,
+            "peak_memory_gb": memory.peak(self.checkpoint.device) / 1e9,
+            "weights_gb": sum(self.weights.values()) / 1e9,
+            "resident_gb": self.resident / 1e9,
+            **{f"weights_gb:{kind}": size / 1e9 for kind, size in self.weights.items()},
+        }
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether a failure of torch is for want of memory."""
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+@contextmanager
+def device_failures(device: str) -> Iterator[None]:
+    """Turns the failure of an accelerator (lost, reset, an illegal access) into one line of InputError."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if out_of_memory(error) or not any(name in text for name in ("CUDA error", "HIP error", "MPS backend")):
+            raise
+        raise InputError(
+            f"{device} failed ({text.splitlines()[0][:200]}); the answers up to here are stored and the same command goes on "
+            "from them, once the device works (nvidia-smi) or with another --device"
+        ) from error
+
+
+def device_name(device: str) -> str:
+    """The accelerator's own name, or the CPU with the number of threads."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(torch.device(device))
+    return f"{device} ({torch.get_num_threads()} threads)" if device == "cpu" else device

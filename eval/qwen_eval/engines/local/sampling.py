@@ -1,0 +1,93 @@
+"""Which token comes next, and where a text ends."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qwen_eval.models.tokenizers import TextTokenizer
+from qwen_eval.schema import Generate
+
+# Tokens of the prompt that are decoded with the reply: some tokenizers drop the first space of what they decode.
+CONTEXT = 4
+
+
+@dataclass(eq=False)
+class Reply:
+    """One text in the making: prompt int32 [length], ends: tokens that end it, open_stream: gives this sample's random
+    numbers from the start, None for greedy decoding."""
+
+    request: int
+    sample: int
+    prompt: np.ndarray
+    max_tokens: int
+    stop: tuple[str, ...]
+    ends: frozenset[int]
+    temperature: float = 0.0
+    open_stream: Callable[[], random.Random | None] = lambda: None
+    tokens: list[int] = field(default_factory=list)
+    reason: str = ""
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        self.stream = self.open_stream()
+
+    def restart(self) -> None:
+        """As before the first token: the batch it was in did not fit, it will be written again."""
+        self.tokens, self.reason, self.text = [], "", ""
+        self.stream = self.open_stream()
+
+    def add(self, token: int, tokenizer: TextTokenizer) -> bool:
+        """Takes the next token; returns whether the text ended (reason says how)."""
+        if token in self.ends:
+            return self._finish("eos", tokenizer)
+        self.tokens.append(token)
+        if self.stop and self._may_stop(tokenizer) and self._finish("stop", tokenizer):
+            return True
+        return len(self.tokens) >= self.max_tokens and self._finish("length", tokenizer)
+
+    def _may_stop(self, tokenizer: TextTokenizer) -> bool:
+        """Whether a stop string stands in the last tokens; every token is at least a byte, most are several."""
+        longest = max(len(text.encode()) for text in self.stop)
+        tail = tokenizer.decode(self.tokens[-(longest + 4) :])
+        return any(text in tail for text in self.stop)
+
+    def _finish(self, reason: str, tokenizer: TextTokenizer) -> bool:
+        """Ends the text, cut before the first stop string. "stop" only ends it when one is there."""
+        before = [int(token) for token in self.prompt[-CONTEXT:]]
+        context = tokenizer.decode(before, skip_special=True)
+        text = tokenizer.decode(before + self.tokens, skip_special=True)
+        text = text[len(context) :] if text.startswith(context) else tokenizer.decode(self.tokens, skip_special=True)
+        cuts = [place for place in (text.find(stop) for stop in self.stop) if place >= 0]
+        if cuts:
+            text, reason = text[: min(cuts)], "stop"
+        elif reason == "stop":
+            return False
+        self.text, self.reason = text, reason
+        return True
+
+
+def stream(seed: int, request: Generate, sample: int) -> random.Random | None:
+    """The random numbers of one sample; None for greedy decoding.
+
+    Named by (seed, item, sample number), so that a sample depends neither on its neighbours nor on the order (Python seeds
+    from the name's SHA-512).
+    """
+    return random.Random(f"{seed}/{request.key}/{sample}") if request.temperature > 0 else None
+
+
+def choose_tokens(logits: Tensor, replies: Sequence[Reply]) -> list[int]:
+    """The next token of each reply. logits [replies, vocabulary]; greedy takes the highest (the first of equals), sampling
+    inverts the cumulative distribution at the reply's next random number."""
+    best = logits.argmax(-1).tolist()
+    for row, reply in enumerate(replies):
+        if reply.stream is not None:
+            odds = (logits[row].double() / reply.temperature).softmax(-1).cumsum(-1)
+            place = torch.searchsorted(odds, reply.stream.random() * float(odds[-1]), right=True)
+            best[row] = min(int(place), logits.shape[1] - 1)
+    return best

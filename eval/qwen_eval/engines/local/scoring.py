@@ -1,0 +1,204 @@
+"""Multiple choice: the log-probabilities of options, every distinct token computed once.
+
+Prompts that begin alike are nodes of a trie (trie.py), packed without padding and computed parents before children
+(cascade.py). Models whose attention the cascade cannot compute are run in plain padded batches of whole prompts; so is
+everything when `share` is off, which is the cross-check.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qwen_eval.engines import plan
+from qwen_eval.engines.local import trie
+from qwen_eval.engines.local.cascade import Ancestor, Cascade, Unsupported
+from qwen_eval.engines.local.runtime import Runtime
+from qwen_eval.engines.local.trie import Node, Schedule
+from qwen_eval.engines.plan import Encoded, Row
+from qwen_eval.schema import Choose, Chosen, OnResponse
+
+RowScores: TypeAlias = tuple[Row, np.ndarray]  # a row and its log-probabilities, float64 [positions, targets]
+KeysValues: TypeAlias = dict[int, tuple[Tensor, Tensor]]  # by layer, [1, kv heads, tokens, d] each
+
+
+def choose(runtime: Runtime, requests: Sequence[Choose], done: OnResponse, share: bool = True) -> list[Chosen]:
+    """Scores the options of every request. `done(index, chosen)` is called as each is ready, in no fixed order."""
+    checkpoint = runtime.checkpoint
+    encoded = runtime.while_loading(
+        lambda: plan.encode_requests(requests, checkpoint.tokenizer, checkpoint.context_limit)
+    )
+    rows = [row for item in encoded for row in item.rows]
+    runtime.tokens_in_prompts += sum(len(row.ids) for row in rows)
+    answers = _Answers(requests, encoded, done)
+    with torch.inference_mode():
+        for row, scores in _score_rows(runtime, rows, [request.scoring != "isolated" for request in requests], share):
+            answers.add(row, scores)
+    return answers.chosen()
+
+
+def _score_rows(runtime: Runtime, rows: Sequence[Row], precise: Sequence[bool], share: bool) -> Iterator[RowScores]:
+    """Yields every row with its log-probabilities. precise: by request, float32 or the model's own precision."""
+    left = dict.fromkeys(rows)
+    if share:
+        roots = trie.build(rows, lambda row: runtime.checkpoint.context.alpha(len(row.ids)))
+        try:
+            with runtime.cascade_attention():
+                for alpha in dict.fromkeys(root.key for root in roots):
+                    trees = [root for root in roots if root.key == alpha]
+                    for row, scores in _Pass(runtime, alpha, precise).run(trees):
+                        del left[row]
+                        yield row, scores
+        except Unsupported as reason:
+            runtime.notes.append(f"every prompt was computed whole, this model cannot share prefixes: {reason}")
+    yield from _score_plain(runtime, plan.longest_first(list(left)), precise)
+
+
+class _Pass:
+    """Computes trees of equal NTK factor, and holds the keys and values of nodes until their children are done."""
+
+    def __init__(self, runtime: Runtime, alpha: float, precise: Sequence[bool]) -> None:
+        self._runtime, self._alpha, self._precise = runtime, alpha, precise
+        self._held: dict[Node, KeysValues] = {}
+        self._children_left: dict[Node, int] = {}
+        # On a GPU a pack is read when the next one is on its way, so that the device never waits for us.
+        self._ahead = 1 if runtime.model.device.type == "cuda" else 0
+
+    def run(self, roots: Sequence[Node]) -> Iterator[RowScores]:
+        """Yields the rows of the trees with their log-probabilities. Raises Unsupported."""
+        schedule = Schedule(roots)
+        unread: deque[tuple[list[Row], Tensor]] = deque()
+        while schedule:
+            pack = schedule.take(self._runtime.max_rows, self._runtime.max_tokens)
+            scores = self._runtime.halving(pack, self._compute)
+            if scores is None:
+                schedule.put_back(pack)
+                continue
+            schedule.done(pack)
+            self._let_go(pack)
+            unread.append(([node.row for node in pack if node.row is not None], scores))
+            if len(unread) > self._ahead:
+                yield from split_scores(*unread.popleft(), self._precise)
+        for rows, scores in unread:
+            yield from split_scores(rows, scores, self._precise)
+
+    def _compute(self, pack: Sequence[Node]) -> Tensor:
+        """One forward pass over nodes in order; see score_rows for what it returns."""
+        ends = np.cumsum([len(node.ids) for node in pack]).tolist()
+        spans = {node: (end - len(node.ids), end) for node, end in zip(pack, ends, strict=True)}
+        found: dict[Node, KeysValues] = {node: {} for node in pack if node.children}
+
+        def keep(layer: int, key: Tensor, value: Tensor) -> None:
+            for node, stored in found.items():
+                part = slice(*spans[node])
+                stored[layer] = key[:, :, part].clone(), value[:, :, part].clone()
+
+        rows = [node.row for node in pack if node.row is not None]
+        places = [place for node in pack if node.row for place in range(*spans[node])[-len(node.row.targets) :]]
+        logits = self._runtime.forward_packed(
+            [node.ids for node in pack],
+            [node.start for node in pack],
+            self._alpha,
+            Cascade([len(node.ids) for node in pack], self._ancestors(spans), keep if found else None),
+            places or [ends[-1] - 1],  # a pack that scores nothing is there for its keys and values
+        )
+        self._held.update(found)
+        self._children_left.update((node, len(node.children)) for node in found)
+        return score_rows(rows, logits, self._precise) if rows else logits[:0]
+
+    def _ancestors(self, spans: dict[Node, tuple[int, int]]) -> list[Ancestor]:
+        """Every ancestor of a pack with the span of the packed row that is behind it, shallow ones first."""
+        bounds: dict[Node, tuple[int, int]] = {}
+        for node, (first, last) in spans.items():
+            for above in node.ancestors():
+                bounds[above] = bounds.get(above, (first, last))[0], last
+        in_order = sorted(bounds, key=lambda node: node.order)
+        return [Ancestor(self._held[node], *bounds[node]) for node in in_order]
+
+    def _let_go(self, pack: Sequence[Node]) -> None:
+        """Drops the keys and values that no node needs any more: those of a node whose children and theirs are done."""
+        for node in pack:
+            done: Node | None = node
+            while done is not None and not self._children_left.get(done, 0):
+                self._held.pop(done, None)
+                done = done.parent
+                if done is not None:
+                    self._children_left[done] -= 1
+
+
+def _score_plain(runtime: Runtime, rows: Sequence[Row], precise: Sequence[bool]) -> Iterator[RowScores]:
+    """Whole prompts in right-padded batches through the model's own attention. Packs shrink when memory runs out."""
+
+    def run(pack: Sequence[Row]) -> list[RowScores]:
+        where = [range(len(row.ids) - len(row.targets), len(row.ids)) for row in pack]
+        keep = sorted({position for positions in where for position in positions})
+        logits = runtime.forward_padded([row.ids for row in pack], keep)
+        batch = [index for index, positions in enumerate(where) for _ in positions]
+        place = [keep.index(position) for positions in where for position in positions]
+        return list(split_scores(pack, score_rows(pack, logits[batch, place], precise), precise))
+
+    start = 0
+    while start < len(rows):
+        pack = plan.take_pack(rows, start, runtime.max_rows, runtime.max_tokens)
+        scores = runtime.halving(pack, run)
+        if scores is not None:
+            start += len(pack)
+            yield from scores
+
+
+class _Answers:
+    """Collects the rows' scores until a request is complete."""
+
+    def __init__(self, requests: Sequence[Choose], encoded: Sequence[Encoded], done: OnResponse) -> None:
+        self._encoded = encoded
+        self._done = done
+        self._scores = [np.full(len(request.options), np.nan) for request in requests]
+        self._missing = [len(request.options) for request in requests]
+        self._chosen: list[Chosen | None] = [None] * len(requests)
+
+    def add(self, row: Row, scores: np.ndarray) -> None:
+        """scores: [positions, targets]: summed over positions, one value an option the row answers."""
+        index = row.request
+        self._scores[index][list(row.options)] = scores.sum(0)
+        self._missing[index] -= len(row.options)
+        if not self._missing[index]:
+            item = self._encoded[index]
+            logprobs = tuple(float(value) for value in self._scores[index])
+            chosen = Chosen(logprobs, item.shots_used, item.prompt_tokens, item.truncated)
+            self._chosen[index] = chosen
+            self._done(index, chosen)
+
+    def chosen(self) -> list[Chosen]:
+        return [item for item in self._chosen if item is not None]
+
+
+def score_rows(rows: Sequence[Row], logits: Tensor, precise: Sequence[bool]) -> Tensor:
+    """What is read of the logits [scored positions of all rows in order, vocabulary]: float32 [positions, targets], padded
+    with the first target. Log-probabilities of precise rows (float32 log-softmax); of the others probabilities, by a softmax
+    in the model's own precision, as the 2023 code did (PROTOCOLS, MMLU: in bf16 this makes ties)."""
+    wanted = [targets for row in rows for targets in row.targets]
+    most = max(map(len, wanted))
+    index = torch.tensor([targets + targets[:1] * (most - len(targets)) for targets in wanted]).to(logits.device)
+    fine = [precise[row.request] for row in rows for _ in row.targets]
+    exact = logits.float().log_softmax(-1).gather(1, index)
+    if all(fine):
+        return exact
+    coarse = logits.softmax(-1).gather(1, index).float()
+    return torch.where(torch.tensor(fine, device=logits.device)[:, None], exact, coarse)
+
+
+def split_scores(rows: Sequence[Row], scores: Tensor, precise: Sequence[bool]) -> Iterator[RowScores]:
+    """Each row with its log-probabilities, from what score_rows gave."""
+    values = scores.cpu().double().numpy()
+    start = 0
+    for row in rows:
+        stop = start + len(row.targets)
+        own = values[start:stop, : len(row.targets[0])]
+        with np.errstate(divide="ignore"):
+            yield row, own if precise[row.request] else np.log(own)
+        start = stop

@@ -1,0 +1,190 @@
+"""From multiple-choice requests to rows of tokens. No model here.
+
+A row is one token sequence the model must read, with the positions at its end where its next-token distribution is
+needed. A question whose options are one token each is a single row; longer continuations make one row an option.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from qwen_eval.schema import Choose, InputError
+
+
+class Encoder(Protocol):
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """ids: int32 [length], what the model reads. targets: one tuple a scored position, for the last len(targets)
+    positions: the token ids whose log-probabilities are wanted there. request: index of the request it belongs to.
+    options: the indices of the options it answers (targets of a multi-token continuation are summed)."""
+
+    ids: np.ndarray
+    targets: tuple[tuple[int, ...], ...]
+    request: int
+    options: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A request in tokens: its rows, and what Chosen reports of the prompt."""
+
+    rows: tuple[Row, ...]
+    shots_used: int
+    prompt_tokens: int
+    truncated: bool
+
+
+def encode_requests(
+    requests: Sequence[Choose], tokenizer: Encoder, context_limit: int, chunk: int = 256
+) -> list[Encoded]:
+    """Tokenizes requests, in chunks that bound the memory of Python integers. Raises InputError for an option that
+    has no token of its own."""
+    encoded: list[Encoded] = []
+    for start in range(0, len(requests), chunk):
+        part = requests[start : start + chunk]
+        drops = [0] * len(part)
+        done: list[Encoded | None] = [None] * len(part)
+        waiting = list(range(len(part)))
+        while waiting:  # each turn drops one more shot of the prompts that did not fit
+            for index, result in zip(
+                waiting, _encode(part, waiting, drops, tokenizer, start, context_limit), strict=True
+            ):
+                if result is None:
+                    drops[index] += 1
+                else:
+                    done[index] = result
+            waiting = [index for index in waiting if done[index] is None]
+        encoded += [result for result in done if result is not None]
+    return encoded
+
+
+def _encode(
+    part: Sequence[Choose], waiting: Sequence[int], drops: Sequence[int], tokenizer: Encoder, start: int, limit: int
+) -> Iterator[Encoded | None]:
+    """Yields the encoding of each waiting request, or None when it is too long and still has a shot to drop."""
+    texts: list[str] = []
+    for index in waiting:
+        text = part[index].prompt(drops[index])
+        if part[index].scoring != "isolated":
+            texts += [text + option for option in part[index].options]
+        texts.append(text)
+    ids = iter(tokenizer.encode_batch(texts))
+    start_ids = tokenizer.encode_batch([""])[0]
+    isolated: dict[str, int] = {}
+    for index in waiting:
+        request = part[index]
+        first = 0 if request.bos else len(start_ids)
+        if request.scoring == "split":
+            full = [np.array(next(ids)[first:], dtype=np.int32) for _ in request.options]
+            yield _encode_split(request, full, len(next(ids)) - first, start + index, drops[index], limit)
+            continue
+        if request.scoring == "context":
+            full = [np.array(next(ids)[first:], dtype=np.int32) for _ in request.options]
+            prompt = np.array(next(ids)[first:], dtype=np.int32)
+            shared, continuations = split_options(full)
+        else:
+            prompt = shared = np.array(next(ids)[first:], dtype=np.int32)
+            continuations = [(_single_token(option, tokenizer, isolated),) for option in request.options]
+        if not len(shared):
+            raise InputError(
+                f"the options {request.options} share no token of the prompt; this tokenizer needs a longer prompt"
+            )
+        allowed = limit if request.limit is None else request.limit
+        fed = len(shared) + max(len(tokens) for tokens in continuations) - 1
+        truncated = False
+        if request.overflow != "none" and fed > allowed:
+            if request.overflow == "drop_shots" and drops[index] < len(request.shots):
+                yield None
+                continue
+            shared = shared[max(0, len(shared) - max(1, allowed - (fed - len(shared)))) :]
+            truncated = True
+        rows = _rows(shared, continuations, start + index)
+        yield Encoded(rows, len(request.shots) - drops[index], len(prompt), truncated)
+
+
+def _encode_split(
+    request: Choose, full: Sequence[np.ndarray], prompt: int, index: int, drops: int, limit: int
+) -> Encoded:
+    """One request with scoring "split". full: the ids of prompt + option, by option. prompt: ids of the prompt alone."""
+    allowed = (limit if request.limit is None else request.limit) if request.overflow == "keep_last" else None
+    rows, truncated = [], False
+    for option, ids in enumerate(full):
+        own = tuple(int(token) for token in ids[prompt:])
+        if not own or not prompt:
+            raise InputError(f"the option {request.options[option]!r} adds no token to its prompt in this tokenizer")
+        fed = ids[:-1] if allowed is None else ids[:-1][-max(allowed, len(own)) :]
+        truncated = truncated or len(fed) < len(ids) - 1
+        rows.append(Row(fed, tuple((token,) for token in own), index, (option,)))
+    if all(len(row.targets) == 1 and np.array_equal(row.ids, rows[0].ids) for row in rows):
+        targets = tuple(row.targets[0][0] for row in rows)
+        rows = [Row(rows[0].ids, (targets,), index, tuple(range(len(rows))))]
+    return Encoded(tuple(rows), len(request.shots) - drops, prompt, truncated)
+
+
+def split_options(full: Sequence[np.ndarray]) -> tuple[np.ndarray, list[tuple[int, ...]]]:
+    """The tokens all encodings of prompt + option share, and each option's own continuation (at least one token).
+
+    full: int32 arrays. PROTOCOLS: "option tokens from context: encode(prompt + option) less the shared prefix".
+    """
+    shared = min(len(ids) for ids in full) - 1  # every option keeps a token of its own
+    for ids in full[1:]:
+        shared = common_prefix(full[0][:shared], ids)
+    return full[0][:shared], [tuple(int(token) for token in ids[shared:]) for ids in full]
+
+
+def _single_token(option: str, tokenizer: Encoder, known: dict[str, int]) -> int:
+    if option not in known:
+        ids = tokenizer.encode_batch([option])[0]
+        if len(ids) != 1:
+            raise InputError(
+                f"the option {option!r} is {len(ids)} tokens in this tokenizer; --recipe qwen2023 needs single tokens, "
+                "use --recipe default"
+            )
+        known[option] = ids[0]
+    return known[option]
+
+
+def _rows(shared: np.ndarray, continuations: Sequence[tuple[int, ...]], request: int) -> tuple[Row, ...]:
+    if all(len(tokens) == 1 for tokens in continuations):
+        targets = (tuple(tokens[0] for tokens in continuations),)
+        return (Row(shared, targets, request, tuple(range(len(continuations)))),)
+    return tuple(
+        Row(
+            np.concatenate([shared, np.array(tokens[:-1], dtype=np.int32)]),
+            tuple((token,) for token in tokens),
+            request,
+            (option,),
+        )
+        for option, tokens in enumerate(continuations)
+    )
+
+
+def common_prefix(a: np.ndarray, b: np.ndarray) -> int:
+    """How many leading tokens two id arrays share."""
+    length = min(len(a), len(b))
+    different = np.flatnonzero(a[:length] != b[:length])
+    return int(different[0]) if len(different) else length
+
+
+def longest_first(rows: Sequence[Row]) -> list[Row]:
+    """Rows by decreasing length, so that memory trouble shows early and neighbours pad little."""
+    return sorted(rows, key=lambda row: -len(row.ids))
+
+
+def take_pack(rows: Sequence[Row], start: int, max_rows: int, max_tokens: int) -> Sequence[Row]:
+    """The next rows from `start`: at most max_rows of them and about max_tokens tokens, but at least one row."""
+    tokens = 0
+    stop = start
+    while stop < len(rows) and stop - start < max_rows:
+        tokens += len(rows[stop].ids)
+        if stop > start and tokens > max_tokens:
+            break
+        stop += 1
+    return rows[start:stop]

@@ -1,0 +1,70 @@
+"""Engines that answer without a model: texts from somebody's file, or the replies of an earlier run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from qwen_eval.schema import (
+    Choose,
+    Chosen,
+    DataError,
+    EngineInfo,
+    Generate,
+    Generated,
+    InputError,
+    Measure,
+    Measured,
+    ModelSpec,
+    OnResponse,
+)
+
+
+class StandIn:
+    """What all engines without a model share. info: what stands for the model in the results."""
+
+    def __init__(self, info: EngineInfo) -> None:
+        self.notes: list[str] = []
+        self._info = info
+
+    def describe(self) -> EngineInfo:
+        return self._info
+
+    def usage(self) -> Mapping[str, float]:
+        return {"tokens": 0, "prompt_tokens": 0, "peak_memory_gb": 0.0}
+
+    def token_texts(self, texts: Sequence[str]) -> list[list[str]]:
+        raise InputError(f"the tokens of {self._info.model} are not stored with its replies; ask the model itself")
+
+    def choose(self, requests: Sequence[Choose], done: OnResponse) -> list[Chosen]:
+        raise InputError(f"{self._info.model} has no answer for {len(requests)} of the items; ask a model")
+
+    def generate(self, requests: Sequence[Generate], done: OnResponse) -> list[Generated]:
+        raise InputError(f"{self._info.model} has no answer for {len(requests)} of the items; ask a model")
+
+    def extend(self, spec: ModelSpec) -> None:
+        raise InputError(f"{self._info.model} is no model; it has no context to extend")
+
+    def measure(self, requests: Sequence[Measure], done: OnResponse) -> list[Measured]:
+        raise InputError(f"{self._info.model} has no answer for {len(requests)} of the items; ask a model")
+
+
+class GivenTexts(StandIn):
+    """Replies that stand in files, in the order of the requests: one sequence of texts (its samples) a request."""
+
+    def __init__(self, paths: Sequence[Path], texts: Sequence[Sequence[str]]) -> None:
+        content = hashlib.sha256(repr([list(samples) for samples in texts]).encode("utf-8", "surrogatepass"))
+        name = "+".join(path.name for path in paths)
+        super().__init__(EngineInfo(name, "local", content.hexdigest()[:16], 0, "text", "none", "file", "none"))
+        self._paths, self._texts = paths, texts
+
+    def generate(self, requests: Sequence[Generate], done: OnResponse) -> list[Generated]:
+        """Raises DataError when there are more or fewer texts than requests."""
+        if len(requests) != len(self._texts):
+            names = ", ".join(map(str, self._paths))
+            raise DataError(f"{names}: {len(self._texts)} texts for {len(requests)} items; give one for each")
+        answers = [Generated(tuple(texts), ("",) * len(texts), ("file",) * len(texts)) for texts in self._texts]
+        for index, answer in enumerate(answers):
+            done(index, answer)
+        return answers

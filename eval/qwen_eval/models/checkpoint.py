@@ -1,0 +1,285 @@
+"""A checkpoint: found, described and checked first, loaded later.
+
+`open_checkpoint` reads config and tokenizer (a second), so that every mistake that can show without the weights shows
+before they are downloaded or read; `Checkpoint.load` makes the model.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.util
+import logging
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
+
+from qwen_eval.models import configs, files, hub, qwen1
+from qwen_eval.models.context import ContextExtension, install
+from qwen_eval.models.tokenizers import QwenTokenizer, TextTokenizer, one_line, open_tokenizer
+from qwen_eval.models.window import parse_windows
+from qwen_eval.schema import CheckpointError, ModelSpec
+
+_ATTENTION = {"auto": None, "eager": "eager", "sdpa": "sdpa", "flash": "flash_attention_2"}
+_QUANTIZE = ("none", "int8", "nf4")
+_AGAIN = "get the weights and config.json again, or upgrade transformers"
+_SHRINK = {"none": 1.0, "int8": 0.55, "nf4": 0.35}  # of 16-bit weights, with what stays wide
+
+_log = logging.getLogger("harness")
+_log_bitsandbytes = logging.getLogger("bitsandbytes")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An opened checkpoint. Made by `open_checkpoint`.
+
+    name: hub id or folder name. revision: commit on the hub or "local". folder: where config and tokenizer lie.
+    context_limit: tokens a sequence may have. context: the extension that `load` installs. dtype: what the weights are
+    loaded as. device: a torch device. precision: "bf16", "fp16", "fp32", "int8", "nf4" ("nf4+bf16" where --dtype is not
+    the checkpoint's own), or a quantized checkpoint's own
+    ("gptq4").
+    """
+
+    spec: ModelSpec
+    name: str
+    revision: str
+    folder: Path
+    config: PreTrainedConfig
+    tokenizer: TextTokenizer
+    context_limit: int
+    context: ContextExtension
+    dtype: torch.dtype
+    device: str
+    precision: str
+    _located: hub.Located
+
+    @property
+    def trained_length(self) -> int:
+        """The length in tokens the model was trained with (Qwen-1: seq_length)."""
+        return self.context.trained_length
+
+    @property
+    def qwen1(self) -> bool:
+        """Whether this is a Qwen-1 checkpoint, run by our own model class."""
+        return isinstance(self.config, qwen1.QWenConfig)
+
+    @cached_property
+    def weights(self) -> list[Path]:
+        """The weight files, downloaded if need be and checked to be whole. Raises CheckpointError."""
+        self._located.fetch()
+        return files.local_weights(self.folder)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that name all that answers: the weights' content (files.fingerprint), the configs, the tokenizer
+        and, where it is trusted, the code. Downloads the weights if need be."""
+        configs = [self.folder / name for name in ("config.json", "generation_config.json")]
+        parts = [path.read_bytes() for path in configs if path.exists()]
+        if self.spec.trust_remote_code:
+            parts += [path.read_bytes() for path in sorted(self.folder.glob("*.py"))]
+        parts += [files.fingerprint(self.weights).encode(), self.tokenizer.fingerprint.encode()]
+        return hashlib.sha256(b"\n".join(parts)).hexdigest()[:16]
+
+    @property
+    def template_hash(self) -> str:
+        """Names the chat template in signatures: the first 8 hexadecimal digits of its SHA-256."""
+        return hashlib.sha256((self.tokenizer.chat_template or "").encode()).hexdigest()[:8]
+
+    def _too_large(self) -> bool:
+        """Whether the weights need more GPUs than one, and this process may take them: --device auto, and no others
+        beside it. A tenth of a GPU's memory is left to what is computed."""
+        if (
+            self.spec.device != "auto"
+            or not self.device.startswith("cuda")
+            or int(os.environ.get("WORLD_SIZE", "1")) > 1
+        ):
+            return False
+        size = sum(path.stat().st_size for path in self.weights) * _SHRINK[self.spec.quantize]
+        return torch.cuda.device_count() > 1 and size > 0.9 * torch.cuda.mem_get_info(self.device)[0]
+
+    @property
+    def _class(self) -> Any:
+        return qwen1.QWenLMHeadModel if self.qwen1 else AutoModelForCausalLM
+
+    def import_code(self) -> None:
+        """Imports what `load` will import, so that the memory which loading adds is the model's own."""
+        if self.spec.quantize != "none":
+            importlib.import_module("bitsandbytes")
+        with configs.quiet(), torch.device("meta"), suppress(Exception):  # what is wrong shows when the model is loaded
+            config = copy.deepcopy(self.config)
+            if self.qwen1:
+                self._class(config)
+            else:
+                self._class.from_config(config, trust_remote_code=self.spec.trust_remote_code)
+
+    def load(self) -> PreTrainedModel:
+        """The model on its device, in evaluation mode, with its context extension installed and set to decode greedily.
+
+        Raises CheckpointError: damaged or missing weights, not enough memory, a missing package.
+        """
+        safe = self.weights[0].suffix == ".safetensors"
+        options = {
+            "config": copy.deepcopy(self.config),
+            "dtype": self.dtype,
+            "use_safetensors": safe,
+            "trust_remote_code": self.spec.trust_remote_code,
+            "output_loading_info": True,
+            "local_files_only": True,
+        }
+        if _ATTENTION[self.spec.attention]:
+            options["attn_implementation"] = _ATTENTION[self.spec.attention]
+        if self.device != "cpu" or self.spec.quantize != "none":
+            options["device_map"] = "auto" if self._too_large() else {"": self.device}
+        if self.spec.quantize != "none":
+            options["quantization_config"] = _bitsandbytes(self.spec.quantize, self.dtype)
+        with configs.quiet():
+            try:
+                model, report = self._class.from_pretrained(self.folder, **options)
+            except torch.OutOfMemoryError as error:
+                remedy = "use --quantize int8 or nf4, a smaller checkpoint or another --device"
+                raise CheckpointError(f"{self.name} does not fit the memory of {self.device}; {remedy}") from error
+            except Exception as error:  # transformers raises anything here
+                if "ignore_mismatched_sizes" in str(error):
+                    text = f"{self.folder}: its weights have other shapes than its config.json says"
+                    raise CheckpointError(f"{text}; the weights and config.json belong to different models") from error
+                raise CheckpointError(
+                    f"{self.folder}: the model cannot be loaded: {one_line(error)}; {_AGAIN}"
+                ) from error
+        self._complain(report)
+        if self.spec.quantize != "none" and self.device == "cpu":
+            _settle(model)
+        eos = list(self.tokenizer.eos_ids)
+        model.generation_config = GenerationConfig(
+            do_sample=False, eos_token_id=eos or None, pad_token_id=eos[0] if eos else None
+        )
+        install(model, self.context)
+        return model.eval()
+
+    def _complain(self, report: dict[str, Any]) -> None:
+        """A model that is partly random or partly left out gives figures that look fine: refuse the first, and for
+        Qwen-1, whose tensors we know, the second."""
+        missing = sorted(report.get("missing_keys", ()))
+        if missing:
+            text = f"{self.folder}: its weights lack {missing[0]} ({len(missing)} tensors)"
+            raise CheckpointError(f"{text}; the weights and config.json belong to different models")
+        extra = sorted(report.get("unexpected_keys", ()))
+        if extra and self.qwen1:
+            text = f"{self.folder}: config.json has no place for {extra[0]} ({len(extra)} tensors)"
+            raise CheckpointError(f"{text}; the weights and config.json belong to different models")
+        if extra:
+            _log.warning("%s: %d tensors are not used, the first is %s", self.name, len(extra), extra[0])
+
+
+def open_checkpoint(spec: ModelSpec) -> Checkpoint:
+    """Find a checkpoint and read all but its weights. Raises CheckpointError, one line that names file and remedy."""
+    _validate(spec)
+    _log_bitsandbytes.setLevel(logging.ERROR)  # it says at every layer that it computes in float16
+    located = hub.locate(spec)
+    folder = located.folder
+    with configs.quiet():
+        config = configs.read_config(folder, spec.trust_remote_code)
+        is_qwen1 = isinstance(config, qwen1.QWenConfig)
+        tokenizer = open_tokenizer(folder, is_qwen1, configs.eos_ids(folder, config), spec.trust_remote_code)
+    text = config.get_text_config()
+    if isinstance(tokenizer, QwenTokenizer) and tokenizer.endoftext > text.vocab_size:
+        raise CheckpointError(
+            f"{tokenizer.path} has {tokenizer.endoftext} tokens and config.json a vocabulary of {text.vocab_size}; "
+            "they belong to different checkpoints"
+        )
+    if located.revision == "local":
+        files.weight_names(folder, {path.name for path in folder.iterdir()})
+    own_limit = configs.own_limit(text, tokenizer)
+    limit = spec.max_seq_len or own_limit
+    trained = spec.train_length or configs.trained_length(text) or own_limit
+    if limit is None or trained is None:
+        raise CheckpointError(f"{folder / 'config.json'} gives no context length; pass --max-seq-len")
+    dtype = configs.DTYPES[spec.dtype] if spec.dtype != "auto" else configs.own_dtype(config)
+    return Checkpoint(
+        spec=spec,
+        name=located.name,
+        revision=located.revision,
+        folder=folder,
+        config=config,
+        tokenizer=tokenizer,
+        context_limit=limit,
+        context=context_extension(spec, config, trained),
+        dtype=dtype,
+        device=_device(spec.device),
+        precision=configs.precision(spec, config, dtype),
+        _located=located,
+    )
+
+
+def _validate(spec: ModelSpec) -> None:
+    """Refuse what needs no look at the checkpoint."""
+    choices = {
+        "dtype": (spec.dtype, ["auto", *configs.DTYPES]),
+        "attn": (spec.attention, list(_ATTENTION)),
+        "quantize": (spec.quantize, list(_QUANTIZE)),
+    }
+    for option, (value, allowed) in choices.items():
+        if value not in allowed:
+            raise CheckpointError(f"--{option} {value} is unknown; use one of {', '.join(allowed)}")
+    if spec.max_seq_len is not None and spec.max_seq_len < 1:
+        raise CheckpointError(f"--max-seq-len {spec.max_seq_len} is no length; give a number of tokens")
+    if spec.quantize != "none" and importlib.util.find_spec("bitsandbytes") is None:
+        raise CheckpointError(f"--quantize {spec.quantize} needs bitsandbytes; run: pip install -e '.[quant]'")
+    if spec.attention == "flash" and importlib.util.find_spec("flash_attn") is None:
+        raise CheckpointError("--attn flash needs flash-attn; run: pip install flash-attn, or use --attn sdpa")
+
+
+def context_extension(spec: ModelSpec, config: PreTrainedConfig, trained: int) -> ContextExtension:
+    """What the spec and the config ask for. Raises CheckpointError for window sizes that do not fit the model."""
+
+    def on(choice: str, key: str) -> bool:
+        return bool(getattr(config, key, False)) if choice == "auto" else choice == "on"
+
+    windows: tuple[int, ...] = ()
+    if spec.window != "off":
+        try:
+            windows = parse_windows(spec.window, config.get_text_config().num_hidden_layers, trained)
+        except ValueError as error:
+            raise CheckpointError(f"--window {error}") from None
+    return ContextExtension(on(spec.dynamic_ntk, "use_dynamic_ntk"), on(spec.logn, "use_logn_attn"), trained, windows)
+
+
+def _device(name: str) -> str:
+    """A torch device: "auto" takes CUDA (torchrun's own card), then Metal, then the CPU."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise CheckpointError(f"--device {name} is no torch device; use cpu, cuda, cuda:1 or mps") from None
+    missing = (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()) or (
+        device.type == "mps" and not torch.backends.mps.is_available()
+    )
+    if missing:
+        raise CheckpointError(f"--device {name} is not there; use --device cpu, or install torch for your GPU")
+    return str(device)
+
+
+def _bitsandbytes(quantize: str, dtype: torch.dtype) -> Any:
+    """The weights quantized while loading: LLM.int8 or 4-bit NormalFloat (computing in `dtype`)."""
+    if quantize == "int8":
+        return transformers.BitsAndBytesConfig(load_in_8bit=True)
+    return transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+
+
+def _settle(model: PreTrainedModel) -> None:
+    """A quantized model in main memory: lets go of the file, and computes in its own precision on every processor."""
+    for parameter in model.parameters():  # what stays wide lies in the file, mapped, and would hold all of it
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.clone()
+    for module in model.modules():  # bitsandbytes' kernel for some processors rounds to bfloat16 and takes few widths
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010  # no attribute that a type checker knows

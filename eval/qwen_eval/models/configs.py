@@ -1,0 +1,134 @@
+"""What a checkpoint's config.json says: its kind, its limits, its ends of text, its precision."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, PreTrainedConfig
+
+from qwen_eval.models import files, qwen1
+from qwen_eval.models.tokenizers import HubTokenizer, TextTokenizer, one_line
+from qwen_eval.schema import CheckpointError, ModelSpec
+
+LABELS = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in LABELS}
+_NO_LIMIT = 10**9  # tokenizers write 10**30 where they know no limit
+
+
+def read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
+    """The config of a folder: ours for Qwen-1, transformers' own class or, where trusted, the checkpoint's."""
+    path = folder / "config.json"
+    if not path.exists():
+        what = (
+            "an adapter; merge it into its base model" if (folder / "adapter_config.json").exists() else "no checkpoint"
+        )
+        raise CheckpointError(
+            f"{folder} has no config.json, it is {what}; pass the folder with config.json and the weights"
+        )
+    raw = files.read_json(path)
+    kind = raw.get("model_type")
+    kind = kind if isinstance(kind, str) else None
+    if kind == qwen1.MODEL_TYPE:
+        qwen1.register()
+        try:
+            return qwen1.QWenConfig.from_dict(raw)
+        except CheckpointError as error:
+            raise CheckpointError(f"{folder}/{error}") from None
+        except Exception as error:
+            raise CheckpointError(f"{path}: {one_line(error)}") from error
+    remote = raw.get("auto_map", {}).get("AutoModelForCausalLM")
+    if kind not in transformers.CONFIG_MAPPING and not remote:
+        version = transformers.__version__
+        said = f"model type {kind!r} is unknown to transformers {version}" if kind else "no model_type in it"
+        raise CheckpointError(f"{path}: {said}; a newer transformers may know it")
+    if kind not in transformers.CONFIG_MAPPING and not trust_remote_code:
+        raise CheckpointError(f"{folder} needs the Python code it carries; pass --trust-remote-code if you trust it")
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+    except Exception as error:  # a config's own checks raise anything
+        raise CheckpointError(f"{path}: {one_line(error)}") from error
+    if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING and not remote:
+        raise CheckpointError(f"{path}: {kind} is no causal language model; pass one that generates text")
+    return config
+
+
+def eos_ids(folder: Path, config: PreTrainedConfig) -> list[int]:
+    """The ends of text that generation_config.json and config.json name."""
+    path = folder / "generation_config.json"
+    said = [files.read_json(path).get("eos_token_id")] if path.exists() else []
+    said.append(getattr(config.get_text_config(), "eos_token_id", None))
+    flat: list[Any] = []
+    for value in said:
+        flat += value if isinstance(value, Sequence) else [value]
+    try:
+        return [int(value) for value in flat if value is not None]
+    except (TypeError, ValueError):
+        raise CheckpointError(
+            f"{folder}: eos_token_id in generation_config.json or config.json is {flat!r}, expected numbers of tokens; "
+            "correct it"
+        ) from None
+
+
+def own_limit(text: PreTrainedConfig, tokenizer: TextTokenizer) -> int | None:
+    """The longest sequence in tokens the checkpoint says it takes."""
+    for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
+        value = getattr(text, key, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    if isinstance(tokenizer, HubTokenizer) and tokenizer.model_max_length < _NO_LIMIT:
+        return tokenizer.model_max_length
+    return None
+
+
+def trained_length(text: PreTrainedConfig) -> int | None:
+    """The length the model was trained with, before any scaling of its rotation."""
+    if isinstance(text, qwen1.QWenConfig):
+        return text.seq_length
+    rope = getattr(text, "rope_parameters", None) or {}
+    said = rope.get("original_max_position_embeddings") or getattr(text, "original_max_position_embeddings", None)
+    return int(said) if said else None
+
+
+def own_dtype(config: PreTrainedConfig) -> torch.dtype:
+    """The checkpoint's own precision, float32 where it says nothing."""
+    for part in (config, config.get_text_config()):
+        dtype = getattr(part, "dtype", None)
+        if dtype is not None:
+            return dtype if isinstance(dtype, torch.dtype) else getattr(torch, str(dtype))
+    return torch.float32
+
+
+def precision(spec: ModelSpec, config: PreTrainedConfig, dtype: torch.dtype) -> str:
+    if (
+        spec.quantize != "none"
+    ):  # what stays wide, and what is computed in, is named where it is not the checkpoint's own
+        return spec.quantize + (f"+{LABELS[dtype]}" if dtype != own_dtype(config) else "")
+    own = getattr(config, "quantization_config", None)
+    if own:
+        said = own if isinstance(own, dict) else own.to_dict()
+        return f"{said.get('quant_method', 'quantized')}{said.get('bits', '')}"
+    return LABELS.get(dtype, str(dtype).removeprefix("torch."))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bars and warnings: what matters of them is raised as CheckpointError."""
+    log = transformers.utils.logging
+    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity(logging.CRITICAL)
+    log.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()

@@ -1,0 +1,125 @@
+"""The files of a checkpoint folder: which hold its weights, whether they are whole, and what they are (fingerprint)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import zipfile
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from qwen_eval.schema import CheckpointError
+
+# safetensors first; an index (several shards) before a single file
+_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_SINGLES = ("model.safetensors", "pytorch_model.bin")
+_AGAIN = "get it again, or the whole checkpoint"
+_BLOCK = 4096
+_BLOCKS = 512  # blocks read of each file for the fingerprint: 2 MiB a file, a fraction of a second for 16 GB
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises CheckpointError where it is missing or no JSON object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing; {_AGAIN}") from None
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); {_AGAIN}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); {_AGAIN}") from None
+    except (ValueError, RecursionError):
+        raise CheckpointError(f"{path}: not valid JSON (a number or a nesting without end); {_AGAIN}") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: not a JSON object; {_AGAIN}")
+    return content
+
+
+def weight_names(folder: Path, listing: Collection[str]) -> list[str]:
+    """The names of the files that hold the weights. listing: the names that exist (in the folder or on the hub); of
+    these an index must lie in the folder.
+
+    Raises CheckpointError where there are no weights or an index names a file that does not exist.
+    """
+    for index, single in zip(_INDEXES, _SINGLES, strict=True):
+        if index in listing:
+            return _indexed(folder / index, listing)
+        if single in listing:
+            return [single]
+    if "adapter_config.json" in listing:
+        raise CheckpointError(f"{folder} holds an adapter, not a model; merge it into its base model first")
+    raise CheckpointError(f"{folder} holds no weights ({' or '.join(_SINGLES)}, or their shards and index); {_AGAIN}")
+
+
+def _indexed(index: Path, listing: Collection[str]) -> list[str]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index}: no weight_map in it; {_AGAIN}")
+    names = sorted({str(name) for name in weight_map.values()})
+    missing = [name for name in names if name not in listing]
+    if missing:
+        raise CheckpointError(
+            f"{index} names {missing[0]}, which is missing ({len(missing)} of {len(names)}); {_AGAIN}"
+        )
+    return names
+
+
+def local_weights(folder: Path) -> list[Path]:
+    """The weight files of a folder, each checked to be whole as far as its header tells. Raises CheckpointError."""
+    paths = [folder / name for name in weight_names(folder, {path.name for path in folder.iterdir()})]
+    for path in paths:
+        _check(path)
+    return paths
+
+
+def _check(path: Path) -> None:
+    """Refuse a truncated shard before minutes go into loading the others."""
+    with path.open("rb") as stream:
+        start = stream.read(64)
+    if start.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"{path} is a git-lfs pointer, not weights; run: git lfs pull")
+    if path.suffix == ".safetensors":
+        _check_safetensors(path)
+    elif start.startswith(b"PK") and not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path} is truncated (its end is missing); {_AGAIN}")
+    elif not start.startswith((b"PK", b"\x80")):
+        raise CheckpointError(f"{path} is no torch file; {_AGAIN}")
+
+
+def _check_safetensors(path: Path) -> None:
+    """Compare a file's size with what its header says: 8 bytes of header length, the header (JSON with the offsets of
+    every tensor), the tensors."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        prefix = stream.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
+        if 8 + length > size:
+            raise CheckpointError(f"{path} is truncated ({size} bytes, not even its header); {_AGAIN}")
+        try:
+            header = json.loads(stream.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            need = 8 + length + max(ends, default=0)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+            raise CheckpointError(f"{path} has a damaged header; {_AGAIN}") from None
+    if size != need:
+        what = "truncated" if size < need else "longer than its header says"
+        raise CheckpointError(f"{path} is {what} ({size} of {need} bytes); {_AGAIN}")
+
+
+def fingerprint(paths: Sequence[Path]) -> str:
+    """16 hex digits that name the weights: a hash of every file's name, size and 512 blocks spread evenly over it (the
+    whole file up to 2 MiB). Training changes nearly every block, so a fine-tuned copy differs."""
+    digest = hashlib.sha256()
+    for path in sorted(paths, key=lambda item: item.name):
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size}\n".encode())
+        with path.open("rb") as stream:
+            if size <= _BLOCK * _BLOCKS:
+                digest.update(stream.read())
+                continue
+            for number in range(_BLOCKS):
+                stream.seek((size - _BLOCK) * number // (_BLOCKS - 1))
+                digest.update(stream.read(_BLOCK))
+    return digest.hexdigest()[:16]

@@ -1,0 +1,182 @@
+"""Where a checkpoint's files come from: a folder, the Hugging Face hub or ModelScope.
+
+Config and tokenizer files are fetched first, the weights when they are asked for, so that wrong usage shows before
+15 GB have been downloaded. Python files are fetched only where the caller trusts them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qwen_eval.models.files import read_json, weight_names
+from qwen_eval.models.tokenizers import one_line
+from qwen_eval.schema import CheckpointError, ModelSpec
+
+_SMALL = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
+_NEVER = ["original/*", "onnx/*", "openvino/*", "*.gguf", "consolidated*"]
+_TIMEOUT_S = 5.0
+_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+_SNAPSHOT = re.compile(r"models--(.+)/snapshots/([0-9a-f]{40})$")
+
+
+@dataclass(frozen=True)
+class Located:
+    """A checkpoint whose config and tokenizer lie in `folder`. name: the hub id or the folder's name. revision: the
+    commit on the hub, "local" for a folder. fetch(): brings the weights into the folder; it may raise CheckpointError."""
+
+    name: str
+    revision: str
+    folder: Path
+    fetch: Callable[[], None]
+
+
+def locate(spec: ModelSpec) -> Located:
+    """Find a checkpoint and fetch all but its weights. Raises CheckpointError: no such folder, no such hub id, gated,
+    no network."""
+    folder = Path(spec.path).expanduser()
+    if folder.is_dir():
+        return _local(folder)
+    if folder.is_file():
+        raise CheckpointError(f"{folder} is a file; pass the folder that holds config.json and the weights")
+    if not _HUB_ID.fullmatch(spec.path):
+        raise CheckpointError(f"{folder} does not exist; pass a folder with config.json and the weights, or a hub id")
+    return _modelscope(spec) if spec.hub == "modelscope" else _hugging_face(spec)
+
+
+def _local(folder: Path) -> Located:
+    full = folder.resolve()
+    cached = _SNAPSHOT.search(full.as_posix())
+    if cached:  # a folder of the hub's own cache knows what it is
+        return Located(cached[1].replace("--", "/"), cached[2], folder, _nothing)
+    return Located(full.name, "local", folder, _nothing)
+
+
+def _nothing() -> None:
+    """A folder's weights are there already."""
+
+
+def _patterns(spec: ModelSpec) -> list[str]:
+    return [*_SMALL, "*.py"] if spec.trust_remote_code else _SMALL
+
+
+def _hugging_face(spec: ModelSpec) -> Located:
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    # One quick question first: without a network, snapshot_download alone would retry for half a minute.
+    try:
+        info = HfApi().model_info(spec.path, revision=spec.revision, timeout=_TIMEOUT_S)
+    except HfHubHTTPError as error:
+        raise _refused(spec, error) from error
+    except Exception as error:  # every HTTP library has its own errors for "no connection"
+        return _cached(spec, error)
+    listing = {entry.rfilename for entry in info.siblings or []}
+
+    def download(patterns: list[str], revision: str | None) -> Path:
+        try:
+            return Path(
+                snapshot_download(spec.path, revision=revision, allow_patterns=patterns, ignore_patterns=_NEVER)
+            )
+        except HfHubHTTPError as error:
+            raise _refused(spec, error) from error
+        except Exception as error:
+            raise CheckpointError(f"{spec.path}: the download stopped ({one_line(error)}); run it again") from error
+
+    with _quiet_bars():
+        folder = download(_patterns(spec), spec.revision)  # by branch, so that the cache knows what "main" was
+    commit = folder.name
+
+    def fetch() -> None:
+        download(weight_names(folder, listing), commit)
+
+    return Located(spec.path, commit, folder, fetch)
+
+
+def _cached(spec: ModelSpec, reason: Exception) -> Located:
+    """The copy in the hub's cache, for when the hub cannot be reached."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(
+            snapshot_download(
+                spec.path,
+                revision=spec.revision,
+                allow_patterns=_patterns(spec),
+                ignore_patterns=_NEVER,
+                local_files_only=True,
+            )
+        )
+    except Exception:
+        raise CheckpointError(
+            f"{spec.path} is no folder here, not in the cache, and the hub cannot be reached ({one_line(reason)}); get "
+            f"config.json, generation_config.json, the tokenizer's files (Qwen-1: qwen.tiktoken) and the safetensors "
+            f"files with their index from https://huggingface.co/{spec.path}/tree/main into a folder and pass it with -c"
+        ) from reason
+    return Located(spec.path, folder.name, folder, _nothing)
+
+
+def _refused(spec: ModelSpec, error: Exception) -> CheckpointError:
+    """What the hub's answer means to the user."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    page = f"https://huggingface.co/{spec.path}"
+    if isinstance(error, GatedRepoError):
+        return CheckpointError(f"{spec.path} is gated: accept its terms at {page}, then run: hf auth login")
+    if isinstance(error, RepositoryNotFoundError):
+        return CheckpointError(
+            f"{spec.path} is neither a folder here nor a model on the hub (private ones need: hf auth login)"
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return CheckpointError(f"{spec.path} has no revision {spec.revision}; see {page}/commits/main")
+    return CheckpointError(f"{spec.path}: the hub refused ({one_line(error)}); try again later or pass a folder")
+
+
+def _modelscope(spec: ModelSpec) -> Located:
+    try:
+        from modelscope import snapshot_download
+    except ImportError:
+        raise CheckpointError("--hub modelscope needs modelscope; run: pip install 'qwen-eval[modelscope]'") from None
+
+    def download(patterns: list[str]) -> Path:
+        try:
+            return Path(snapshot_download(spec.path, revision=spec.revision, allow_patterns=patterns))
+        except Exception as error:  # its errors share no class
+            raise CheckpointError(
+                f"{spec.path}: ModelScope did not give it ({one_line(error)}); check the id, or pass a folder with -c"
+            ) from error
+
+    folder = download(_patterns(spec))
+
+    def fetch() -> None:
+        # its API lists files otherwise than the hub's: take what an index names, else a single file
+        here = {path.name for path in folder.iterdir()}
+        for single in ("model.safetensors", "pytorch_model.bin"):
+            if f"{single}.index.json" in here:
+                index: dict[str, Any] = read_json(folder / f"{single}.index.json")
+                download(sorted(set(index.get("weight_map", {}).values())))
+                return
+        for single in ("model.safetensors", "pytorch_model.bin"):
+            download([single])
+            if (folder / single).exists():
+                return
+
+    return Located(spec.path, spec.revision or "master", folder, fetch)
+
+
+@contextmanager
+def _quiet_bars() -> Any:
+    """No progress bars: config and tokenizer take a moment. The weights' download keeps its bars."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    before = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not before:
+            enable_progress_bars()

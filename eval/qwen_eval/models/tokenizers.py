@@ -1,0 +1,337 @@
+"""Text to tokens and back, one interface for every checkpoint.
+
+Qwen-1's tokenizer is a rank file read with tiktoken; every other checkpoint's is the one transformers finds in it. Plain
+text never becomes a special token here, whatever it spells: only `encode_special` and the chat template make those.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import inspect
+import unicodedata
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tiktoken
+
+from qwen_eval.models.cutting import QWEN_PATTERN, encode_pieces, may_be_cut
+from qwen_eval.models.pieces import piece_reader
+from qwen_eval.schema import CheckpointError, Message
+
+QWEN_FILE = "qwen.tiktoken"
+QWEN_SYSTEM = "You are a helpful assistant."  # the system text of all chat scripts published with Qwen-7B
+
+
+class TextTokenizer(ABC):
+    """What the engine asks of a tokenizer. Token ids are plain ints.
+
+    vocab_size: ids are below it. eos_ids: what ends a base model's text. stop_ids: what ends a chat reply.
+    chat_template: the template's text, None where the checkpoint has none. fingerprint: 16 hex digits that change with
+    anything that changes the ids.
+    """
+
+    vocab_size: int
+    eos_ids: tuple[int, ...]
+    stop_ids: tuple[int, ...]
+    chat_template: str | None
+    fingerprint: str
+
+    @abstractmethod
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, with the BOS the tokenizer itself puts first (none for Qwen), never an EOS."""
+
+    @abstractmethod
+    def encode_special(self, text: str) -> list[int]:
+        """Ids of a text in which special tokens are recognised; nothing is added."""
+
+    @abstractmethod
+    def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
+        """The text of some ids; bytes that are no UTF-8 become U+FFFD."""
+
+    @abstractmethod
+    def render_chat(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> str:
+        """A conversation as text, up to where the assistant begins to answer."""
+
+    @abstractmethod
+    def chat_ids(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> list[int]:
+        """A conversation as ids, with the BOS the template gives and no second one.
+
+        messages: {"role", "content"} in order. system: the system text where messages do not begin with one (None: what
+        the checkpoint does by itself). options: variables of the checkpoint's own template, such as enable_thinking.
+        Raises CheckpointError where there is no template or it refuses the messages.
+        """
+
+    def encode(self, text: str) -> list[int]:
+        """encode_batch for one text."""
+        return self.encode_batch([text])[0]
+
+    def token_bytes(self, ids: Iterable[int]) -> bytes:
+        """The UTF-8 text of some ids; for Qwen-1 the very bytes of the tokens."""
+        return self.decode(ids).encode("utf-8", "replace")
+
+    def token_texts(self, ids: Iterable[int]) -> list[str]:
+        """Each token's text by itself; part of a character becomes U+FFFD."""
+        return [self.decode([index]) for index in ids]
+
+    def split_texts(self, texts: Sequence[str]) -> list[list[str]]:
+        """Each text as the texts of its tokens, without the BOS that some tokenizers put first."""
+        start = len(self.encode(""))
+        return [self.token_texts(ids[start:]) for ids in self.encode_batch(texts)]
+
+
+def open_tokenizer(
+    folder: Path, qwen1: bool, eos_ids: Sequence[int] = (), trust_remote_code: bool = False
+) -> TextTokenizer:
+    """The tokenizer of a checkpoint folder. eos_ids: those its config and generation config name.
+
+    Raises CheckpointError, naming file and line, where a file is missing or malformed.
+    """
+    if qwen1:
+        return QwenTokenizer(folder / QWEN_FILE)
+    return HubTokenizer(folder, eos_ids, trust_remote_code)
+
+
+def with_system(messages: Sequence[Message], system: str | None) -> list[Message]:
+    """The messages with a system message first, unless they have one or `system` is None."""
+    if system is None or (messages and messages[0]["role"] == "system"):
+        return list(messages)
+    return [{"role": "system", "content": system}, *messages]
+
+
+class QwenTokenizer(TextTokenizer):
+    """Qwen-1's tokenizer from its rank file (lines of base64 token, space, rank): text is NFC-normalised, and 208
+    special tokens follow the last rank."""
+
+    # what render_chat does, as text, so that signatures can hash it like any template
+    chat_template: str | None = (
+        "<|im_start|>{role}\\n{content}<|im_end|>\\n ... <|im_start|>assistant\\n; system: " + QWEN_SYSTEM
+    )
+
+    def __init__(self, path: Path) -> None:
+        content = _read(path)
+        ranks = _parse_ranks(path, content)
+        first = max(ranks.values()) + 1
+        names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<|extra_{index}|>" for index in range(205))]
+        specials = {name: first + index for index, name in enumerate(names)}
+        self.path = path
+        self.endoftext, self.im_start, self.im_end = first, first + 1, first + 2
+        self.vocab_size = first + len(names)
+        self.eos_ids = (self.endoftext,)
+        self.stop_ids = (self.im_end, self.im_start, self.endoftext)
+        self.fingerprint = hashlib.sha256(content + QWEN_PATTERN.encode()).hexdigest()[:16]
+        self._encoding = tiktoken.Encoding("qwen", pat_str=QWEN_PATTERN, mergeable_ranks=ranks, special_tokens=specials)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        normal = [unicodedata.normalize("NFC", text) for text in texts]
+        return encode_pieces(normal, lambda pieces: [self._encoding.encode_ordinary(piece) for piece in pieces])
+
+    def encode_special(self, text: str) -> list[int]:
+        return self._encoding.encode(unicodedata.normalize("NFC", text), allowed_special="all")
+
+    def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
+        limit = self.endoftext if skip_special else self.vocab_size
+        return self.token_bytes(index for index in ids if index < limit).decode("utf-8", "replace")
+
+    def token_bytes(self, ids: Iterable[int]) -> bytes:
+        # models have more output rows than tokens (151,936 against 151,851); such an id stands for nothing
+        return self._encoding.decode_bytes([int(index) for index in ids if index < self.vocab_size])
+
+    def render_chat(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> str:
+        turns = self._turns(messages, system)
+        text = "".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in turns)
+        return text + "<|im_start|>assistant\n"
+
+    def chat_ids(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> list[int]:
+        # Role, line feed and content are encoded apart, so no token reaches across them, and as plain text.
+        line_feed = self.encode("\n")
+        ids: list[int] = []
+        for role, content in self._turns(messages, system):
+            ids += [self.im_start, *self.encode(role), *line_feed, *self.encode(content), self.im_end, *line_feed]
+        return [*ids, self.im_start, *self.encode("assistant"), *line_feed]
+
+    @staticmethod
+    def _turns(messages: Sequence[Message], system: str | None) -> list[tuple[str, str]]:
+        """(role, content) pairs; a conversation always begins with a system turn, be it empty."""
+        said = with_system(messages, QWEN_SYSTEM if system is None else system)
+        return [(message["role"], message["content"]) for message in said]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing; get it from the checkpoint's page on the hub") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _parse_ranks(path: Path, content: bytes) -> dict[bytes, int]:
+    """The ranks of a tiktoken file. Raises CheckpointError with the number of the first bad line."""
+    ranks: dict[bytes, int] = {}
+    remedy = "the file is damaged, get it again"
+    for number, line in enumerate(content.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            token, rank = line.split()
+            piece = base64.b64decode(token, validate=True)
+            value = int(rank)
+            if value < 0:
+                raise ValueError
+        except (ValueError, binascii.Error):
+            raise CheckpointError(f"{path}:{number}: not a base64 token and its rank; {remedy}") from None
+        if piece in ranks:
+            raise CheckpointError(f"{path}:{number}: a token that an earlier line has; {remedy}")
+        ranks[piece] = value
+    if len(set(ranks.values())) != len(ranks):
+        raise CheckpointError(f"{path}: one rank is given to two tokens; {remedy}")
+    missing = sum(bytes([byte]) not in ranks for byte in range(256))
+    if missing:
+        raise CheckpointError(f"{path}: {missing} of the 256 single bytes are missing; {remedy}")
+    return ranks
+
+
+class HubTokenizer(TextTokenizer):
+    """Whatever tokenizer transformers finds in a folder."""
+
+    def __init__(self, folder: Path, eos_ids: Sequence[int] = (), trust_remote_code: bool = False) -> None:
+        import transformers
+
+        self.path = folder
+        try:
+            tok: Any = transformers.AutoTokenizer.from_pretrained(
+                folder, trust_remote_code=trust_remote_code, local_files_only=True
+            )
+        except Exception as error:  # transformers raises anything here, from KeyError to RuntimeError
+            if "trust_remote_code" in str(error):
+                why = "its tokenizer is Python code in the checkpoint; pass --trust-remote-code if you trust it"
+                raise CheckpointError(f"{folder}: {why}") from error
+            raise CheckpointError(f"{folder}: its tokenizer cannot be loaded: {one_line(error)}") from error
+        self.model_max_length = int(tok.model_max_length)
+        tok.model_max_length = 10**30  # the engine knows the limit; the tokenizer would only warn
+        self.tok = tok
+        self.vocab_size = len(tok)
+        named = [tok.eos_token_id, *eos_ids]
+        self.eos_ids = tuple(dict.fromkeys(index for index in named if index is not None))
+        template = getattr(tok, "chat_template", None)
+        self.chat_template = (template.get("default") if isinstance(template, dict) else template) or None
+        if not tok.encode("The answer is A.", add_special_tokens=False):
+            # transformers makes an empty tokenizer where there is no file of one
+            why = "its tokenizer cannot be loaded: tokenizer.json or its like is missing, or has no vocabulary"
+            raise CheckpointError(f"{folder}: {why}; get the tokenizer's files from the checkpoint's page")
+        self._bos = self._find_bos()
+        if tok.unk_token_id is not None and tok.unk_token_id in self.encode("The answer is A."):
+            why = (
+                f"transformers {transformers.__version__} misreads its tokenizer (plain English becomes unknown tokens)"
+            )
+            raise CheckpointError(f"{folder}: {why}; upgrade transformers")
+        self._safe_chat = "sanitize_control_tokens" in inspect.signature(tok.apply_chat_template).parameters
+
+    def _find_bos(self) -> list[int]:
+        """What this tokenizer puts before a text by itself."""
+        bare, whole = (self.tok.encode("a", add_special_tokens=add) for add in (False, True))
+        for start in range(len(whole) - len(bare) + 1):
+            if whole[start : start + len(bare)] == bare:
+                return whole[:start]
+        return []
+
+    @property
+    def special_ids(self) -> set[int]:
+        """The tokens that no plain text becomes."""
+        return {index for index, token in self.tok.added_tokens_decoder.items() if token.special}
+
+    @cached_property
+    def stop_ids(self) -> tuple[int, ...]:  # type: ignore[override]
+        """The ends of text, and the special token that the template puts after an assistant's turn: base checkpoints
+        with a chat template do not name it as an end."""
+        if self.chat_template is None:
+            return self.eos_ids
+        turns: list[Message] = [{"role": "user", "content": "Ask"}, {"role": "assistant", "content": "Reply"}]
+        try:
+            text = self.tok.apply_chat_template([dict(turn) for turn in turns], tokenize=False)
+        except Exception:  # a template is the checkpoint's program; one that refuses this leaves the ends of text
+            return self.eos_ids
+        after = [index for index in self.encode_special(text.rpartition("Reply")[2]) if index in self.special_ids]
+        return tuple(dict.fromkeys([*self.eos_ids, *after[:1]]))
+
+    @cached_property
+    def fingerprint(self) -> str:  # type: ignore[override]
+        backend = getattr(self.tok, "backend_tokenizer", None)
+        definition = backend.to_str() if backend is not None else repr(sorted(self.tok.get_vocab().items()))
+        return hashlib.sha256(f"{definition}{self._bos}".encode("utf-8", "replace")).hexdigest()[:16]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        clean = [text if text.isascii() else _without_surrogates(text) for text in texts]
+        ids = encode_pieces(clean, self._encode_plain) if self._may_be_cut else self._encode_plain(clean)
+        return [[*self._bos, *own] for own in ids]
+
+    @cached_property
+    def _may_be_cut(self) -> bool:
+        backend = getattr(self.tok, "backend_tokenizer", None)
+        return backend is not None and may_be_cut(backend)
+
+    def _encode_plain(self, texts: list[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        ids: list[list[int]] = self.tok(
+            texts,
+            add_special_tokens=False,
+            split_special_tokens=True,  # special tokens spelled out in a text are text
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )["input_ids"]
+        return ids
+
+    def encode_special(self, text: str) -> list[int]:
+        return self.tok.encode(text, add_special_tokens=False, split_special_tokens=False)
+
+    @cached_property
+    def _piece_bytes(self) -> Callable[[str], bytes] | None:
+        backend = getattr(self.tok, "backend_tokenizer", None)
+        return piece_reader(backend) if backend is not None else None
+
+    def token_bytes(self, ids: Iterable[int]) -> bytes:
+        if self._piece_bytes is None:
+            return super().token_bytes(ids)
+        pieces = self.tok.convert_ids_to_tokens([int(index) for index in ids if index < self.vocab_size])
+        return b"".join(map(self._piece_bytes, pieces))
+
+    def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
+        known = [int(index) for index in ids if index < self.vocab_size]  # some models have more rows than tokens
+        return self.tok.decode(known, skip_special_tokens=skip_special, clean_up_tokenization_spaces=False)
+
+    def render_chat(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> str:
+        return self._template(messages, system, tokenize=False, **options)
+
+    def chat_ids(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> list[int]:
+        # where transformers can tell the template's special tokens from those that a message spells out, it does
+        safe = {"sanitize_control_tokens": True} if self._safe_chat else {}
+        ids = list(self._template(messages, system, tokenize=True, return_dict=False, **safe, **options))
+        if not ids:
+            raise CheckpointError(f"{self.path}: its chat template writes nothing; get the checkpoint's files again")
+        return ids
+
+    def _template(self, messages: Sequence[Message], system: str | None, **options: Any) -> Any:
+        if self.chat_template is None:
+            raise CheckpointError(f"{self.path} has no chat template; take a chat checkpoint or leave --chat out")
+        said = [dict(message) for message in with_system(messages, system)]
+        try:
+            return self.tok.apply_chat_template(said, add_generation_prompt=True, **options)
+        except Exception as error:  # a template is a program of the checkpoint's and may raise anything
+            raise CheckpointError(f"{self.path}: its chat template failed: {one_line(error)}") from error
+
+
+def _without_surrogates(text: str) -> str:
+    """Lone surrogates, which are no UTF-8, become U+FFFD, as tiktoken makes them."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's text that says something, at most 300 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]

@@ -1,0 +1,257 @@
+"""The command line all scripts share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from qwen_eval import data, schema
+from qwen_eval.data import demo
+
+if TYPE_CHECKING:
+    from qwen_eval.data import Source
+
+DEFAULT_CHECKPOINT = {"base": "Qwen/Qwen-7B", "chat": "Qwen/Qwen-7B-Chat"}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are one line. shots: the number of shots of each mode where --shots does not say."""
+
+    shots: Mapping[str, int] = {}
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]  # its overloads
+        found = super().parse_args(args, namespace)
+        if self.shots and found.shots is None:
+            found.shots = self.shots[mode(found)]
+        return found
+
+
+def whole_number(text: str) -> int:
+    """A positive whole number, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+def count(text: str) -> int:
+    """A whole number from 0, for argparse."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+    return int(text)
+
+
+def temperature(text: str) -> float:
+    """A sampling temperature from 0, for argparse."""
+    return _number(text, 0.0)
+
+
+def seconds(text: str) -> float:
+    """A time in seconds above 0, for argparse."""
+    return _number(text, 1e-3)
+
+
+def gibibytes(text: str) -> float:
+    """An amount of memory in GiB above 0, for argparse."""
+    return _number(text, 1e-3)
+
+
+def _number(text: str, least: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not least <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least:g}")
+    return value
+
+
+def auto_or_number(text: str) -> int | None:
+    """ "auto" (None) or a positive whole number, for argparse."""
+    return None if text == "auto" else whole_number(text)
+
+
+def names(text: str) -> list[str]:
+    """A comma-separated list, for argparse."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def parser(
+    description: str,
+    shots: Mapping[str, int],
+    generates: Sequence[str] = (),
+    tokens: int = 512,
+    subjects: bool = False,
+) -> Parser:
+    """The shared options. shots: the protocol's own number of shots by mode ("base", "chat"). generates: the modes whose
+    answers are generated text, of at most `tokens` new tokens. subjects: whether the benchmark has some to choose from.
+    """
+    top = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    add = top.add_argument_group("what is measured").add_argument
+    add(
+        "-c",
+        "--checkpoint-path",
+        metavar="MODEL",
+        help="a folder, a hub id, or demo for the embedded one (default: Qwen/Qwen-7B, with --chat Qwen/Qwen-7B-Chat)",
+    )
+    add("--revision", help="branch, tag or commit of a hub id")
+    add("-d", "--data", metavar="DIR", help="folder with the official files, or demo; without it the hub is asked")
+    add(
+        "--recipe",
+        choices=("default", "qwen2023"),
+        default="default",
+        help="the protocol done right, or item for item what the 2023 scripts computed",
+    )
+    top.shots = shots
+    if "chat" in shots:
+        add("--chat", action="store_true", help="the chat protocol, through the checkpoint's chat template")
+    own = ", ".join(f"{number} in {name} mode" for name, number in shots.items())
+    add("--shots", type=count, metavar="N", help=f"examples in the prompt (default: {own})")
+    if subjects:
+        add("--subjects", type=names, metavar="A,B", help="only these subjects")
+    add(
+        "--limit",
+        type=whole_number,
+        metavar="N",
+        help="the first N items of every subject or set (the rows are marked partial)",
+    )
+
+    if generates:
+        add = top.add_argument_group("how text is generated").add_argument
+        add(
+            "--max-new-tokens",
+            type=whole_number,
+            default=tokens,
+            metavar="N",
+            help=f"length of a reply in tokens (default {tokens})",
+        )
+    if "chat" in generates:
+        add("--system-prompt", metavar="TEXT", help="system text (default: what the checkpoint's template brings)")
+        add(
+            "--thinking",
+            choices=("auto", "on", "off"),
+            default="auto",
+            help="reasoning models: auto leaves it to the template",
+        )
+
+    add = top.add_argument_group("how it is computed").add_argument
+    add(
+        "--batch-size",
+        type=auto_or_number,
+        default=None,
+        metavar="auto|N",
+        help="items a forward pass; auto (the default) takes what fits and halves it when memory runs out",
+    )
+    add(
+        "--dtype", choices=("auto", "bfloat16", "float16", "float32"), default="auto", help="auto: the checkpoint's own"
+    )
+    add("--quantize", choices=("none", "int8", "nf4"), default="none", help="weights in 8 or 4 bits, by bitsandbytes")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add(
+        "--attn",
+        choices=("auto", "eager", "sdpa", "flash"),
+        default="auto",
+        help="the model's attention where prefixes are not shared",
+    )
+    add("--max-seq-len", type=whole_number, metavar="N", help="context limit in tokens (default: the model's own)")
+    add("--dynamic-ntk", choices=("auto", "on", "off"), default="auto", help="auto: as the checkpoint's config says")
+    add("--logn", choices=("auto", "on", "off"), default="auto", help="auto: as the checkpoint's config says")
+    add("--window", default="off", metavar="off|auto|W|W,W,...", help="window attention: keys a query sees, by layer")
+    add("--train-length", type=whole_number, metavar="N", help="the trained length (default: as the config says)")
+    add("--trust-remote-code", action="store_true", help="run the Python code that comes with the checkpoint")
+    add("--hub", choices=("hf", "modelscope"), default="hf", help="where hub ids are looked up")
+    add(
+        "--engine",
+        choices=("hf", "vllm", "api"),
+        default="hf",
+        help="hf: transformers in this process; vllm: vLLM in this process; api: an OpenAI-compatible server",
+    )
+    add("--no-self-check", action="store_true", help="do not compare a few items alone and in a batch at the start")
+    add("--tensor-parallel-size", type=whole_number, default=1, metavar="N", help="GPUs a model is cut over (vllm)")
+    add("--seed", type=count, default=1234, help="names the random streams (default 1234)")
+
+    add = top.add_argument_group(
+        "a server (--engine api)",
+        "-c then names the checkpoint that it runs, for the tokenizer; without -c only text is asked",
+    ).add_argument
+    add("--base-url", metavar="URL", help="such as http://127.0.0.1:8000/v1")
+    add("--served-model", metavar="NAME", help="the model's name there (default: the only one that the server lists)")
+    add("--concurrency", type=whole_number, default=8, metavar="N", help="requests on their way at once (default 8)")
+    add("--request-timeout", type=seconds, default=600.0, metavar="S", help="seconds without an answer (default 600)")
+    add(
+        "--api-key-env",
+        default="OPENAI_API_KEY",
+        metavar="NAME",
+        help="the environment variable that holds the key, if the server wants one (default OPENAI_API_KEY)",
+    )
+
+    add = top.add_argument_group("what is written").add_argument
+    add(
+        "-o",
+        "--output-dir",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="where the CSV and samples/ go (default: results)",
+    )
+    add("--overwrite", action="store_true", help="ask everything again, also what is stored")
+    add("--rescore", metavar="RUN", help="no model: score the replies that RUN stored, under this command's recipe")
+    add("--export", type=Path, metavar="DIR", help="no questions: write a Qwen-1 checkpoint as Qwen2 to DIR and exit")
+    add("--dump-prompts", action="store_true", help="no model: print every prompt as a line of JSON and exit")
+    add("--no-prompts", action="store_true", help="store the prompts' hashes instead of their texts")
+    add("--quiet", action="store_true", help="no progress on stderr")
+    return top
+
+
+def mode(args: argparse.Namespace) -> str:
+    """ "chat" or "base"."""
+    return "chat" if getattr(args, "chat", False) else "base"
+
+
+def source(args: argparse.Namespace, benchmark: str) -> Source:
+    """Where this run's data comes from; the demonstration brings its own unless -d names another."""
+    if args.data == demo.NAME or (args.data is None and args.checkpoint_path == demo.NAME):
+        return data.Source(demo.data(benchmark), args.hub)
+    return data.Source(Path(args.data) if args.data else None, args.hub)
+
+
+def subjects(args: argparse.Namespace, benchmark: str) -> list[str] | None:
+    """The subjects named on the command line; those the demonstration has, where it is asked; else None for all."""
+    if args.subjects is None and on_demo_data(args, benchmark):
+        return demo.subjects(benchmark)
+    return args.subjects
+
+
+def on_demo_data(args: argparse.Namespace, benchmark: str) -> bool:
+    """Whether the questions are the demonstration's."""
+    return source(args, benchmark).directory == demo.FOLDER / "data" / benchmark
+
+
+def model_spec(args: argparse.Namespace) -> schema.ModelSpec:
+    """What to load and how. Raises CheckpointError when the demonstration's files were changed."""
+    path = args.checkpoint_path or DEFAULT_CHECKPOINT[mode(args)]
+    return schema.ModelSpec(
+        path=str(demo.checkpoint()) if path == demo.NAME else path,
+        revision=args.revision,
+        hub=args.hub,
+        dtype=args.dtype,
+        quantize=args.quantize,
+        device=args.device,
+        attention=args.attn,
+        trust_remote_code=args.trust_remote_code,
+        max_seq_len=args.max_seq_len,
+        dynamic_ntk=args.dynamic_ntk,
+        logn=args.logn,
+        window=args.window,
+        train_length=args.train_length,
+    )
+
+
+def command() -> str:
+    """The command line as it was typed, for the manifest."""
+    return " ".join(["python", *sys.argv])

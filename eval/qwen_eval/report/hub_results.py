@@ -1,0 +1,73 @@
+"""Evaluation results as the hub shows them on a model's page: `.eval_results/*.yaml` in the model's repository.
+
+Format: https://huggingface.co/docs/hub/eval-results, through huggingface_hub's own EvalResultEntry. A dataset is shown
+with a leaderboard where its repository registers it as a benchmark; the others are read as plain results.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qwen_eval.report.layout import CHAT, MAIN, Column
+from qwen_eval.report.lines import our_lines
+from qwen_eval.schema import InputError
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResultEntry
+
+# benchmark -> dataset on the hub and the task's id there (of unregistered ones the configuration)
+DATASETS = {
+    "mmlu": ("cais/mmlu", "all"),
+    "ceval": ("ceval/ceval-exam", "val"),
+    "cmmlu": ("haonan-li/cmmlu", "test"),
+    "gsm8k": ("openai/gsm8k", "gsm8k"),
+    "humaneval": ("openai/openai_humaneval", "openai_humaneval"),
+}
+
+
+def write(results: Mapping[str, list[dict[str, str]]], folder: Path) -> list[Path]:
+    """FOLDER/<model>/.eval_results/<benchmark>.yaml for every model of ours, one entry a protocol and setting.
+
+    The demonstration and partial runs are left out: the entries name public datasets. Returns the files. Raises InputError
+    when nothing is left.
+    """
+    import yaml
+    from huggingface_hub import eval_result_entries_to_yaml
+
+    found: dict[Path, list[object]] = {}
+    for table in (MAIN, CHAT):
+        for line in our_lines(table, results):
+            for column in table.columns:
+                figure = line.figures.get(column.head)
+                if figure is None or figure.marks or column.benchmark not in DATASETS:
+                    continue
+                row = _row(results[column.benchmark], column, figure.signature, line.model)
+                path = folder / re.sub(r"[^A-Za-z0-9._-]+", "__", line.model.strip("/")) / ".eval_results"
+                entries = found.setdefault(path / f"{column.benchmark}.yaml", [])
+                entries += eval_result_entries_to_yaml([_entry(column.benchmark, row)])
+    if not found:
+        raise InputError(
+            "there is no whole run of a model to describe; the demonstration and partial runs are left out"
+        )
+    for path, entries in found.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=1000), encoding="utf-8")
+    return sorted(found)
+
+
+def _entry(benchmark: str, row: Mapping[str, str]) -> EvalResultEntry:
+    from huggingface_hub import EvalResultEntry
+
+    dataset, task = DATASETS[benchmark]
+    value, low, high = (round(float(row[name]), 2) for name in ("value", "ci_low", "ci_high"))
+    notes = f"{row['metric']}, percent, 95% interval {low} to {high}; {row['signature']}"
+    return EvalResultEntry(dataset_id=dataset, task_id=task, value=value, date=row["timestamp"], notes=notes)
+
+
+def _row(rows: Iterable[Mapping[str, str]], column: Column, signature: str, model: str) -> Mapping[str, str]:
+    """The newest row of a figure that stands in a table."""
+    wanted = (model, signature, *column.ours)
+    return [row for row in rows if (row["model"], row["signature"], row["metric"], row["group"]) == wanted][-1]

@@ -1,0 +1,194 @@
+"""The lines of a table: published figures and ours, each with what defines it and what it may be compared with."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qwen_eval.data import demo
+from qwen_eval.report.layout import Column, Table
+from qwen_eval.schema import InputError
+
+PUBLISHED = ("table", "model", "metric", "group", "setting", "value", "source")
+QUANTIZED = ("int8", "nf4")
+PRECISIONS = {"bf16": "BF16", "fp16": "FP16", "fp32": "FP32", "int8": "Int8", "nf4": "NF4"}
+# fields of a signature that say which model answered and how it was loaded, not what it was asked
+OF_THE_MODEL = ("template", "ctx", "ext", "trained", "window", "dtype")
+PARTIAL, DEMONSTRATION, NOT_COMPARABLE = "partial", "demonstration", "not comparable"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of one line: its value in the table's unit and, for ours, the 95% interval; the protocol it was measured in
+    (figures of one column with equal protocols may be compared); what a reader must know of it; the signature of ours."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    protocol: str = "published"
+    marks: tuple[str, ...] = ()
+    signature: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a table: who, where the figures come from, the figures by column, and how ours were computed (recipe,
+    precision, context extension)."""
+
+    model: str
+    source: str
+    figures: Mapping[str, Figure]
+    how: tuple[str, ...] = ()
+
+
+def read_published(path: Path) -> list[dict[str, str]]:
+    """The published figures. Raises InputError for a missing file, other columns or a value that is no number."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != PUBLISHED:
+                raise InputError(f"{path}:1 has other columns than {','.join(PUBLISHED)}; restore the file")
+            rows = list(reader)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); restore it or name its folder with --results"
+        ) from error
+    for number, row in enumerate(rows, 2):
+        try:
+            float(row["value"])
+        except (TypeError, ValueError):
+            raise InputError(f"{path}:{number} has no number in column value; correct it") from None
+    return rows
+
+
+def published_lines(table: Table, rows: Sequence[Mapping[str, str]]) -> list[Line]:
+    """One line a model that has a figure in the table, in the order of published.csv, worst average first as there.
+
+    Qwen-7B's MMLU is in two sources of published.csv; the first named figure of a cell stands.
+    """
+    models: dict[str, dict[str, Figure]] = {}
+    sources: dict[str, list[str]] = {}
+    for row in rows:
+        for column in table.columns:
+            wanted = (column.table or column.benchmark, *column.published)
+            if (row["table"], row["metric"], row["group"]) != wanted:
+                continue
+            if table.by != "model" or row["setting"] == column.setting:
+                line = labelled(row["model"], table.by, row["setting"])
+                models.setdefault(line, {}).setdefault(column.head, Figure(float(row["value"])))
+                cited = sources.setdefault(line, [])
+                if row["source"] not in cited:
+                    cited.append(row["source"])
+    return [Line(model, " and ".join(sources[model]), figures) for model, figures in models.items()]
+
+
+def our_lines(table: Table, results: Mapping[str, Sequence[Mapping[str, str]]]) -> list[Line]:
+    """One line a model and setting (recipe, precision, context extension). Of several runs of a benchmark in a setting
+    the newest counts, a partial one only where none was whole. Runs in 8 or 4 bits, and those that repeat a part of a line
+    in another precision, stand in the precision table; in the others where the model was not measured otherwise."""
+    settings: dict[tuple[str, ...], dict[str, Mapping[str, str]]] = {}
+    for column in table.columns:
+        for row in results.get(column.benchmark, ()):
+            if _is_of(column, row) and row["mode"] == table.mode:
+                key = tuple(row[name] for name in ("model", "recipe", "precision", "context"))
+                cells = settings.setdefault(key, {})
+                if column.head not in cells or int(row["partial"]) <= int(cells[column.head]["partial"]):
+                    cells[column.head] = row  # the file is in order of time: the newest stays
+    if table.by != "precision":
+        whole = {(model, recipe) for model, recipe, precision, _ in settings if precision not in QUANTIZED}
+        settings = {key: cells for key, cells in settings.items() if not _quantized(key[2]) or key[:2] not in whole}
+        settings = {key: cells for key, cells in settings.items() if not _once_more(key, cells, settings)}
+    columns = {column.head: column for column in table.columns}
+    lines = []
+    for (model, recipe, precision, context), cells in sorted(settings.items(), key=_plain_first):
+        figures = {head: _figure(columns[head], row) for head, row in cells.items()}
+        how = [f"recipe {recipe}"] if recipe != "default" else []
+        how += [precision] + ([context] if context != "none" else [])
+        label = labelled(model, table.by, context if table.by == "context" else _precision(precision))
+        lines.append(Line(label, "ours", figures, tuple(how)))
+    return lines
+
+
+def _once_more(
+    key: tuple[str, ...], cells: Mapping[str, object], settings: Mapping[tuple[str, ...], Mapping[str, object]]
+) -> bool:
+    """Whether a line has some columns only of those that a line of another precision has, all else being equal."""
+    model, recipe, precision, context = key
+    return any(
+        other[2] != precision and (other[0], other[1], other[3]) == (model, recipe, context) and set(cells) < set(more)
+        for other, more in settings.items()
+    )
+
+
+def _quantized(precision: str) -> bool:
+    return precision.split("+")[0] in QUANTIZED
+
+
+def _precision(label: str) -> str:
+    """`BF16`, or `NF4+BF16` where what is not quantized was not loaded in the checkpoint's own precision."""
+    return "+".join(PRECISIONS.get(part, part) for part in label.split("+"))
+
+
+def labelled(model: str, by: str, setting: str) -> str:
+    """`Qwen-7B + dynamic_ntk + logn` or `Qwen-7B (Int8)`, as a table's lines are named."""
+    if by == "context" and setting != "none":
+        return " + ".join([model, *setting.split("+")])
+    return f"{model} ({setting})" if by == "precision" else model
+
+
+def best(column: Column, lines: Sequence[Line]) -> set[int]:
+    """The places of the lines whose figure in a column is the best of several lines of equal protocol that differ."""
+    groups: dict[str, list[tuple[float, int]]] = {}
+    for place, line in enumerate(lines if column.ranked else ()):
+        if column.head in line.figures:
+            figure = line.figures[column.head]
+            # compared as they are shown, so that equal texts are equally good
+            shown = round(figure.value, column.digits) * (-1 if column.lower else 1)
+            groups.setdefault(figure.protocol, []).append((shown, place))
+    return {
+        place
+        for group in groups.values()
+        if len({value for value, _ in group}) > 1
+        for value, place in group
+        if value == max(value for value, _ in group)
+    }
+
+
+def _is_of(column: Column, row: Mapping[str, str]) -> bool:
+    """Whether a row of results is in the column's protocol and holds its figure."""
+    return (
+        (row["metric"], row["group"]) == column.ours
+        and row["shots"] == column.shots
+        and column.where in row["signature"]
+        and (column.field == "value" or row[column.field] not in ("", "0.000"))  # an engine may not know its memory
+    )
+
+
+def _figure(column: Column, row: Mapping[str, str]) -> Figure:
+    """Our figure with its interval, its protocol and its marks. Raises InputError for a row without numbers."""
+    signature = row["signature"]
+    demonstration = row["model"] == demo.NAME or "|data:demo-" in signature
+    known = column.known and "hfagent-own" not in signature
+    marks = [PARTIAL] if int(row["partial"]) else []
+    marks += [DEMONSTRATION] if demonstration else [] if known else [NOT_COMPARABLE]
+    same = row["recipe"] == "qwen2023" and not marks
+    fields = [field for field in signature.split("|") if field.split(":")[0] not in OF_THE_MODEL]
+    protocol = "published" if same else "|".join(fields)
+    try:
+        value, low, high = (float(row[name]) for name in (column.field, "ci_low", "ci_high"))
+    except ValueError as error:
+        raise InputError(
+            f"{row['benchmark']}.csv: run {row['run_id']} has no number ({error}); correct the row"
+        ) from None
+    if column.field != "value" or math.isnan(low):  # one document, or no sample of anything
+        return Figure(value, None, None, protocol, tuple(marks), signature)
+    return Figure(value, low, high, protocol, tuple(marks), signature)
+
+
+def _plain_first(item: tuple[tuple[str, ...], object]) -> tuple[str, ...]:
+    """Sorts settings by name, without a context extension before with one."""
+    *setting, context = item[0]
+    return *setting, "" if context == "none" else context

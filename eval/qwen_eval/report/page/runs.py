@@ -1,0 +1,60 @@
+"""The runs of a results folder, as the page shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qwen_eval.runs import results, store
+from qwen_eval.schema import InputError
+
+OF_THE_MODEL = ("model", "revision", "precision", "context", "engine", "device")
+OF_THE_RUN = ("timestamp", "seconds", "signature", "git_commit")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as the page shows it: what it was (its id, benchmark, first figure, and fields of its manifest), and its samples
+    in order."""
+
+    about: Mapping[str, str]
+    rows: Sequence[Mapping[str, Any]]
+
+
+def stored_runs(folder: Path, benchmarks: Sequence[str], wanted: Sequence[str] = ()) -> list[Run]:
+    """The finished runs of a results folder, the named ones or all, in the order of the benchmarks and of time. Raises
+    InputError for one that is not there or cannot be read."""
+    stored = sorted(path.stem for path in (folder / "samples").glob("*.json") if path.with_suffix(".jsonl").exists())
+    runs = [_run(folder, name) for name in wanted or stored]
+
+    def place(run: Run) -> tuple[int, str]:
+        benchmark = run.about["benchmark"]
+        return benchmarks.index(benchmark) if benchmark in benchmarks else len(benchmarks), run.about["timestamp"]
+
+    return sorted(runs, key=place)
+
+
+def _run(folder: Path, name: str) -> Run:
+    manifest, (_, rows) = store.read_manifest(folder, name), store.read_run(folder, name)
+    try:
+        about = {field: str(manifest["model"][field]) for field in OF_THE_MODEL}
+        about |= {field: str(manifest[field]) for field in OF_THE_RUN}
+    except KeyError as error:
+        raise InputError(f"run {name}: its manifest has no {error}; give the command that made it once more") from None
+    benchmark = about["signature"].split("|")[0]
+    figures = [row for row in results.read_results(folder / f"{benchmark}.csv") if row["run_id"] == name]
+    newest = [row for row in figures if row["timestamp"] == figures[-1]["timestamp"]]
+    headline = f"{newest[0]['metric']} {float(newest[0]['value']):.2f}" if newest else ""
+    return Run({"run": name, "benchmark": benchmark, "headline": headline, **about}, _in_order(rows))
+
+
+def _in_order(rows: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Samples by set, then by number: they are stored as they were answered."""
+
+    def place(row: Mapping[str, Any]) -> tuple[str, int]:
+        name, _, number = row["id"].rpartition("/")
+        return name, int(number) if number.isdecimal() else 0
+
+    return sorted(rows.values(), key=place)

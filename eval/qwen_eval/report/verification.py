@@ -1,0 +1,37 @@
+"""The Verification table: what `make verify` checked, from results/verification.csv."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from qwen_eval.report.words import speaker
+from qwen_eval.schema import InputError
+
+COLUMNS = ["check", "result", "command", "timestamp", "git_commit"]
+CHECKED = "Checked on {date} at commit {commit} by `make verify`."
+UNCHECKED = "Not checked yet; run `make verify`."
+
+
+def markdown(path: Path, language: str = "en") -> str:
+    """The table, with the day and the commit of the checks. Raises InputError for a file with other columns."""
+    say = speaker(language)
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if reader.fieldnames != COLUMNS:
+                raise InputError(f"{path}:1 has other columns than {','.join(COLUMNS)}; run make verify")
+            rows = list(reader)
+    except FileNotFoundError:
+        rows = []
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error}); run make verify") from error
+    if not rows:
+        return say(UNCHECKED) + "\n"
+    out = ["| " + " | ".join(map(say, ("What was checked", "Result", "Command"))) + " |", "|:--|--:|:--|"]
+    for row in rows:
+        cells = (say(row["check"]), row["result"], f"`{row['command']}`")
+        out.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    newest = max(row["timestamp"] for row in rows)
+    commits = ", ".join(dict.fromkeys(row["git_commit"] for row in rows))
+    return "\n".join([*out, "", say(CHECKED).format(date=newest[:10], commit=commits)]) + "\n"

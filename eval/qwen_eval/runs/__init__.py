@@ -1,0 +1,1 @@
+"""One run from its questions to its stored rows, and how stored runs are found again."""

@@ -1,0 +1,79 @@
+"""How long a benchmark will take: what it has to compute, and how fast this model computed before.
+
+Rough on purpose: bytes for tokens, every reply at its longest. A plan is for choosing between an hour and a week.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from qwen_eval.schema import Benchmark, Choose, Measure
+
+BYTES_PER_TOKEN = 3.5  # English has about four, a Chinese character is three
+ASSUMED = {"read": 2000.0, "write": 200.0}  # tokens a second where nothing was measured
+
+
+@dataclass(frozen=True)
+class Work:
+    """Tokens to read (what prompts share once) and to write (at most), and the number of items."""
+
+    items: int
+    read: int
+    written: int
+
+
+def work(benchmark: Benchmark) -> Work:
+    """What a benchmark asks, from its prompts alone."""
+    seen: set[tuple[str, tuple[str, ...]]] = set()
+    size, written = 0, 0
+    for sample in benchmark.samples:
+        request = sample.request
+        if isinstance(request, Measure):
+            size += sum(map(_bytes, request.documents))
+            continue
+        if (request.header, request.shots) not in seen:
+            seen.add((request.header, request.shots))
+            size += _bytes(request.header) + sum(map(_bytes, request.shots))
+        if isinstance(request, Choose):
+            size += _bytes(request.question) + sum(map(_bytes, request.options))
+        else:
+            turns = (
+                [request.prompt] if isinstance(request.prompt, str) else [turn["content"] for turn in request.prompt]
+            )
+            size += sum(map(_bytes, turns))
+            written += request.samples * request.max_tokens
+    return Work(len(benchmark.samples), round(size / BYTES_PER_TOKEN), written)
+
+
+def speeds(results: Mapping[str, Sequence[Mapping[str, str]]], model: str) -> dict[str, float]:
+    """Tokens a second of a model's whole runs in the results, by kind: "read" (choices and perplexity), "write" (texts).
+    A kind that no run measured is left out."""
+    tokens: dict[str, dict[str, tuple[float, float]]] = {"read": {}, "write": {}}
+    for name, rows in results.items():
+        for row in rows:
+            reads = row["mode"] == "base" and name in ("mmlu", "ceval", "cmmlu", "long_ppl")
+            if row["model"] == model and float(row["seconds"]) > 0:
+                tokens["read" if reads else "write"][row["run_id"]] = float(row["tokens"]), float(row["seconds"])
+    found = {}
+    for kind, runs in tokens.items():
+        if runs:
+            found[kind] = sum(count for count, _ in runs.values()) / sum(seconds for _, seconds in runs.values())
+    return {kind: speed for kind, speed in found.items() if speed > 0}
+
+
+def seconds(todo: Work, speed: Mapping[str, float]) -> float:
+    """Seconds at these speeds."""
+    return todo.read / speed["read"] + todo.written / speed["write"]
+
+
+def clock(duration: float) -> str:
+    """`40 s`, `12 min`, `3.5 h` or `2.1 d`."""
+    for unit, size in (("d", 86400), ("h", 3600)):
+        if duration >= size:
+            return f"{duration / size:.1f} {unit}"
+    return f"{duration / 60:.0f} min" if duration >= 60 else f"{duration:.0f} s"
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))

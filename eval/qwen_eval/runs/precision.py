@@ -1,0 +1,32 @@
+"""What a precision costs: the accuracy of a run less that of the BF16 run of the same protocol, paired by item."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from qwen_eval.runs import store
+from qwen_eval.schema import Benchmark, EngineInfo, Metric, Scored
+from qwen_eval.stats import paired
+
+REFERENCE = "bf16"
+METRIC = "acc_minus_bf16"
+
+
+def against_bf16(benchmark: Benchmark, info: EngineInfo, scored: Sequence[Scored], output: Path) -> list[Metric]:
+    """The difference in points with its 95% interval, negative where this run is worse; nothing for BF16 itself, for
+    benchmarks whose headline is no accuracy, and where no BF16 run of the same checkpoint answered the same items."""
+    if info.precision == REFERENCE or benchmark.headline[0] != "acc" or not scored:
+        return []
+    run = store.run_id(benchmark, dataclasses.replace(info, precision=REFERENCE))
+    path = output / "samples" / f"{run}.jsonl"
+    known = store.read_samples(path) if path.exists() else {}
+    if any(item.sample.id not in known for item in scored):
+        return []
+    wide = [float(known[item.sample.id]["stats"]["correct"]) for item in scored]
+    own = [item.score.stats["correct"] for item in scored]
+    average = benchmark.signature.get("avg", "micro")
+    result = paired.shares(wide, own, [item.sample.group for item in scored], average)
+    low, high = result.bounds(paired.LEVEL)
+    return [Metric(METRIC, "all", 0.0 - result.loss, 0.0 - high, 0.0 - low, len(scored))]

@@ -1,0 +1,139 @@
+"""The figures of runs in results/BENCHMARK.csv: a row a metric and group, tidy, with what defines and describes the run."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from qwen_eval.runs import files, store
+from qwen_eval.schema import Benchmark, EngineInfo, Generated, InputError, Measured, Metric, Scored
+
+# fmt: off
+COLUMNS = [
+    "run_id", "timestamp", "benchmark", "recipe", "mode", "shots", "model", "revision", "precision", "context", "metric",
+    "group", "value", "ci_low", "ci_high", "n", "partial", "signature", "seconds", "tokens", "peak_memory_gb", "engine",
+    "device", "harness_version", "git_commit", "weights_gb", "resident_gb",
+]
+# fmt: on
+ADDED = 2  # columns that files of earlier versions do not have; they stand last
+NUMBERS = {
+    *("shots", "value", "ci_low", "ci_high", "n", "partial", "seconds", "tokens"),
+    *("peak_memory_gb", "weights_gb", "resident_gb"),
+}
+# a cell that begins so is a formula to a spreadsheet, or our own mark
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
+
+
+def tokens_of(scored: Sequence[Scored]) -> int:
+    """The tokens of a run's prompts and replies, of a measurement those that were scored. It is the same however often the
+    run was interrupted; how many of them the engine computed anew depends on what prompts share."""
+    total = 0
+    for response in (item.response for item in scored):
+        total += sum(response.tokens) if isinstance(response, Measured) else response.prompt_tokens
+        total += sum(response.new_tokens) if isinstance(response, Generated) else 0
+    return total
+
+
+def result_rows(
+    benchmark: Benchmark, info: EngineInfo, metrics: Sequence[Metric], run: Mapping[str, Any]
+) -> list[dict[str, str]]:
+    """The CSV rows of a run, one per metric and group. run: the columns that describe this one execution."""
+    common = {
+        "benchmark": benchmark.name,
+        "recipe": benchmark.recipe,
+        "mode": benchmark.mode,
+        "shots": benchmark.shots,
+        "model": info.model,
+        "revision": info.revision,
+        "precision": info.precision,
+        "context": info.context,
+        "partial": int(benchmark.partial),
+        "signature": store.signature(benchmark, info),
+        "engine": info.engine,
+        "device": info.device,
+        **run,
+    }
+    rows = []
+    for metric in metrics:
+        figures = {name: _number(getattr(metric, name)) for name in ("value", "ci_low", "ci_high")}
+        row = {**common, "metric": metric.metric, "group": metric.group, **figures, "n": metric.n}
+        rows.append({column: str(row[column]) for column in COLUMNS})
+    return rows
+
+
+def memory_of(usage: Mapping[str, float]) -> dict[str, str]:
+    """The memory columns of an engine's usage, empty where it does not know."""
+    known = {name: usage.get(name, 0.0) for name in ("weights_gb", "resident_gb")}
+    return {
+        "peak_memory_gb": f"{usage['peak_memory_gb']:.3f}",
+        **{name: f"{value:.6f}" if value else "" for name, value in known.items()},
+    }
+
+
+def _number(value: float) -> str:
+    return f"{value:.6f}"
+
+
+def read_results(path: Path) -> list[dict[str, str]]:
+    """The rows of a results CSV; an empty list when there is no such file. Raises InputError for another header and for
+    what cannot be read."""
+    try:
+        if not path.exists():
+            return []
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if reader.fieldnames not in (COLUMNS, COLUMNS[:-ADDED]):
+                raise InputError(f"{path}:1 has other columns than this version writes; move the file away")
+            rows = [_unmarked(row) for row in reader if None not in row.values() and None not in row]
+            return [{**dict.fromkeys(COLUMNS, ""), **row} for row in rows]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as results ({error}); move the file away") from error
+
+
+def append_results(path: Path, rows: Sequence[Mapping[str, str]]) -> bool:
+    """Appends the rows of one run, all or none, unless the newest rows of that run say the same already. Returns whether
+    it wrote. Other processes that add to the file take turns."""
+    same = ("metric", "group", "value", "ci_low", "ci_high", "n", "signature")
+    with files.locked(path.with_name(f"{path.name}.lock")):
+        known = read_results(path)
+        stored = [row for row in known if row["run_id"] == rows[0]["run_id"]]
+        newest = [row for row in stored if row["timestamp"] == stored[-1]["timestamp"]]
+        if [[row[name] for name in same] for row in newest] == [[row[name] for name in same] for row in rows]:
+            return False
+        content = path.read_bytes() if path.exists() else b""
+        if content and not content.endswith(b"\n"):  # a torn last line of an earlier crash
+            content = content[: content.rfind(b"\n") + 1]
+        if content and not content.startswith(",".join(COLUMNS).encode() + b"\n"):  # of an earlier version
+            content = _csv_text(known, header=True).encode("utf-8")
+        files.write_whole(path, content + _csv_text(rows, header=not content).encode("utf-8"))
+    return True
+
+
+def _csv_text(rows: Sequence[Mapping[str, str]], header: bool) -> str:
+    text = io.StringIO(newline="")
+    cells = "".join(cell for row in rows for cell in row.values())
+    # a lone carriage return ends a row, too, for who reads; the writer quotes it only with everything else
+    quoting: Literal[0, 1] = csv.QUOTE_ALL if "\r" in cells else csv.QUOTE_MINIMAL
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", quoting=quoting)
+    if header:
+        writer.writeheader()
+    writer.writerows(map(_marked, rows))
+    return text.getvalue()
+
+
+def guarded(text: str) -> str:
+    """A cell's text, behind an apostrophe where a spreadsheet would run it as a formula."""
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def _marked(row: Mapping[str, str]) -> dict[str, str]:
+    """The row with its texts guarded; numbers stay numbers."""
+    return {name: text if name in NUMBERS else guarded(text) for name, text in row.items()}
+
+
+def _unmarked(row: Mapping[str, str]) -> dict[str, str]:
+    """The row as it was before _marked."""
+    return {name: text if name in NUMBERS else text.removeprefix("'") for name, text in row.items()}

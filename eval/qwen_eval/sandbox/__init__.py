@@ -1,0 +1,16 @@
+"""Untrusted programs, each run in the strongest isolation the machine offers.
+
+    with Sandbox() as sandbox:
+        verdicts = sandbox.check([Program(source, test, entry_point, context)])
+
+A pool of zygotes (client.py, inside/zygote.py), each isolated once, forks for every program a process for the candidate
+and one for its checker (inside/). The candidate answers calls over a pipe by plain values; the checker alone holds the
+pipe that carries the verdict.
+"""
+
+from __future__ import annotations
+
+from qwen_eval.sandbox.pool import Sandbox, run_code, tier
+from qwen_eval.sandbox.records import Outcome, Program, Snippet, Verdict
+
+__all__ = ["Outcome", "Program", "Sandbox", "Snippet", "Verdict", "run_code", "tier"]

@@ -1,0 +1,178 @@
+"""Which isolation this machine offers, found out by running a program that tries to get out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from qwen_eval.schema import InputError
+
+from . import view
+from .client import Zygote, ZygoteError
+from .inside.settings import Budget, Settings
+from .inside.wire import WireError, unpack
+
+_FIRST_UID, _UIDS_OF_A_HARNESS, _UIDS_OF_A_ZYGOTE = 1_900_000_000, 1024, 4
+_BUDGET = Budget(cpu_seconds=5.0, wall_seconds=30.0, memory_bytes=1 << 30)
+
+# what a program must not be able to do; each line of the report names one that it could
+_PROBE = """
+import os
+
+leaks = []
+
+
+def attempt(what, action):
+    try:
+        action()
+    except Exception:
+        return
+    leaks.append(what)
+
+
+def connect():
+    import socket
+    socket.create_connection(("127.0.0.1", port), timeout=2).close()
+
+
+def read():
+    with open(secret, "rb") as file:
+        file.read(1)
+
+
+def write():
+    with open(target, "wb") as file:
+        file.write(b"here")
+
+
+def look():
+    with open(f"/proc/{harness}/environ", "rb") as file:
+        file.read(1)
+
+
+def fill():
+    bytearray(memory)
+
+
+attempt("open a connection", connect)
+attempt("read files", read)
+attempt("write files", write)
+attempt("read another process's environment", look)
+attempt("signal another process", lambda: os.kill(harness, 0))
+attempt("take more memory than allowed", fill)
+if os.getuid() == 0:
+    leaks.append("act as root")
+"""
+
+
+@dataclass(frozen=True)
+class Tier:
+    """A kind of isolation. name: its layers, as results record them. settings: how a zygote gets there."""
+
+    name: str
+    settings: Settings
+
+
+def wanted() -> Iterator[Tier]:
+    """Every kind of isolation worth trying here, the strongest first; limits alone, at the end, are none to rely on."""
+    root = os.geteuid() == 0
+    folders, paths = view.packages()
+    base = Settings(
+        mode="namespaces",
+        user_namespace=False,
+        uid=_FIRST_UID + os.getpid() % 100_000 * _UIDS_OF_A_HARNESS if root else None,
+        readable=tuple(view.library()),
+        hidden=tuple(view.hidden()),
+        packages=tuple(folders),
+        path=(*view.import_path(), *paths),
+        seccomp=True,
+        bwrap=shutil.which("bwrap") or "",
+        code=str(Path(__file__).resolve().parent),
+    )
+    if sys.platform == "linux":
+        for seccomp, suffix in ((True, "+seccomp"), (False, "")):
+            plain = replace(base, seccomp=seccomp)
+            if root:
+                yield Tier("namespaces" + suffix, plain)
+                # a container's root may lack the right to make others; another user may not find the interpreter
+                yield Tier("user-namespaces" + suffix, replace(plain, user_namespace=True))
+            yield Tier("user-namespaces" + suffix, replace(plain, user_namespace=True, uid=None))
+            if base.bwrap:
+                yield Tier("bubblewrap" + suffix, replace(plain, mode="bubblewrap"))
+        yield Tier("landlock+seccomp", replace(base, mode="landlock"))
+        yield Tier("limits+seccomp", replace(base, mode="limits"))
+    yield Tier("limits", replace(base, mode="limits", seccomp=False))
+
+
+def choose(allow_unsandboxed: bool, only: Sequence[str] = ()) -> tuple[Tier, Zygote]:
+    """The strongest isolation that holds here, with its first zygote ready. only: consider these names alone.
+
+    InputError when nothing holds and programs may not run unsandboxed.
+    """
+    reasons: dict[str, str] = {}
+    for tier in wanted():
+        if only and tier.name not in only:
+            continue
+        if tier.settings.mode == "limits" and not allow_unsandboxed:
+            continue
+        try:
+            return tier, _proven(tier)
+        except ZygoteError as error:
+            if str(error) not in reasons.values():
+                reasons.setdefault(tier.name, str(error))
+    tried = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "this system has none that we know"
+    raise InputError(
+        f"programs cannot be isolated on this machine ({tried}); install bubblewrap, allow unprivileged user namespaces, "
+        "or accept the risk of running them with limits only: --allow-unsandboxed"
+    )
+
+
+def for_slot(tier: Tier, slot: int) -> Settings:
+    """The settings of the zygote number `slot` of this harness, with user ids that no other of its zygotes uses."""
+    if tier.settings.uid is None:
+        return tier.settings
+    offset = slot * _UIDS_OF_A_ZYGOTE % _UIDS_OF_A_HARNESS
+    return replace(tier.settings, uid=tier.settings.uid + offset)
+
+
+def _proven(tier: Tier) -> Zygote:
+    """A zygote of this kind that has kept the probe in. ZygoteError when it has not or there is none to be had."""
+    zygote = Zygote(for_slot(tier, 0))
+    zygote.await_ready()
+    try:
+        leaks = _probe(zygote)
+    except ZygoteError:
+        zygote.close()
+        raise
+    if leaks and tier.settings.mode != "limits":
+        zygote.close()
+        raise ZygoteError(f"programs could {', '.join(leaks)}")
+    return zygote
+
+
+def _probe(zygote: Zygote) -> list[str]:
+    """What a program managed to do that it should not. ZygoteError when it did not run as it should."""
+    with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as server:
+        os.chmod(folder, 0o777)  # noqa: PTH101
+        secret, target = Path(folder, "secret"), Path(folder, "target")
+        secret.write_text("x", encoding="ascii")
+        names = {"port": server.getsockname()[1], "secret": str(secret), "target": str(target)}
+        names |= {"harness": os.getpid(), "memory": 2 * _BUDGET.memory_bytes}
+        setup = "\n".join(f"{name} = {value!r}" for name, value in names.items())
+        reply, message = zygote.ask("run", _BUDGET, [{"setup": setup, "source": _PROBE}])
+        written = target.exists()
+    if reply["status"] != "finished":
+        raise ZygoteError(reply["detail"])
+    try:
+        status, kind, text, _, state = unpack(message)
+    except (WireError, ValueError) as error:
+        raise ZygoteError(f"the probe sent {error}") from error
+    if status != "ok":
+        raise ZygoteError(f"the probe raised {kind}: {text}")
+    return [*map(str, state["leaks"]), *(["write files"] if written else [])]

@@ -1,0 +1,1 @@
+"""Per-sample statistics to figures with intervals, and paired comparisons."""

@@ -1,0 +1,303 @@
+"""The letter that a chat reply to a multiple-choice question commits to: `letter` for `default`, and the 2023 rules.
+
+A reply is read clause by clause. A clause commits to a letter where it says so ("the answer is C", 故选C, a boxed C), judges
+it ("C is correct", C项正确), or consists of it. What it says decides, in that order; later clauses overrule earlier ones.
+A letter that is negated, hypothetical, asked about or used for something else (an article, vitamin C) is none, and nothing
+is guessed: a reply that commits to no letter, or to several, is None.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from qwen_eval.tasks.extract import letter_tokens as lt
+from qwen_eval.tasks.extract.letter_tokens import Token
+from qwen_eval.tasks.extract.letters_2023 import ceval_2023, mmlu_2023
+
+__all__ = ["ceval_2023", "letter", "mmlu_2023"]
+
+_CLAUSE_LIMIT = 80  # tokens; longer ones are split, which bounds the work for each letter
+
+# Ranks of an event, the strongest first. DENIED says that a letter is wrong ("B is false"), which may be why it is the
+# answer; REFUSED that it is not the answer ("not B", "B is not the answer").
+STATED, JUDGED, NAMED, HEDGED, DENIED, REFUSED = range(6)
+
+_ENDS = {lt.END, lt.ASK, lt.LINE, lt.COMMA, lt.BREAK, lt.THEREFORE, lt.CONTRAST}
+_MENTIONS = {lt.LETTER, lt.TEXT}
+_SUBJECTS = {lt.ANSWER, lt.LABEL, lt.GOOD, lt.BAD, lt.PICK}
+_UNKNOWN = {lt.OTHER, lt.LINK}
+_DENYING = {lt.NOT, lt.EXCEPT}
+_EMPTY = {lt.FILLER, lt.LABEL, lt.LABELS}  # says nothing that matters here
+_ANNOUNCING = {lt.ANSWER, lt.PICK, lt.LABEL, lt.LABELS, lt.IS, lt.GOOD, lt.FILLER, lt.COLON}
+
+
+_NEGATED = {lt.ANSWER: REFUSED, lt.PICK: REFUSED, lt.GOOD: DENIED, "": REFUSED}  # by what "not" is followed by
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that the reply says about letters; by: their LETTER or TEXT; alone: on a line of its own."""
+
+    rank: int
+    letters: frozenset[str]
+    by: str = lt.LETTER
+    alone: bool = False
+
+
+@dataclass(frozen=True)
+class Clause:
+    """Tokens up to the next break; whether a "so" or "but" leads to it; whether an "if" does; the kind of what ends it."""
+
+    tokens: list[Token]
+    concluding: bool
+    conditional: bool
+    ends: str
+
+
+def letter(reply: str, options: Sequence[str]) -> str | None:
+    """The option letter that the reply commits to; None where it commits to none or to several.
+
+    Takes the options in order: their words stand for their letters where they stand as a whole ("The answer is Rhea"), and
+    a letter inside them is no answer ("vitamin C" among vitamins).
+    """
+    text, texts = lt.normal(reply), lt.option_texts(options)
+    if (whole := _whole(text, texts)) is not None:
+        return whole
+    found = lt.tokens(text, texts)
+    events = [*_opening(found), *(event for clause in _clauses(found) for event in _events(clause))]
+    decided = _decided(events) or _last_words(found)
+    return min(decided) if len(decided) == 1 and decided <= set(lt.LETTERS[: len(options)]) else None
+
+
+_WRAPPING = " \t\n\"'“”‘’()[]{}<>《》【】「」『』.,。、:;!*"
+
+
+def _whole(text: str, texts: Sequence[str]) -> str | None:
+    """The letter of a reply that is nothing but a letter or an option's words, in whatever brackets and quotes."""
+    bare = " ".join(text.strip(_WRAPPING).split())
+    if re.fullmatch(f"[{lt.LETTERS}]", bare, re.IGNORECASE):
+        return bare.upper() if lt.LETTERS.index(bare.upper()) < len(texts) else None
+    for options in (texts, [option.lower() for option in texts]):
+        stripped = [option.strip(_WRAPPING) for option in options]
+        matches = [index for index, option in enumerate(stripped) if option and option == bare]
+        if len(matches) == 1:
+            return lt.LETTERS[matches[0]]
+        bare = bare.lower()
+    return None
+
+
+# -- clauses --------------------------------------------------------------------------------------------------------
+
+
+def _clauses(found: Sequence[Token]) -> Iterator[Clause]:
+    current: list[Token] = []
+    concluding = conditional = False
+    for token in found:
+        if token.kind in (lt.LINE, lt.THEREFORE) and _awaits(current):
+            continue  # "The answer is:" and the letter on a line of its own; "the answer is therefore"
+        if token.kind == lt.END and len(current) == 1 and current[0].label:
+            continue  # the full stop of "B. Correct"
+        if token.kind not in _ENDS and len(current) < _CLAUSE_LIMIT:
+            current.append(token)
+            continue
+        if current:
+            yield Clause(current, concluding, conditional, token.kind)
+            kinds = {item.kind for item in current}
+            conditional = conditional or (lt.IF in kinds and lt.PICK not in kinds)  # not "if I had to pick one, B"
+        current = [] if token.kind in _ENDS else [token]
+        if token.kind != lt.COMMA:
+            concluding = token.kind in (lt.THEREFORE, lt.CONTRAST)
+        if token.kind not in (lt.COMMA, lt.BREAK):
+            conditional = False
+    if current:
+        yield Clause(current, concluding, conditional, lt.LINE)
+
+
+def _awaits(clause: Sequence[Token]) -> bool:
+    """Whether a clause announces an answer and has not given it: "Answer", 答案是, "I choose:"."""
+    kinds = {token.kind for token in clause}
+    return bool(kinds & {lt.ANSWER, lt.PICK}) and kinds <= _ANNOUNCING
+
+
+# -- what the clauses say -------------------------------------------------------------------------------------------
+
+
+def _opening(found: Sequence[Token]) -> Iterator[Event]:
+    """A reply that starts with a letter as a label ("B. Rhea", "B\n") states it, unless it lists all the options."""
+    first = next((index for index, token in enumerate(found) if token.kind not in (lt.LABEL, lt.LINE)), len(found))
+    if first == len(found) or found[first].kind != lt.LETTER or not found[first].opens:
+        return
+    token, after = found[first], [item for item in found[first + 1 : first + 4] if item.kind not in (lt.END, lt.COLON)]
+    kinds = [item.kind for item in after]
+    own_line = first + 1 == len(found) or found[first + 1].kind == lt.LINE
+    judged = bool(kinds) and kinds[0] in (lt.GOOD, lt.BAD)
+    if (token.label or own_line) and not judged and not _lists(found, first):
+        yield Event(STATED, token.letters)
+
+
+def _lists(found: Sequence[Token], first: int) -> bool:
+    """Whether the next label in the text is the letter after the first one, with no paragraph of prose between them."""
+    for index in range(first + 1, len(found)):
+        token = found[index]
+        if token.kind == lt.LETTER and token.opens:
+            return ord(min(token.letters)) == ord(min(found[first].letters)) + 1
+        if token.kind == found[index - 1].kind == lt.LINE and index + 1 < len(found) and not found[index + 1].opens:
+            following = found[index + 1].kind
+            if following not in (lt.LINE, lt.LETTER, lt.LABEL):
+                return False
+    return False
+
+
+def _events(clause: Clause) -> Iterator[Event]:
+    """What a clause says about each letter (or group of letters) in it."""
+    mentions = [index for index, token in enumerate(clause.tokens) if token.kind in _MENTIONS]
+    for previous, index, following in zip([-1, *mentions], mentions, [*mentions[1:], len(clause.tokens)], strict=False):
+        after = clause.tokens[index + 1 : following]
+        while following < len(clause.tokens) and after and after[-1].kind in _DENYING | {lt.LIST}:
+            after.pop()  # it leads to the next letter: "C and not A"
+        rank = _rank(clause, previous, index, after)
+        if rank is not None:
+            token = clause.tokens[index]
+            alone = len(clause.tokens) == 1 and token.opens and clause.ends == lt.LINE
+            yield Event(rank, token.letters, token.kind, alone and token.kind == lt.LETTER)
+
+
+def _rank(clause: Clause, previous: int, index: int, after: list[Token]) -> int | None:
+    """How strongly the clause commits to the mention at `index`; None where it says nothing about it.
+
+    previous: the index of the mention before; after: the tokens up to the mention behind.
+    """
+    token, before, between = clause.tokens[index], clause.tokens[:index], clause.tokens[previous + 1 : index]
+    kinds = {item.kind for item in before}
+    if clause.ends == lt.ASK or lt.IF in kinds or any(item.kind == lt.IF for item in after[:2]):
+        return None
+    if any(item.kind in _DENYING for item in between):
+        return REFUSED
+    judgement = _judgement(token, after)
+    if judgement in (DENIED, REFUSED):
+        return judgement
+    rank = _claimed(clause, index, previous, after, judgement)
+    if clause.conditional and rank == NAMED:
+        return None  # "if A then B"
+    hedged = clause.conditional or lt.HEDGE in kinds or any(item.kind == lt.HEDGE for item in after[:2])
+    return HEDGED if hedged and rank is not None else rank
+
+
+def _judgement(token: Token, after: list[Token]) -> int | None:
+    """What stands behind a letter: STATED ("is the answer"), JUDGED ("is correct"), DENIED ("is wrong"), REFUSED, None."""
+    kinds = [item.kind for item in after if item.kind not in _EMPTY and item.kind != lt.COLON]
+    plain = [kind for kind in kinds if kind not in (lt.IS, lt.HEDGE)]
+    if not plain:
+        return None
+    if plain[0] == lt.NOT:
+        return None if len(plain) == 1 and token.label else _NEGATED.get(plain[1] if len(plain) > 1 else "")
+    if plain[0] in (lt.BAD, lt.EXCEPT):
+        return DENIED
+    if plain[0] in (lt.ANSWER, lt.PICK) and kinds[0] == lt.IS:
+        return STATED
+    if plain[0] == lt.GOOD:
+        return STATED if plain[1:2] == [lt.ANSWER] and kinds[0] == lt.IS else JUDGED
+    return None
+
+
+def _claimed(clause: Clause, index: int, previous: int, after: list[Token], judgement: int | None) -> int | None:
+    """The rank of a mention that nobody denies, from what leads to it and what follows."""
+    token, head = clause.tokens[index], clause.tokens[:index]
+    while head and head[-1].kind in _EMPTY:
+        head.pop()
+    link = head[-1] if head else None
+    known = not any(item.kind in _UNKNOWN for item in head)
+    subjects = {item.kind for item in clause.tokens[previous + 1 : index]} & _SUBJECTS
+    if previous >= 0:
+        subjects.discard(lt.LABEL)  # "option B says C" is not "the option is C"
+    if link is not None and link.kind == lt.COLON:
+        subjects.discard(lt.BAD)  # "Incorrect: A, C and D" is a heading, "what is incorrect is C" an answer
+    rest = _rest(clause.tokens[index + 1 :], token)
+    if judgement == STATED:
+        return STATED
+    if link is not None and _leads(link, head):
+        if not _closed(token, after):
+            return None
+        if subjects == {lt.LABEL} and link.kind == lt.COLON:
+            return NAMED  # "Options: A. ..." may list them
+        if subjects and (link.kind != lt.ANSWER or (known and rest <= _EMPTY | {lt.IS})):
+            return STATED
+        if link.kind == lt.IS and (known or _pronoun(head) or (clause.concluding and not after)):
+            return STATED if token.kind == lt.LETTER else NAMED
+        if link.kind == lt.IS and token.marked and not after:
+            return NAMED
+    bare = link is None or (link.kind == lt.COLON and not subjects)
+    if judgement == JUDGED:
+        return JUDGED if bare or (link is not None and link.kind in (lt.GOOD, lt.BAD, lt.ANSWER)) else None
+    if bare and rest <= _EMPTY | {lt.IS}:
+        return STATED if clause.concluding and token.kind == lt.LETTER else NAMED
+    glossed = link is not None and link.kind == lt.TEXT and link.letters == token.letters
+    return NAMED if glossed and token.marked and not rest else None  # "nitrogen (B)"
+
+
+def _pronoun(head: list[Token]) -> bool:
+    """Whether the verb at the end of the head is that of "it is"."""
+    return len(head) > 1 and head[-2].word in ("it", "它")
+
+
+def _rest(following: Sequence[Token], token: Token) -> set[str]:
+    """The kinds of the tokens behind a mention, without its own words again ("B. Rhea") and a denial of others."""
+    kinds: set[str] = set()
+    for item in following:
+        if item.kind in _DENYING:
+            return kinds - {lt.LIST}
+        if item.kind not in _MENTIONS or item.letters != token.letters:
+            kinds.add(item.kind)
+    return kinds
+
+
+def _leads(link: Token, head: list[Token]) -> bool:
+    """Whether a token leads to the answer: a verb, a colon, a noun; a dash behind one of these. "The wrong answer" not."""
+    if link.kind == lt.LIST and link.word in ("-", "–", "—"):
+        return len(head) > 1 and head[-2].kind in (lt.ANSWER, lt.GOOD)
+    nouns = [index for index, item in enumerate(head) if item.kind == lt.ANSWER]
+    wrong = any(index and head[index - 1].kind == lt.BAD for index in nouns)
+    return link.kind in (lt.IS, lt.COLON, lt.PICK, lt.ANSWER) and not wrong
+
+
+def _closed(token: Token, after: list[Token]) -> bool:
+    """Whether a letter stands for itself: not "B cells", C语言."""
+    return token.marked or token.label or not after or after[0].kind != lt.OTHER
+
+
+def _decided(events: Sequence[Event]) -> frozenset[str]:
+    """The letters that the reply commits to; more than one, also where it takes the last statement back, is none.
+
+    The last statement by letter decides, else the last one by an option's words; else all letters that are judged right,
+    else named, else hedged.
+    """
+    alone = {event.letters for event in events if event.alone}
+    for by in (lt.LETTER, lt.TEXT):
+        stated = [
+            index
+            for index, event in enumerate(events)
+            if event.by == by and (event.rank == STATED or (event.alone and len(alone) == 1))
+        ]
+        if stated:
+            letters = events[stated[-1]].letters
+            refused = any(event.rank == REFUSED and event.letters & letters for event in events[stated[-1] :])
+            return frozenset(lt.LETTERS) if refused else letters
+    denied = frozenset(letter for event in events if event.rank >= DENIED for letter in event.letters)
+    for rank in (JUDGED, NAMED, HEDGED):
+        if letters := frozenset(letter for event in events if event.rank == rank for letter in event.letters) - denied:
+            return letters
+    return frozenset()
+
+
+def _last_words(found: Sequence[Token]) -> frozenset[str]:
+    """The letter of the option that a reply of one sentence ends with: "The author is Li Bai."."""
+    kinds = [token.kind for token in found]
+    while kinds and kinds[-1] in (lt.END, lt.LINE):
+        kinds.pop()
+    mentions = [token for token in found if token.kind in _MENTIONS]
+    barred = _DENYING | {lt.IF, lt.HEDGE, lt.ASK, lt.END, lt.LINE, lt.BAD}
+    if len(mentions) != 1 or kinds[-1] != lt.TEXT or barred & set(kinds):
+        return frozenset()
+    return mentions[0].letters

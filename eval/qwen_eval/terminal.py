@@ -1,0 +1,89 @@
+"""The table a script ends with, as text for a terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from math import isnan
+from typing import TextIO
+
+from qwen_eval.schema import Benchmark, Metric
+
+HEADS = {"acc_micro": "micro", "acc_macro": "macro"}
+COUNTS = ("documents", "tokens", "chunks")
+
+
+def terminal(benchmark: Benchmark, metrics: Sequence[Metric], title: str, signature: str, notes: Sequence[str]) -> str:
+    """Groups as lines: the headline metric with its interval, and every other metric that several groups have as a column.
+    Figures of one group alone, the notes and the signature stand below."""
+    headline = benchmark.headline[0]
+    figures = {(metric.group, metric.metric): metric for metric in metrics}
+    groups = list(dict.fromkeys(metric.group for metric in metrics if metric.metric == headline))
+    groups.sort(key=lambda group: ((group, "acc_micro") in figures, group == "all"))  # subjects, categories, all
+    spread = Counter(metric.metric for metric in metrics if metric.group in groups)
+    columns = [name for name, count in spread.items() if name != headline and count > 1]
+    lines = [["", "n", headline, "95% interval", *(HEADS.get(name, name) for name in columns)]]
+    for group in groups:
+        metric = figures[group, headline]
+        cells = [group, str(metric.n), number(metric), interval(metric)]
+        lines.append(cells + [number(figures[group, name]) if (group, name) in figures else "" for name in columns])
+    others = [metric for metric in metrics if metric.metric not in (headline, *columns)]
+    parts = [title, "", *(aligned(lines) if len(lines) > 1 else [])]
+    if others:
+        parts += ["", *aligned([[f"{m.metric} {m.group}".removesuffix(" all"), number(m)] for m in others])]
+    return "\n".join([*parts, "", *notes, f"signature {signature}"])
+
+
+class Printable(io.TextIOBase):
+    """A stream that passes on what is written to it, made printable."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(printable(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+
+def printable(text: str) -> str:
+    """The text with control characters (but line feeds) and invisible marks as JSON writes them, \\u001b: names, prompts
+    and error texts of strangers may hold sequences that a terminal obeys. A line of JSON stays the same JSON."""
+    return "".join(c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    return json.dumps(character)[1:-1]
+
+
+def number(metric: Metric) -> str:
+    """A figure with two decimals; a count with none."""
+    return f"{metric.value:.0f}" if metric.metric in COUNTS else f"{metric.value:.2f}"
+
+
+def interval(metric: Metric) -> str:
+    """The 95% interval; nothing where there is none (a single document)."""
+    return "" if isnan(metric.ci_low) else f"{metric.ci_low:.2f} to {metric.ci_high:.2f}"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines with the first column to the left and the others to the right, two spaces apart."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

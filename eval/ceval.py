@@ -9,87 +9,72 @@ python eval/ceval.py -c demo                         the embedded demonstration,
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from qwen_eval import data, main, options, schema
-from qwen_eval.runs import store
-from qwen_eval.tasks import choice, generation, prompts
-from qwen_eval.tasks.extract import letters_2023
-
-if TYPE_CHECKING:
-    from qwen_eval.data import ChoiceRow
-
-
-def turn(row: ChoiceRow) -> str:
-    """The user's turn of the chat protocol."""
-    return f"{row.question}\n\n{prompts.option_lines(row.options)}"
+from qwen_eval import options
+from qwen_eval.data.choice import ChoiceRow, ChoiceSet, ceval
+from qwen_eval.main import main
+from qwen_eval.runs.files import write_json
+from qwen_eval.schema import Metric, Scored
+from qwen_eval.tasks.choice import ChineseExam, five_shot, option_lines
+from qwen_eval.tasks.extract.letters_2023 import ceval_2023
+from qwen_eval.tasks.facts import Column, Table
 
 
-def build(args: argparse.Namespace) -> schema.Benchmark:
-    chosen = data.choose_subjects("ceval", options.subjects(args, "ceval"))
-    sets = data.ceval(options.source(args, "ceval"), chosen, args.split)
-    common = {
-        "name": "ceval",
-        "version": 1,
-        "recipe": args.recipe,
-        "shots": args.shots,
-        "origin": choice.origin(sets),
-        "changed": data.changed_choices("ceval", sets),
-        "partial": args.subjects is not None,
-    }
-    label = {"split": args.split, "avg": "macro", "data": choice.data_label(sets)}
-    chat = options.mode(args) == "chat"
-    measure = (choice.chat_accuracy if chat else choice.accuracy)("ceval", headline="macro")
-    if args.split == "test":  # its answers are not published: they are the site's to score
-        measure = no_figures
-    if chat:
-        return schema.Benchmark(
-            **common,
-            mode="chat",
-            samples=choice.chat_samples(args, "ceval", sets, turn),
-            score=choice.chat_score(sets, args.recipe, letters_2023.ceval_2023),
-            metrics=measure,
-            signature={**generation.signature(args), **label},
-            remarks=generation.remarks,
-        )
-    return schema.Benchmark(
-        **common,
-        mode="base",
-        samples=choice.samples(sets, args.shots, choice.ask_in_chinese(args.recipe)),
-        score=choice.score(args.recipe),
-        metrics=measure,
-        signature={"select": "logprob", **label},
-        remarks=choice.remarks,
-    )
+class Ceval(ChineseExam):
+    name, version, title, order = "ceval", 1, "C-Eval", 2
+    recipes = ("default", "qwen2023")
+    has_subjects = True
+    hub = ("ceval/ceval-exam", "val")
+    suite = {"base": ((),), "chat": (("--chat",),)}
+    columns = {
+        "main": five_shot({"C-Eval": ("acc", "all")}),
+        "chat": (
+            Column("C-Eval val (0-shot)", ("acc", "all"), ("acc", ""), "0-shot chat, val", "0",
+                   zh="C-Eval 验证集（0-shot）"),
+        ),
+        "ceval": five_shot(
+            {
+                "Average": ("acc", "all"),
+                **{group: ("acc", group) for group in ("STEM", "Social Science", "Humanities", "Other", "Hard")},
+                "Micro": ("acc_micro", "all"),
+            }
+        ),
+    }  # fmt: skip
+    tables = (Table("ceval", "C-Eval by category", order=9, chinese={"C-Eval by category": "C-Eval 各类别"}),)
 
+    def read(self) -> Mapping[str, ChoiceSet[Any]]:
+        return ceval(self.source, self.subjects(), self.args.split)
 
-def no_figures(scored: Sequence[schema.Scored]) -> list[schema.Metric]:
-    """Nothing can be said of questions whose answers are secret."""
-    return []
+    def turn(self, row: Any) -> str:
+        return f"{row.question}\n\n{option_lines(row)}"
 
+    def letter_2023(self, text: str, row: ChoiceRow) -> str:
+        return ceval_2023(text, row.question, row.options)
 
-def submission(args: argparse.Namespace, run_id: str, scored: Sequence[schema.Scored]) -> list[str]:
-    """With --split test, writes {subject: {id: letter}} as the C-Eval site takes it; says where."""
-    if args.split != "test":
-        return []
-    answers: dict[str, dict[str, str]] = {}
-    for item in scored:
-        answers.setdefault(item.sample.group, {})[item.sample.file_id] = item.score.answer
-    path = args.output_dir / "submissions" / f"{run_id}.json"
-    store.write_json(path, answers)
-    return [f"submission file {path}"]
+    def more_fields(self) -> dict[str, str]:
+        return {"split": self.args.split}
 
+    def metrics(self, scored: Sequence[Scored]) -> list[Metric]:
+        """Nothing can be said of test, whose answers are not published: they are the site's to score."""
+        return [] if self.args.split == "test" else super().metrics(scored)
 
-def parser() -> options.Parser:
-    """The command line."""
-    made = options.parser(__doc__, {"base": 5, "chat": 0}, generates=("chat",), subjects=True)
-    made.add_argument("--split", choices=("val", "test"), default="val", help="val is scored, test is submitted")
-    return made
+    def finish(self, run_id: str, scored: Sequence[Scored]) -> list[str]:
+        """With --split test, writes {subject: {id: letter}} as the C-Eval site takes it; says where."""
+        if self.args.split != "test":
+            return []
+        answers: dict[str, dict[str, str]] = {}
+        for item in scored:
+            answers.setdefault(item.sample.group, {})[item.sample.file_id] = item.score.answer
+        path = self.args.output_dir / "submissions" / f"{run_id}.json"
+        write_json(path, answers)
+        return [f"submission file {path}"]
 
+    @classmethod
+    def add_options(cls, parser: options.Parser) -> None:
+        parser.add_argument("--split", choices=("val", "test"), default="val", help="val is scored, test is submitted")
 
-SCRIPT = main.Script(parser, build, finish=submission)
 
 if __name__ == "__main__":
-    main.main(SCRIPT)
+    main(Ceval)

@@ -7,38 +7,40 @@ python eval/cmmlu.py -c demo                   the embedded demonstration, in se
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Mapping
+from typing import Any
 
-from qwen_eval import data, main, options, schema
-from qwen_eval.tasks import choice
-
-
-def build(args: argparse.Namespace) -> schema.Benchmark:
-    chosen = data.choose_subjects("cmmlu", options.subjects(args, "cmmlu"))
-    sets = data.cmmlu(options.source(args, "cmmlu"), chosen)
-    return schema.Benchmark(
-        name="cmmlu",
-        version=1,
-        recipe=args.recipe,
-        origin=choice.origin(sets),
-        changed=data.changed_choices("cmmlu", sets),
-        mode="base",
-        shots=args.shots,
-        samples=choice.samples(sets, args.shots, choice.ask_in_chinese(args.recipe)),
-        score=choice.score(args.recipe),
-        metrics=choice.accuracy("cmmlu", headline="macro"),
-        signature={"select": "logprob", "avg": "macro", "data": choice.data_label(sets)},
-        partial=args.subjects is not None,
-        remarks=choice.remarks,
-    )
+from qwen_eval.data.choice import ChoiceSet, cmmlu
+from qwen_eval.data.official import official
+from qwen_eval.main import main
+from qwen_eval.tasks.choice import ChineseExam, five_shot
+from qwen_eval.tasks.facts import Table
 
 
-def parser() -> options.Parser:
-    """The command line."""
-    return options.parser(__doc__, {"base": 5}, subjects=True)
+class Cmmlu(ChineseExam):
+    name, version, title, order = "cmmlu", 1, "CMMLU", 3
+    shots = {"base": 5}
+    writes = ()
+    recipes = ("default", "qwen2023")
+    has_subjects = True
+    sums = official("cmmlu")
+    hub = ("haonan-li/cmmlu", "test")
+    suite = {"base": ((),)}
+    columns = {
+        "main": five_shot({"CMMLU": ("acc", "all")}),
+        "cmmlu": five_shot(
+            {
+                "Average": ("acc", "all"),
+                **{name: ("acc", name) for name in ("STEM", "Humanities", "Social Science", "Other", "China specific")},
+                "Micro": ("acc_micro", "all"),
+            }
+        ),
+    }
+    tables = (Table("cmmlu", "CMMLU by category", order=10, chinese={"CMMLU by category": "CMMLU 各类别"}),)
 
+    def read(self) -> Mapping[str, ChoiceSet[Any]]:
+        return cmmlu(self.source, self.subjects())
 
-SCRIPT = main.Script(parser, build)
 
 if __name__ == "__main__":
-    main.main(SCRIPT)
+    main(Cmmlu)

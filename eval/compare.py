@@ -16,19 +16,19 @@ B may be lm-evaluation-harness's samples (--log_samples), OpenCompass's predicti
 from __future__ import annotations
 
 import argparse
-import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from qwen_eval import options, schema, terminal
 from qwen_eval.compare import explain, external, pairs, text
+from qwen_eval.engines.open import open_engine
 from qwen_eval.main import exit_with
 from qwen_eval.runs import find
-from qwen_eval.runs import run as runner
 from qwen_eval.stats import paired
+from qwen_eval.tasks.benchmark import Benchmark
+from qwen_eval.tasks.load import facts_of, known
 
 REGRESSION = 3  # exit status
-SCRIPTS = {"plugin": "plugin_eval"}  # where a script is not called as its benchmark
 
 
 def show(lines: Iterable[str]) -> None:
@@ -48,8 +48,9 @@ def run(args: argparse.Namespace, shared: Sequence[str]) -> int:
     matched, notes = find.pair(find.find(args.a, args.results), find.find(args.b, args.results))
     joined = [pairs.join(*pair) for pair in matched]
     results: dict[str, paired.Result] = {}
+    kinds = known(args.own)
     for one in joined:
-        own = pairs.compare(one)
+        own = pairs.compare(one, facts_of(one.a.benchmark, kinds, one.a.manifest, one.a.name))
         results |= {f"{name} ({one.a.name})" if name in results else name: result for name, result in own.items()}
     for one in joined:
         show([*text.heading(one), ""])
@@ -84,8 +85,8 @@ def run_against(args: argparse.Namespace, samples: external.Samples, shared: Seq
     show([*explain.partings(meeting), ""])
     if args.explain:
         words = [*shared, *(["-c", args.checkpoint_path] if args.checkpoint_path else [])]
-        benchmark, options = rebuilt(ours, words, args.data)
-        engine = runner.open_engine(options) if args.checkpoint_path else None
+        benchmark = rebuilt(ours, words, args.data, args.own)
+        engine = open_engine(benchmark.args) if args.checkpoint_path else None
         show([*explain.explained(meeting, benchmark, engine, args.show), ""])
         for note in engine.notes if engine else []:
             show([note])
@@ -94,25 +95,28 @@ def run_against(args: argparse.Namespace, samples: external.Samples, shared: Seq
     return 0
 
 
-def rebuilt(ours: find.Run, words: Sequence[str], data: str | None) -> tuple[schema.Benchmark, argparse.Namespace]:
-    """The benchmark of a stored run, as its script builds it, with the script's arguments.
+def rebuilt(ours: find.Run, words: Sequence[str], data: str | None, own: Sequence[Path]) -> Benchmark:
+    """The benchmark of a stored run, as its script makes it. own: files of one's own benchmarks.
 
-    Raises InputError where the data is not the run's.
+    Raises InputError where the data is not the run's, or its benchmark is not known.
     """
     if not ours.finished:
         raise schema.InputError(f"{ours.path} has no manifest beside it; --explain needs a run that came to its end")
-    fields = ours.fields
-    script = importlib.import_module(SCRIPTS.get(ours.benchmark, ours.benchmark)).SCRIPT
+    fields, kinds = ours.fields, known(own)
+    if ours.benchmark not in kinds:
+        raise schema.InputError(
+            f"{ours.name} is of a benchmark of your own, {ours.benchmark}; name its file with --own FILE"
+        )
+    kind = kinds[ours.benchmark]
     given = ["--recipe", fields["recipe"], "--shots", fields.get("shots", "0"), "--quiet"]
     if data or fields.get("data", "").startswith("demo-"):
         given += ["-d", data or "demo"]
-    given += ["--chat"] if fields["mode"] == "chat" and ours.benchmark != "plugin" else []
+    given += ["--chat"] if fields["mode"] == "chat" and "base" in kind.shots else []
     given += ["--max-new-tokens", fields["max"]] if "max" in fields else []
-    options = script.parser().parse_args([*given, *words])
-    benchmark = runner.marked(script.build(options), options)
+    benchmark = kind(kind.parser().parse_args([*given, *words]))
     if benchmark.signature.get("data") != fields.get("data"):
         raise schema.InputError(f"these are not the questions of {ours.name}; give its own with -d (and --subjects)")
-    return benchmark, options
+    return benchmark
 
 
 # ----------------------------------------------------------------------------------------------------------- gates
@@ -187,6 +191,9 @@ def parser() -> options.Parser:
     add("--average", choices=("micro", "macro"), help="how they average over tasks (default: as their harness does)")
     add("-c", "--checkpoint-path", metavar="MODEL", help="with --explain: asks this model what lies between both runs")
     add("-d", "--data", metavar="DIR", help="the run's own data, as for its script; other options of it may follow")
+    made.add_argument(
+        "--own", type=Path, action="append", default=[], metavar="FILE", help="a benchmark of your own (several times)"
+    )
     gate = made.add_argument_group("gates: exit status 3 when one fails").add_argument
     gate("--exact", action="store_true", help="any item outside flagged ties came out differently")
     gate(

@@ -8,80 +8,91 @@ python eval/gsm8k.py -c demo                            the embedded demonstrati
 
 from __future__ import annotations
 
-import argparse
 import re
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from typing import Literal
 
-from qwen_eval import data, main, options, schema
-from qwen_eval.stats import metrics
+from qwen_eval.data.official import official
+from qwen_eval.data.problems import Gsm8k as Problems
+from qwen_eval.data.problems import MathProblem, gsm8k
+from qwen_eval.main import main
+from qwen_eval.schema import Generated, InputError, Metric, Sample, Score, Scored
+from qwen_eval.stats import intervals
 from qwen_eval.tasks import generation
 from qwen_eval.tasks.extract import numbers
-
-if TYPE_CHECKING:
-    from qwen_eval.data import MathProblem
+from qwen_eval.tasks.facts import Column
 
 # Rows of train.jsonl that serve as shots, in this order.
 BASE_SHOTS = (4997, 4280, 3996, 1344, 6011, 328, 3809, 2053)
 CHAT_SHOTS = (7364, 1708, 669, 6724)
-STOP = ("\n\n", "Question:")
+STEPS = "Let's think step by step"
 
 
-def worked(problem: MathProblem) -> str:
-    """A shot: the question and its solution, without the calculator's marks, ending in "The answer is N"."""
-    solution = re.sub(r"<<.*?>>", "", problem.answer)
-    solution = re.sub(r"\n#### *(.*)$", r"\nThe answer is \1", solution.rstrip())
-    return f"Question: {problem.question}\nLet's think step by step\n{solution}\n"
+class Gsm8k(generation.Text):
+    name, version, title, order = "gsm8k", 1, "GSM8K", 4
+    shots = {"base": 8, "chat": 0}
+    recipes = ("default", "qwen2023")
+    stop = ("\n\n", "Question:")
+    sums = official("gsm8k")
+    hub = ("openai/gsm8k", "gsm8k")
+    suite = {"base": ((),), "chat": (("--chat",), ("--chat", "--shots", "4"))}
+    columns = {
+        "main": (Column("GSM8K", ("acc", "all"), ("acc", ""), "8-shot", "8"),),
+        "chat": (
+            Column("GSM8K (0-shot)", ("acc", "all"), ("acc", ""), "0-shot chat", "0", zh="GSM8K（0-shot）"),
+            Column("GSM8K (4-shot)", ("acc", "all"), ("acc", ""), "4-shot chat", "4", zh="GSM8K（4-shot）"),
+        ),
+    }
+    data: Problems
 
+    def read(self) -> Problems:
+        return gsm8k(self.source)
 
-def shots(train: Sequence[MathProblem], rows: Sequence[int], count: int) -> list[str]:
-    """The first `count` of the protocol's shots. A data set too small to have those rows (the demonstration) gives its
-    first ones. Raises InputError for more shots than the protocol has."""
-    if count > len(rows):
-        raise schema.InputError(
-            f"--shots {count} is more than the {len(rows)} examples of this protocol; ask for fewer"
-        )
-    if max(rows) >= len(train):
-        rows = range(min(len(rows), len(train)))
-    return [worked(train[row]) for row in list(rows)[:count]]
+    def rows(self) -> Sequence[MathProblem]:
+        return self.data.test
 
+    def parts(self) -> dict[str, Sequence[MathProblem]]:
+        return {"train.jsonl": self.data.train, "test.jsonl": self.data.test}
 
-def base(args: argparse.Namespace, problems: data.Gsm8k) -> Callable[[MathProblem], schema.Generate]:
-    """Raw text to be continued: eight worked problems and the question. `qwen2023` cuts nothing."""
-    examples = tuple(f"{shot}\n" for shot in shots(problems.train, BASE_SHOTS, args.shots))
-    overflow: Literal["none", "drop_shots"] = "none" if args.recipe == "qwen2023" else "drop_shots"
+    def examples(self) -> list[MathProblem]:
+        """The first of the protocol's shots. A data set too small to have those rows (the demonstration) gives its first
+        ones. Raises InputError for more shots than the protocol has."""
+        rows: Sequence[int] = CHAT_SHOTS if self.mode == "chat" else BASE_SHOTS
+        if self.shot_count > len(rows):
+            raise InputError(
+                f"--shots {self.shot_count} is more than the {len(rows)} examples of this protocol; ask for fewer"
+            )
+        if max(rows) >= len(self.data.train):
+            rows = range(min(len(rows), len(self.data.train)))
+        return [self.data.train[row] for row in list(rows)[: self.shot_count]]
 
-    def ask(problem: MathProblem) -> schema.Generate:
-        question = f"Question: {problem.question}\nLet's think step by step\n"
-        key = f"gsm8k/{problem.index}"
-        return schema.Generate(question, args.max_new_tokens, shots=examples, overflow=overflow, stop=STOP, key=key)
+    def prompt(self, row: MathProblem) -> str:
+        return f"Question: {row.question}\n{STEPS}\n"
 
-    return ask
+    def shot(self, row: MathProblem) -> str:
+        return f"{worked(row)}\n"
 
+    def turn(self, row: MathProblem) -> str:
+        """The bare question, or worked problems before it."""
+        if not self.shot_count:
+            return row.question
+        examples = [worked(example).removesuffix("\n") for example in self.examples()]
+        return "\n\n".join([*examples, f"Question: {row.question}\n{STEPS}"])
 
-def chat(args: argparse.Namespace, problems: data.Gsm8k) -> Callable[[MathProblem], schema.Generate]:
-    """One user turn: the bare question, or worked problems before it."""
-    examples = [shot.removesuffix("\n") for shot in shots(problems.train, CHAT_SHOTS, args.shots)]
+    def target(self, row: MathProblem) -> str:
+        return row.answer
 
-    def ask(problem: MathProblem) -> schema.Generate:
-        turn = problem.question
-        if examples:
-            turn = "\n\n".join([*examples, f"Question: {turn}\nLet's think step by step"])
-        return generation.chat(args, turn, f"gsm8k/{problem.index}")
+    def overflow(self) -> Literal["drop_shots", "none"]:
+        return "none" if self.recipe == "qwen2023" else "drop_shots"
 
-    return ask
-
-
-def score(recipe: str, mode: str) -> Callable[[schema.Sample, schema.Generated], schema.Score]:
-    """Reads the number of a reply. `default`: the last number; `strict`: the one after "The answer is"."""
-
-    def judge(sample: schema.Sample, reply: schema.Generated) -> schema.Score:
+    def score(self, sample: Sample, reply: Generated) -> Score:
+        """Reads the number of a reply. `default`: the last number; `strict`: the one after "The answer is"."""
         text, target = reply.texts[0], sample.target
         gold = numbers.gold(target)
-        if recipe == "qwen2023" and mode == "base":
+        if self.recipe == "qwen2023" and self.mode == "base":
             answer: object = numbers.gsm8k_2023(text)
             correct = numbers.gsm8k_2023_correct(text, target)
-        elif recipe == "qwen2023":
+        elif self.recipe == "qwen2023":
             answer = numbers.gsm8k_chat_2023(text)
             correct = numbers.gsm8k_chat_2023_correct(text, target)
         else:
@@ -93,44 +104,23 @@ def score(recipe: str, mode: str) -> Callable[[schema.Sample, schema.Generated],
             "invalid": float(answer is None),
             **generation.endings(reply),
         }
-        return schema.Score(stats, None if answer is None else str(answer))
+        return Score(stats, None if answer is None else str(answer))
 
-    return judge
-
-
-def measure(scored: Sequence[schema.Scored]) -> list[schema.Metric]:
-    """Accuracy, strict accuracy, and the shares of replies without a number and of replies cut by their length."""
-    names = {"acc": "correct", "acc_strict": "strict", "invalid": "invalid"}
-    shares = [metrics.share(name, "all", [item.score.stats[stat] for item in scored]) for name, stat in names.items()]
-    return [*shares, generation.cut_share(scored)]
-
-
-def build(args: argparse.Namespace) -> schema.Benchmark:
-    problems = data.gsm8k(options.source(args, "gsm8k"))
-    mode = options.mode(args)
-    ask = (chat if mode == "chat" else base)(args, problems)
-    return schema.Benchmark(
-        name="gsm8k",
-        version=1,
-        recipe=args.recipe,
-        mode=mode,
-        shots=args.shots,
-        samples=[schema.Sample(str(problem.index), ask(problem), problem.answer) for problem in problems.test],
-        score=score(args.recipe, mode),
-        metrics=measure,
-        signature={**generation.signature(args), "data": data.content_hash((*problems.train, *problems.test))},
-        remarks=generation.remarks,
-        origin=problems.origin,
-        changed=data.changed("gsm8k", {"train.jsonl": problems.train, "test.jsonl": problems.test}),
-    )
+    def metrics(self, scored: Sequence[Scored]) -> list[Metric]:
+        """Accuracy, strict accuracy, and the shares of replies without a number and of replies cut by their length."""
+        names = {"acc": "correct", "acc_strict": "strict", "invalid": "invalid"}
+        table = [
+            intervals.share(name, "all", [item.score.stats[stat] for item in scored]) for name, stat in names.items()
+        ]
+        return [*table, generation.cut_share(scored)]
 
 
-def parser() -> options.Parser:
-    """The command line."""
-    return options.parser(__doc__, {"base": 8, "chat": 0}, generates=("base", "chat"))
+def worked(problem: MathProblem) -> str:
+    """A shot: the question and its solution, without the calculator's marks, ending in "The answer is N"."""
+    solution = re.sub(r"<<.*?>>", "", problem.answer)
+    solution = re.sub(r"\n#### *(.*)$", r"\nThe answer is \1", solution.rstrip())
+    return f"Question: {problem.question}\n{STEPS}\n{solution}\n"
 
-
-SCRIPT = main.Script(parser, build)
 
 if __name__ == "__main__":
-    main.main(SCRIPT)
+    main(Gsm8k)

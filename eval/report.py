@@ -18,32 +18,38 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from qwen_eval import options, schema
+from qwen_eval import options
 from qwen_eval.main import exit_with
 from qwen_eval.report import figures, hub_results, layout, page, render, verification
 from qwen_eval.report import lines as table_lines
 from qwen_eval.report import words as languages
-from qwen_eval.runs import results as results_csv
-from qwen_eval.runs import store
+from qwen_eval.runs.files import write_text
+from qwen_eval.runs.manifest import own_benchmarks
+from qwen_eval.runs.results import read_results
+from qwen_eval.schema import InputError
+from qwen_eval.tasks.benchmark import PACKAGE, Benchmark
+from qwen_eval.tasks.facts import Facts, Table
+from qwen_eval.tasks.load import known
 
 MARKED = re.compile(r"(<!-- table:([a-z0-9_]+) -->\n)(.*?)(<!-- /table:\2 -->)", re.DOTALL)
 STALE = 3  # exit status
+OWN = 90  # the order of the tables of benchmarks of one's own
 FILES = (Path("README.md"), Path("README_CN.md"), Path("RESULTS.md"))
-PUBLISHED = Path(__file__).resolve().parents[1] / "results" / "published.csv"
-README_TABLES = ("main", "precision", "plugin", "hfagent", "long_ppl")
-BENCHMARKS = ("mmlu", "ceval", "cmmlu", "gsm8k", "humaneval", "wmt22", "plugin", "long_ppl")
+PUBLISHED = PACKAGE.parents[1] / "results" / "published.csv"
 
 
 class Report(NamedTuple):
-    """A results folder: the rows of ours by benchmark, the tables by name and their lines."""
+    """A results folder: the benchmarks, the rows of ours by benchmark, the tables by name and their lines."""
 
     folder: Path
+    benchmarks: dict[str, Facts]
     results: dict[str, list[dict[str, str]]]
-    tables: dict[str, layout.Table]
+    tables: dict[str, Table]
     lines: dict[str, list[table_lines.Line]]
 
     def markdown(self, name: str, language: str = "en") -> str:
@@ -51,24 +57,26 @@ class Report(NamedTuple):
         if name == "verification":
             return verification.markdown(self.folder / "verification.csv", language)
         if name not in self.tables:
-            raise schema.InputError(
-                f"there is no table {name!r}; the tables are {', '.join(self.tables)}, verification"
-            )
+            raise InputError(f"there is no table {name!r}; the tables are {', '.join(self.tables)}, verification")
         return render.markdown(self.tables[name], self.lines[name], language)
 
 
-def read(folder: Path, published_too: Path | None = None) -> Report:
-    """The report of a results folder. published_too: the published figures where the folder has none. Raises InputError for
-    files that cannot be read."""
+def read(folder: Path, published_too: Path | None = None, kinds: dict[str, type[Benchmark]] | None = None) -> Report:
+    """The report of a results folder. published_too: the published figures where the folder has none. kinds: the benchmarks
+    whose classes are known (None: the eight); others are described by their runs' manifests. Raises InputError for files
+    that cannot be read."""
+    kinds = known() if kinds is None else kinds
     path = folder / "published.csv"
     published = table_lines.read_published(path if path.exists() or published_too is None else published_too)
-    results = {name: results_csv.read_results(folder / f"{name}.csv") for name in BENCHMARKS}
-    tables = layout.tables(results["long_ppl"], published)
+    own = own_benchmarks(folder, kinds)
+    benchmarks = {name: kind.facts() for name, kind in kinds.items()} | own
+    results = {name: read_results(folder / f"{name}.csv") for name in benchmarks}
+    tables = layout.tables(kinds, own.values(), results, published)
     lines = {
         name: table_lines.published_lines(table, published) + table_lines.our_lines(table, results)
         for name, table in tables.items()
     }
-    return Report(folder, results, tables, lines)
+    return Report(folder, benchmarks, results, tables, lines)
 
 
 def regenerate(text: str, make: Callable[[str], str]) -> str:
@@ -80,20 +88,20 @@ def regenerate(text: str, make: Callable[[str], str]) -> str:
     closed = [match.group(2) for match in MARKED.finditer(text)]
     if opened != closed:
         missing = next((name for name in opened if name not in closed), opened[0])
-        raise schema.InputError(
-            f"the marker <!-- table:{missing} --> has no <!-- /table:{missing} --> after it; add it"
-        )
+        raise InputError(f"the marker <!-- table:{missing} --> has no <!-- /table:{missing} --> after it; add it")
     return MARKED.sub(lambda match: match.group(1) + make(match.group(2)) + match.group(4), text)
 
 
-def blank(report: Report, words: str) -> str:
-    """A file with the five tables of the README, yet to be made."""
-    say = languages.speaker(words)
-    titles = {name: say(report.tables[name].title) for name in README_TABLES}
+def blank(report: Report, language: str) -> str:
+    """A file with the five tables of the README, yet to be made, and those of benchmarks of one's own."""
+    shown = [
+        table for table in report.tables.values() if table.readme or (table.order >= OWN and report.lines[table.name])
+    ]
+    titles = {table.name: languages.speaker(language, table.chinese)(table.title) for table in shown}
     return "\n".join(f"## {title}\n\n<!-- table:{name} -->\n<!-- /table:{name} -->\n" for name, title in titles.items())
 
 
-def language(path: Path) -> str:
+def language_of(path: Path) -> str:
     """The language of a file's tables."""
     return "zh" if path.stem.endswith("_CN") else "en"
 
@@ -103,10 +111,8 @@ def renewed(path: Path, report: Report) -> tuple[str, str]:
     try:
         before = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise schema.InputError(
-            f"{path} cannot be read ({error}); name the files: python eval/report.py FILE ..."
-        ) from error
-    return before, regenerate(before, lambda name: report.markdown(name, language(path)))
+        raise InputError(f"{path} cannot be read ({error}); name the files: python eval/report.py FILE ...") from error
+    return before, regenerate(before, lambda name: report.markdown(name, language_of(path)))
 
 
 def check(paths: Sequence[Path], report: Report) -> int:
@@ -129,56 +135,52 @@ def rewrite(paths: Sequence[Path], report: Report) -> int:
     texts = [(path, *renewed(path, report)) for path in paths]
     for path, before, after in texts:
         if after != before:
-            path.write_text(after, encoding="utf-8")
+            write_text(path, after)
         print(f"{path}: {'tables rewritten' if after != before else 'all tables were up to date'}")
     return 0
 
 
 def write_page(path: Path, report: Report, wanted: Sequence[str]) -> None:
     """The page of a results folder. Figures are left out where there is nothing to draw or no matplotlib."""
-    import tempfile  # --help need not wait for it
-
-    runs = page.stored_runs(report.folder, BENCHMARKS, wanted)
-    sections = [
-        page.Section(
-            {words: languages.speaker(words)(table.title) for words in languages.LANGUAGES},
-            {words: render.shown(table, report.lines[name], words) for words in languages.LANGUAGES},
-        )
-        for name, table in report.tables.items()
-        if report.lines[name]
-    ]
+    runs = page.stored_runs(report.folder, report.benchmarks, wanted)
+    sections = []
+    for name, table in report.tables.items():
+        if report.lines[name]:
+            titles = {words: languages.speaker(words, table.chinese)(table.title) for words in languages.LANGUAGES}
+            shown = {words: render.shown(table, report.lines[name], words) for words in languages.LANGUAGES}
+            sections.append(page.Section(titles, shown))
     with tempfile.TemporaryDirectory() as folder:
         try:
-            drawn = figures.draw(report.lines, report.tables["long_ppl"], Path(folder))
-        except schema.InputError as error:
+            drawn = figures.draw(report.lines, report.tables, Path(folder))
+        except InputError as error:
             print(f"no figures: {error}", file=sys.stderr)
             drawn = []
         text = page.build(runs, sections, [made for made in drawn if made.suffix == ".svg"])
-    store.write_text(path, text)
+    write_text(path, text)
 
 
 def export(args: argparse.Namespace, report: Report) -> int:
     """Writes the tables, figures or metadata that were asked for, and prints the files' names."""
     paths: list[Path] = []
     if args.csv:
-        args.csv.mkdir(parents=True, exist_ok=True)
         for name, table in report.tables.items():
             paths.append(args.csv / f"{name}.csv")
-            paths[-1].write_text(render.tidy_csv(table, report.lines[name]), encoding="utf-8")
+            write_text(paths[-1], render.tidy_csv(table, report.lines[name]))
     if args.figures:
-        paths += figures.draw(report.lines, report.tables["long_ppl"], args.figures)
+        paths += figures.draw(report.lines, report.tables, args.figures)
     if args.html:
         write_page(args.html, report, args.run)
         paths.append(args.html)
     if args.eval_results:
-        paths += hub_results.write(report.results, args.eval_results)
+        hubs = {name: facts.hub for name, facts in report.benchmarks.items()}
+        paths += hub_results.write(report.results, report.tables, hubs, args.eval_results)
     print("\n".join(map(str, paths)))
     return 0
 
 
 def run(args: argparse.Namespace) -> int:
     """Rewrites, checks, shows or exports; returns the exit status."""
-    report = read(args.results)
+    report = read(args.results, PUBLISHED, known(args.own))
     if args.show:
         print(report.markdown(args.show), end="")
         return 0
@@ -200,6 +202,9 @@ def main() -> None:
     parser.add_argument("--figures", type=Path, metavar="DIR", help="draw the figures there (PNG and SVG)")
     parser.add_argument(
         "--eval-results", type=Path, metavar="DIR", help="write .eval_results/*.yaml of every model there"
+    )
+    parser.add_argument(
+        "--own", type=Path, action="append", default=[], metavar="FILE", help="a benchmark of your own (several times)"
     )
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     args = parser.parse_args()

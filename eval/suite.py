@@ -5,8 +5,9 @@ python eval/suite.py -c Qwen/Qwen-7B --chat-checkpoint Qwen/Qwen-7B-Chat    base
 python eval/suite.py -c Qwen/Qwen-7B --dry-run                              what would be done and about how long it takes
 python eval/suite.py -c demo                                                the embedded demonstration
 
-Takes every option the benchmarks share and hands it on; -d DIR holds one folder a benchmark (DIR/mmlu, DIR/gsm8k ...). What
-was answered before is not asked again: after a stop the same command goes on.
+Takes every option the benchmarks share and hands it on; -d DIR holds one folder a benchmark (DIR/mmlu, DIR/gsm8k ...). With
+--own FILE a benchmark of your own is asked, too. What was answered before is not asked again: after a stop the same command
+goes on.
 """
 
 from __future__ import annotations
@@ -14,45 +15,22 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from types import ModuleType
-from typing import NamedTuple
 
-import ceval
-import cmmlu
-import gsm8k
-import humaneval
-import long_ppl
-import mmlu
-import plugin_eval
 import report
-import wmt22
-from qwen_eval import options, schema, terminal
+from qwen_eval import options, terminal
 from qwen_eval.data import demo
-from qwen_eval.main import Script, exit_with
-from qwen_eval.runs import estimate, store
-from qwen_eval.runs import results as results_csv
-from qwen_eval.runs import run as runner
+from qwen_eval.engines.open import open_engine
+from qwen_eval.main import exit_with
+from qwen_eval.runs import estimate, run
+from qwen_eval.runs.files import write_text
+from qwen_eval.runs.results import read_results
+from qwen_eval.schema import CheckpointError, Engine, InputError
+from qwen_eval.tasks.benchmark import Benchmark
+from qwen_eval.tasks.load import known
 
-# (script, folder below -d, options of its own) in the order of the tables
-BASE: tuple[tuple[ModuleType, str, tuple[str, ...]], ...] = (
-    (mmlu, "mmlu", ()),
-    (ceval, "ceval", ()),
-    (cmmlu, "cmmlu", ()),
-    (gsm8k, "gsm8k", ()),
-    (humaneval, "humaneval", ()),
-    (wmt22, "wmt22", ()),
-    (long_ppl, "long_ppl", ("--grid", "readme")),
-)
-CHAT: tuple[tuple[ModuleType, str, tuple[str, ...]], ...] = (
-    (mmlu, "mmlu", ("--chat",)),
-    (ceval, "ceval", ("--chat",)),
-    (gsm8k, "gsm8k", ("--chat",)),
-    (gsm8k, "gsm8k", ("--chat", "--shots", "4")),
-    (humaneval, "humaneval", ("--chat",)),
-    (plugin_eval, "plugin", ()),
-)
 # options of the precision table's rows; a checkpoint that is stored in BF16 has answered the first one by then
 PRECISIONS = {
     "bf16": ("--dtype", "bfloat16"),
@@ -61,39 +39,48 @@ PRECISIONS = {
 }
 
 
-class Job(NamedTuple):
-    """One run: its script and arguments."""
+class Job:
+    """One run: a benchmark and its options."""
 
-    script: Script
-    options: argparse.Namespace
+    def __init__(self, kind: type[Benchmark], args: argparse.Namespace) -> None:
+        self.kind, self.args = kind, args
 
     @property
     def model(self) -> tuple[str, str, str]:
         """What has to be loaded: the checkpoint, the type of its numbers and its quantization."""
-        return self.options.checkpoint_path, self.options.dtype, self.options.quantize
+        return self.args.checkpoint_path, self.args.dtype, self.args.quantize
 
-    def benchmark(self) -> schema.Benchmark:
-        """What is asked. Raises InputError for bad data."""
-        made = runner.marked(self.script.build(self.options), self.options)
-        return runner.limited(made, self.options.limit)
+    @cached_property
+    def benchmark(self) -> Benchmark:
+        """What is asked, made once. Raises InputError for bad data."""
+        made = self.kind(self.args)
+        run.prepare(made)
+        return made
 
 
-def plan(args: argparse.Namespace, shared: Sequence[str]) -> list[Job]:
-    """All jobs: base protocols on -c, chat protocols on --chat-checkpoint, MMLU in the other precisions. Jobs of one model
-    stand together. Raises InputError for a precision that cannot be had."""
+def plan(args: argparse.Namespace, shared: Sequence[str], kinds: Mapping[str, type[Benchmark]]) -> list[Job]:
+    """All jobs: base protocols on -c, chat protocols on --chat-checkpoint, then what is asked in other precisions. Jobs of one
+    model stand together. Raises InputError for a precision that cannot be had."""
     chat = args.chat_checkpoint or (demo.NAME if args.checkpoint_path == demo.NAME else None)
-    jobs = [(job, args.checkpoint_path) for job in BASE] + [(job, chat) for job in CHAT if chat]
+    wanted: list[tuple[type[Benchmark], str, Sequence[str]]] = []
+    for mode, checkpoint in (("base", args.checkpoint_path), ("chat", chat)):
+        for kind in kinds.values() if checkpoint else ():
+            wanted += [(kind, str(checkpoint), own) for own in runs_of(kind, mode)]
     for precision in precisions(args, shared):
-        jobs.append(((mmlu, "mmlu", PRECISIONS[precision]), args.checkpoint_path))
+        wanted += [(kind, args.checkpoint_path, PRECISIONS[precision]) for kind in kinds.values() if kind.precisions]
     planned = []
-    for (script, folder, own), checkpoint in jobs:
+    for kind, checkpoint, own in wanted:
         words = ["-c", checkpoint]
-        if args.data:
-            words += ["-d", args.data if args.data == demo.NAME else str(Path(args.data) / folder)]
-        options = script.parser().parse_args([*words, *shared, *own])
-        rows = script.rows(options) if script is long_ppl else [options]
-        planned += [Job(script.SCRIPT, row) for row in rows]
+        if args.data and not (args.data == demo.NAME and kind.demo_folder() is None):
+            words += ["-d", args.data if args.data == demo.NAME else str(Path(args.data) / (kind.folder or kind.name))]
+        planned += [Job(kind, row) for row in kind.variants(kind.parser().parse_args([*words, *shared, *own]))]
     return planned
+
+
+def runs_of(kind: type[Benchmark], mode: str) -> Sequence[Sequence[str]]:
+    """The options of a benchmark's runs in a mode; of one that says nothing a single run in every mode that it has."""
+    usual = {name: (("--chat",),) if name == "chat" and "base" in kind.shots else ((),) for name in kind.shots}
+    return (kind.suite or usual).get(mode, ())
 
 
 def precisions(args: argparse.Namespace, shared: Sequence[str]) -> list[str]:
@@ -105,30 +92,30 @@ def precisions(args: argparse.Namespace, shared: Sequence[str]) -> list[str]:
         return [] if fixed or importlib.util.find_spec("bitsandbytes") is None else list(PRECISIONS)
     for name in args.precisions:
         if name not in (*PRECISIONS, "none"):
-            raise schema.InputError(f"--precisions: {name!r} is not one of {', '.join(PRECISIONS)} or none")
+            raise InputError(f"--precisions: {name!r} is not one of {', '.join(PRECISIONS)} or none")
     return [name for name in args.precisions if name != "none"]
 
 
-def show(jobs: Sequence[Job], speed: float | None) -> None:
+def show(jobs: Sequence[Job], speed: float | None, kinds: Mapping[str, type[Benchmark]]) -> None:
     """Prints the plan: a line a job with its items, tokens and time, and what the times rest on. Raises InputError for bad
     data, so that it is said before hours of work."""
-    results: dict[str, list[dict[str, str]]] = {}
+    output = jobs[0].args.output_dir
+    writes = {name: kind.writes for name, kind in kinds.items()}
+    results = {name: read_results(output / f"{name}.csv") for name in kinds}
     lines, total, measured = [["", "model", "precision", "items", "read", "written", "time"]], 0.0, True
     for job in jobs:
-        benchmark = job.benchmark()
-        output = job.options.output_dir
-        results = results or {name: results_csv.read_results(output / f"{name}.csv") for name in report.BENCHMARKS}
-        todo = estimate.work(benchmark)
-        path = job.options.checkpoint_path  # results name a hub id, or a folder without the way to it
-        found = estimate.speeds(results, path) or estimate.speeds(results, Path(path).name)
+        benchmark = job.benchmark
+        work = estimate.work(benchmark)
+        path = job.args.checkpoint_path  # results name a hub id, or a folder without the way to it
+        found = estimate.speeds(results, writes, path) or estimate.speeds(results, writes, Path(path).name)
         measured &= len(found) == len(estimate.ASSUMED)
         given = {} if speed is None else {"read": speed, "write": speed / 10}
-        time = estimate.seconds(todo, {**estimate.ASSUMED, **found, **given})
+        time = estimate.seconds(work, {**estimate.ASSUMED, **found, **given})
         total += time
-        name = f"{benchmark.name} {benchmark.mode} {benchmark.shots}-shot"
-        precision = job.options.quantize if job.options.quantize != "none" else job.options.dtype
-        model = [job.options.checkpoint_path, precision.replace("auto", "own")]
-        lines.append([name, *model, f"{todo.items:,}", f"{todo.read:,}", f"{todo.written:,}", estimate.clock(time)])
+        name = f"{benchmark.name} {benchmark.mode} {benchmark.shot_count}-shot"
+        precision = job.args.quantize if job.args.quantize != "none" else job.args.dtype
+        model = [job.args.checkpoint_path, precision.replace("auto", "own")]
+        lines.append([name, *model, f"{work.items:,}", f"{work.read:,}", f"{work.written:,}", estimate.clock(time)])
     basis = (
         f"at {speed:,.0f} tokens read a second, a tenth of it written"
         if speed
@@ -141,38 +128,39 @@ def show(jobs: Sequence[Job], speed: float | None) -> None:
     print("\n".join([*terminal.aligned(lines), *below]), flush=True)
 
 
-def run(jobs: Sequence[Job]) -> int:
+def run_all(jobs: Sequence[Job]) -> int:
     """Runs the jobs in order; the model stays loaded while it is the same. One that cannot be run (no sandbox for programs,
     a precision that this machine has not) is named, and the others go on. Returns the exit status: 2 when one was left out.
     Raises CheckpointError when the checkpoint itself cannot be loaded."""
-    engine: schema.Engine | None = None
+    engine: Engine | None = None
     loaded: tuple[str, str, str] | None = None
     failed: list[str] = []
     for job in jobs:
         try:
+            benchmark = job.benchmark
             if job.model != loaded:
                 engine = loaded = None  # its memory is free before the next is loaded
-                engine, loaded = runner.open_engine(job.options), job.model
+                engine, loaded = open_engine(job.args), job.model
             assert engine is not None
-            engine.extend(options.model_spec(job.options))  # the long-context rows differ in this alone
-            runner.run(job.options, job.script.build, job.script.finish, engine)
-        except schema.InputError as error:
-            if isinstance(error, schema.CheckpointError) and job.options.quantize == "none":
+            engine.extend(options.model_spec(job.args))  # the long-context rows differ in this alone
+            run.run(benchmark, engine)
+        except InputError as error:
+            if isinstance(error, CheckpointError) and job.args.quantize == "none":
                 raise
-            name = f"{job.script.build.__module__} {options.mode(job.options)} {job.options.quantize}"
+            name = f"{job.kind.name} {options.mode(job.args)} {job.args.quantize}"
             failed.append(f"{name}: {' '.join(str(error).split())}")
     for line in failed:
         print(f"suite: left out: {line}", file=sys.stderr)
     return 2 if failed else 0
 
 
-def renew(paths: Sequence[Path], results: Path) -> None:
+def renew(paths: Sequence[Path], results: Path, kinds: dict[str, type[Benchmark]]) -> None:
     """The tables of the files, made from the results folder; a file that is not there is made with the five tables of the
     README."""
-    made = report.read(results, report.PUBLISHED)
+    made = report.read(results, report.PUBLISHED, kinds)
     for path in paths:
         if not path.exists():
-            store.write_text(path, report.blank(made, report.language(path)))
+            write_text(path, report.blank(made, report.language_of(path)))
     report.rewrite(paths, made)
 
 
@@ -184,6 +172,7 @@ def main() -> None:
     add("-c", "--checkpoint-path", default=options.DEFAULT_CHECKPOINT["base"], metavar="MODEL")
     add("--chat-checkpoint", metavar="MODEL", help="for the chat protocols (demo: the same)")
     add("-d", "--data", metavar="DIR", help="one folder a benchmark below it, or demo; without it the hub")
+    add("--own", type=Path, action="append", default=[], metavar="FILE", help="a benchmark of your own (several times)")
     add(
         "--precisions",
         type=options.names,
@@ -200,15 +189,16 @@ def main() -> None:
 
 def work(args: argparse.Namespace, shared: Sequence[str]) -> int:
     """Plan, runs, tables. Returns the exit status."""
-    jobs = plan(args, shared)
-    show(jobs, args.speed)
+    kinds = known(args.own)
+    jobs = plan(args, shared, kinds)
+    show(jobs, args.speed, kinds)
     if args.dry_run:
         return 0
-    status = run(jobs)
-    output = jobs[0].options.output_dir
+    status = run_all(jobs)
+    output = jobs[0].args.output_dir
     paths = args.readme or [path for path in report.FILES if output == Path("results") and path.exists()]
     if paths:
-        renew(paths, output)
+        renew(paths, output, kinds)
     return status
 
 

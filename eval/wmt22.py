@@ -2,7 +2,7 @@
 
 python eval/wmt22.py -c Qwen/Qwen-7B                   both directions, 5-shot; sacrebleu fetches the test set
 python eval/wmt22.py -c Qwen/Qwen-7B -d DIR            DIR holds generaltest2022.en-zh.src.en, ...ref.A.zh and so on
-python eval/wmt22.py --hypotheses FILE --direction en-zh    scores somebody's translations, no model
+python eval/wmt22.py --hypotheses FILE --direction en-zh    scores another system's translations, no model
 python eval/wmt22.py -c demo                           the embedded demonstration, in seconds
 
 Qwen never published its shots, prompt or signature; ours are in the signature, and the published row is not comparable.
@@ -10,19 +10,139 @@ Qwen never published its shots, prompt or signature; ours are in the signature, 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from qwen_eval import data, main, options, schema
-from qwen_eval.stats import metrics
+from qwen_eval import options
+from qwen_eval.data.files import content_hash, text_lines
+from qwen_eval.data.official import official
+from qwen_eval.data.translation import Segment, Wmt22, translation_shots, wmt22
+from qwen_eval.main import main
+from qwen_eval.schema import Generate, Generated, InputError, Metric, Sample, Score, Scored
+from qwen_eval.stats import intervals, scores
 from qwen_eval.tasks import generation
+from qwen_eval.tasks.benchmark import Benchmark
+from qwen_eval.tasks.facts import Column, Table, View
 
 LANGUAGES = {"en": "English", "zh": "Chinese"}
 TOKENIZE = {"zh": "zh", "en": "13a"}  # sacrebleu's tokenizer by target language
 DIRECTIONS = ("en-zh", "zh-en")
 SHOTS = Path(__file__).with_name("wmt22_shots.jsonl")
 REFERENCES = {"A": ("A",), "B": ("B",), "both": ("A", "B")}
+UNKNOWN = "WMT22: shots, prompt and BLEU signature of the published figures are not known."
+UNKNOWN_ZH = "WMT22：已发布数字所用的示例、提示与 BLEU 签名未公布。"
+
+
+class Translation(Benchmark):
+    name, version, title, order = "wmt22", 1, "WMT22", 6
+    shots = {"base": 5}
+    writes = ("base",)
+    recipes = ("default", "qwen2023")
+    headline = ("bleu", "all")
+    sums = official("wmt22")
+    suite = {"base": ((),)}
+    views = tuple(View("bleu", group=direction, kind="bleu", decides=False) for direction in DIRECTIONS)
+    columns = {
+        "main": (
+            Column("WMT22 (en-zh)", ("bleu", "en-zh"), ("bleu en-zh", ""), "5-shot", "5", known=False, zh="WMT22（英译中）",
+                   note=UNKNOWN, note_zh=UNKNOWN_ZH),
+        ),
+        "wmt22": tuple(
+            Column(head, ("bleu", group), (f"bleu {head}", ""), "5-shot", "5", known=False, zh=zh, note=UNKNOWN,
+                   note_zh=UNKNOWN_ZH)
+            for head, group, zh in (("en-zh", "en-zh", "英译中"), ("zh-en", "zh-en", "中译英"), ("average", "all", "平均"))
+        ),
+    }  # fmt: skip
+    tables = (Table("wmt22", "WMT22, both directions", order=7, chinese={"WMT22, both directions": "WMT22 双向"}),)
+    data: Sequence[Wmt22]
+
+    def read(self) -> list[Wmt22]:
+        return [wmt22(self.source, direction, REFERENCES[self.args.ref]) for direction in self.directions()]
+
+    def directions(self) -> Sequence[str]:
+        return DIRECTIONS if self.args.direction == "both" else (self.args.direction,)
+
+    def data_origin(self) -> str:
+        return ", ".join(dict.fromkeys(part.origin for part in self.data))
+
+    def parts(self) -> dict[str, Sequence[str]]:
+        """The sources and each set of references, by name."""
+        return {name: lines for part in self.data for name, lines in sides(part).items()}
+
+    def samples(self) -> list[Sample]:
+        """One sample a segment."""
+        made = []
+        for part in self.data:
+            first, second = (LANGUAGES[code] for code in part.direction.split("-"))
+            header = f"Translate the following sentences from {first} into {second}.\n\n"
+            examples = shots(self.args.shots_file, part.direction, self.shot_count)
+            for segment in part.segments:
+                name = f"{part.direction}/{segment.index}"
+                request = Generate(
+                    pair(part.direction, segment.source),
+                    self.args.max_new_tokens,
+                    header=header,
+                    shots=examples,
+                    stop=("\n",),
+                    key=f"wmt22/{name}",
+                )
+                made.append(Sample(name, request, list(segment.references), part.direction))
+        return made
+
+    def score(self, sample: Sample, reply: Generated) -> Score:
+        """The translation is the reply's first line."""
+        translation = reply.texts[0].split("\n", 1)[0].strip()
+        return Score({"empty": float(not translation), **generation.endings(reply)}, translation)
+
+    def metrics(self, scored: Sequence[Scored]) -> list[Metric]:
+        """BLEU and chrF2 by direction and their means ("all"), the shares of empty and of cut translations."""
+        empty = intervals.share("empty", "all", [item.score.stats["empty"] for item in scored])
+        table, _ = self._figures(scored)
+        return [*table, empty, generation.cut_share(scored)]
+
+    def remarks(self, scored: Sequence[Scored]) -> list[str]:
+        """sacrebleu's signatures, and how the replies ended."""
+        _, signatures = self._figures(scored)
+        return [f"{name}: {text}" for name, text in signatures.items()] + generation.remarks(scored)
+
+    def _figures(self, scored: Sequence[Scored]) -> tuple[list[Metric], dict[str, str]]:
+        """The figures of these responses, computed once: a thousand resamples of each corpus."""
+        if self._computed is None or self._computed[0] is not scored:
+            self._computed = scored, figures(scored)
+        return self._computed[1]
+
+    _computed: tuple[Sequence[Scored], tuple[list[Metric], dict[str, str]]] | None = None
+
+    def fields(self) -> dict[str, str]:
+        directions = self.directions()
+        rows = [row for row in translation_shots(self.args.shots_file) if row.direction in directions]
+        segments: list[Segment] = [segment for part in self.data for segment in part.segments]
+        return {
+            **generation.signature(self.args),
+            "shots-file": content_hash(rows),
+            "ref": self.args.ref,
+            "bleu": "+".join(TOKENIZE[direction[-2:]] for direction in directions),
+            "data": content_hash(segments),
+        }
+
+    def given_texts(self) -> tuple[list[Path], list[Sequence[str]]] | None:
+        """With --hypotheses, the translations of a file in a model's place."""
+        paths = self.args.hypotheses
+        if not paths:
+            return None
+        if self.args.direction == "both" and len(paths) != 2:
+            raise InputError(
+                "--hypotheses takes the files of en-zh and of zh-en, in this order; or name one with --direction"
+            )
+        return paths, [(line,) for path in paths for line in text_lines(path)]
+
+    @classmethod
+    def add_options(cls, parser: options.Parser) -> None:
+        add = parser.add_argument
+        add("--direction", choices=(*DIRECTIONS, "both"), default="both")
+        add("--ref", choices=tuple(REFERENCES), default="A", help="reference translation (default A)")
+        add("--shots-file", type=Path, default=SHOTS, metavar="FILE", help="JSONL: direction, source, target")
+        add("--hypotheses", type=Path, nargs="+", metavar="FILE", help="one translation a line, no model")
 
 
 def pair(direction: str, source: str, target: str = "") -> str:
@@ -33,15 +153,13 @@ def pair(direction: str, source: str, target: str = "") -> str:
 
 def shots(path: Path, direction: str, count: int) -> tuple[str, ...]:
     """The first `count` examples of a direction. Raises InputError for fewer, DataError for a malformed file."""
-    rows = [row for row in data.translation_shots(path) if row.direction == direction]
+    rows = [row for row in translation_shots(path) if row.direction == direction]
     if len(rows) < count:
-        raise schema.InputError(
-            f"{path} has {len(rows)} examples for {direction}; ask for at most {len(rows)} with --shots"
-        )
+        raise InputError(f"{path} has {len(rows)} examples for {direction}; ask for at most {len(rows)} with --shots")
     return tuple(pair(direction, row.source, row.target) for row in rows[:count])
 
 
-def sides(part: data.Wmt22) -> dict[str, list[str]]:
+def sides(part: Wmt22) -> dict[str, list[str]]:
     """The sources and each set of references, by name."""
     references = zip(*(segment.references for segment in part.segments), strict=True)
     texts = dict(zip(part.refs, map(list, references), strict=True))
@@ -49,35 +167,9 @@ def sides(part: data.Wmt22) -> dict[str, list[str]]:
     return {f"{part.direction} source": [segment.source for segment in part.segments], **named}
 
 
-def samples(args: argparse.Namespace, part: data.Wmt22) -> list[schema.Sample]:
-    """One sample a segment."""
-    first, second = (LANGUAGES[code] for code in part.direction.split("-"))
-    header = f"Translate the following sentences from {first} into {second}.\n\n"
-    examples = shots(args.shots_file, part.direction, args.shots)
-    made = []
-    for segment in part.segments:
-        name = f"{part.direction}/{segment.index}"
-        request = schema.Generate(
-            pair(part.direction, segment.source),
-            args.max_new_tokens,
-            header=header,
-            shots=examples,
-            stop=("\n",),
-            key=f"wmt22/{name}",
-        )
-        made.append(schema.Sample(name, request, list(segment.references), part.direction))
-    return made
-
-
-def score(sample: schema.Sample, reply: schema.Generated) -> schema.Score:
-    """The translation is the reply's first line."""
-    translation = reply.texts[0].split("\n", 1)[0].strip()
-    return schema.Score({"empty": float(not translation), **generation.endings(reply)}, translation)
-
-
-def figures(scored: Sequence[schema.Scored]) -> tuple[list[schema.Metric], dict[str, str]]:
+def figures(scored: Sequence[Scored]) -> tuple[list[Metric], dict[str, str]]:
     """BLEU and chrF2 by direction, their means where there are two, and sacrebleu's signatures by "metric direction"."""
-    table: dict[str, list[schema.Metric]] = {"bleu": [], "chrf2": []}
+    table: dict[str, list[Metric]] = {"bleu": [], "chrf2": []}
     signatures: dict[str, str] = {}
     for direction in dict.fromkeys(item.sample.group for item in scored):
         items = [item for item in scored if item.sample.group == direction]
@@ -85,82 +177,14 @@ def figures(scored: Sequence[schema.Scored]) -> tuple[list[schema.Metric], dict[
         references = list(zip(*(item.sample.target for item in items), strict=True))
         tokenize = TOKENIZE[direction.split("-")[1]]
         for name, (metric, signature) in {
-            "bleu": metrics.bleu(direction, translations, references, tokenize),
-            "chrf2": metrics.chrf(direction, translations, references),
+            "bleu": scores.bleu(direction, translations, references, tokenize),
+            "chrf2": scores.chrf(direction, translations, references),
         }.items():
             table[name].append(metric)
             signatures[f"{name} {direction}"] = signature
     listed = [metric for parts in table.values() for metric in parts]
-    return listed + [metrics.mean_of("all", parts) for parts in table.values() if len(parts) > 1], signatures
+    return listed + [intervals.mean_of("all", parts) for parts in table.values() if len(parts) > 1], signatures
 
-
-def measure(scored: Sequence[schema.Scored]) -> list[schema.Metric]:
-    """BLEU and chrF2 by direction and their means ("all"), the shares of empty and of cut translations."""
-    empty = metrics.share("empty", "all", [item.score.stats["empty"] for item in scored])
-    return [*figures(scored)[0], empty, generation.cut_share(scored)]
-
-
-def remarks(scored: Sequence[schema.Scored]) -> list[str]:
-    """sacrebleu's signatures, and how the replies ended."""
-    return [f"{name}: {text}" for name, text in figures(scored)[1].items()] + generation.remarks(scored)
-
-
-def build(args: argparse.Namespace) -> schema.Benchmark:
-    directions = DIRECTIONS if args.direction == "both" else (args.direction,)
-    source = options.source(args, "wmt22")
-    parts = [data.wmt22(source, direction, REFERENCES[args.ref]) for direction in directions]
-    rows = [row for row in data.translation_shots(args.shots_file) if row.direction in directions]
-    label = {
-        "shots-file": data.content_hash(rows),
-        "ref": args.ref,
-        "bleu": "+".join(TOKENIZE[d[-2:]] for d in directions),
-    }
-    return schema.Benchmark(
-        name="wmt22",
-        version=1,
-        recipe=args.recipe,
-        mode="base",
-        shots=args.shots,
-        samples=[sample for part in parts for sample in samples(args, part)],
-        score=score,
-        metrics=measure,
-        signature={
-            **generation.signature(args),
-            **label,
-            "data": data.content_hash(s for p in parts for s in p.segments),
-        },
-        headline=("bleu", "all"),
-        remarks=remarks,
-        origin=", ".join(dict.fromkeys(part.origin for part in parts)),
-        changed=data.changed("wmt22", {name: lines for part in parts for name, lines in sides(part).items()}),
-    )
-
-
-def stand_in(args: argparse.Namespace) -> schema.Engine | None:
-    """With --hypotheses, the translations of a file in a model's place."""
-    from qwen_eval.engines.replay import GivenTexts
-
-    if not args.hypotheses:
-        return None
-    if args.direction == "both" and len(args.hypotheses) != 2:
-        raise schema.InputError(
-            "--hypotheses takes the files of en-zh and of zh-en, in this order; or name one with --direction"
-        )
-    return GivenTexts(args.hypotheses, [(line,) for path in args.hypotheses for line in data.text_lines(path)])
-
-
-def parser() -> options.Parser:
-    """The command line."""
-    made = options.parser(__doc__, {"base": 5}, generates=("base",))
-    add = made.add_argument
-    add("--direction", choices=(*DIRECTIONS, "both"), default="both")
-    add("--ref", choices=tuple(REFERENCES), default="A", help="reference translation (default A)")
-    add("--shots-file", type=Path, default=SHOTS, metavar="FILE", help="JSONL: direction, source, target")
-    add("--hypotheses", type=Path, nargs="+", metavar="FILE", help="one translation a line, no model")
-    return made
-
-
-SCRIPT = main.Script(parser, build, stand_in=stand_in)
 
 if __name__ == "__main__":
-    main.main(SCRIPT)
+    main(Translation)

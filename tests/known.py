@@ -19,9 +19,10 @@ import torch
 
 import tiny
 from qwen_eval.models.tokenizers import QwenTokenizer
-from qwen_eval.runs import results, run, store
+from qwen_eval.runs import results, run
+from qwen_eval.runs.samples import read_samples
 from qwen_eval.schema import Benchmark, Chosen, Sample
-from qwen_eval.stats import metrics
+from qwen_eval.stats import intervals
 from qwen_eval.tasks import choice
 from shared import REPOSITORY, shared
 
@@ -71,7 +72,7 @@ def run_script(name: str, words: Sequence[object], output: Path, capsys: pytest.
     ] or [""]
     stored = results.read_results(output / f"{name}.csv") if run_id else []
     rows = [row for row in stored if row["run_id"] == run_id]
-    samples = store.read_samples(output / "samples" / f"{run_id}.jsonl") if run_id else {}
+    samples = read_samples(output / "samples" / f"{run_id}.jsonl") if run_id else {}
     return Run(int(stop.value.code or 0), streams.out, streams.err, rows, samples)
 
 
@@ -160,7 +161,7 @@ def coverage(samples: Iterable[Mapping[str, Any]], permutations: int = 2000) -> 
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(permutations):
-        low, high = metrics.wilson(int((answers == rng.permutation(golds)).sum()), n)
+        low, high = intervals.wilson(int((answers == rng.permutation(golds)).sum()), n)
         covered += low <= expected <= high
     narrower = (p @ (g - p @ g) ** 2 + g @ (p - p @ g) ** 2) / (expected * (1 - expected))
     return 100 * covered / permutations, 100 * erf(1.959964 / sqrt(2 * (1 - narrower)))

@@ -18,7 +18,7 @@ from qwen_eval import data
 from qwen_eval.data import CodeTask, Source
 from qwen_eval.runs import results, run
 from qwen_eval.schema import DataError, InputError
-from qwen_eval.stats import metrics
+from qwen_eval.stats import scores
 from shared import shared
 
 TASKS = [
@@ -115,7 +115,7 @@ def test_pass_at_k_by_its_definition(k: int) -> None:
     """1 - C(n - c, k) / C(n, k), the mean over tasks."""
     totals, passed = [5, 5, 5, 7], [0, 2, 5, 3]
     expected = sum(1 - comb(n - c, k) / comb(n, k) for n, c in zip(totals, passed, strict=True)) / 4
-    figure = metrics.pass_at_k(k, totals, passed)
+    figure = scores.pass_at_k(k, totals, passed)
     assert figure.value == pytest.approx(100 * expected, abs=1e-9)
     assert figure.ci_low <= figure.value <= figure.ci_high and figure.metric == f"pass@{k}"
 

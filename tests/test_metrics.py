@@ -9,18 +9,18 @@ import pytest
 from scipy.stats import binomtest
 
 from qwen_eval.schema import Chosen, Sample, Score, Scored
-from qwen_eval.stats import metrics
+from qwen_eval.stats import intervals
 from qwen_eval.tasks.choice import best_option, double_softmax
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 5), (5, 5), (1, 27), (660, 1319), (8000, 14042)])
 def test_wilson_equals_scipy(hits: int, n: int) -> None:
     theirs = binomtest(hits, n).proportion_ci(0.95, method="wilson")
-    assert metrics.wilson(hits, n) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    assert intervals.wilson(hits, n) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
 def test_wilson_of_nothing_is_not_a_number() -> None:
-    assert all(map(isnan, metrics.wilson(0, 0)))
+    assert all(map(isnan, intervals.wilson(0, 0)))
 
 
 @pytest.mark.parametrize("p", [0.05, 0.5, 0.95])
@@ -30,7 +30,7 @@ def test_wilson_covers_the_truth(n: int, p: float) -> None:
     from scipy.stats import binom
 
     hits = np.arange(n + 1)
-    covered = [low <= p <= high for low, high in (metrics.wilson(int(hit), n) for hit in hits)]
+    covered = [low <= p <= high for low, high in (intervals.wilson(int(hit), n) for hit in hits)]
     assert binom.pmf(hits, n, p)[covered].sum() >= 0.93
 
 
@@ -41,13 +41,13 @@ def test_stratified_interval_covers_the_truth() -> None:
     covered = 0
     for _ in range(2000):
         strata = [(rng.random(size) < share).astype(float) for size, share in zip(sizes, shares, strict=True)]
-        figure = metrics.stratified_mean("acc", "all", strata)
+        figure = intervals.stratified_mean("acc", "all", strata)
         covered += figure.ci_low <= 100 * shares.mean() <= figure.ci_high
     assert 0.93 <= covered / 2000 <= 0.975
 
 
 def test_a_stratum_answered_all_right_is_not_known_exactly() -> None:
-    figure = metrics.stratified_mean("acc", "all", [[1.0] * 5, [1.0] * 5])
+    figure = intervals.stratified_mean("acc", "all", [[1.0] * 5, [1.0] * 5])
     assert figure.value == 100 and figure.ci_low < 90 and figure.ci_high == 100
 
 
@@ -59,13 +59,13 @@ def scored(group: str, correct: int) -> Scored:
 def test_accuracy_by_hand() -> None:
     """x: 1 of 1, y: 1 of 3. Micro 2/4, macro (1 + 1/3) / 2; category one holds both, two holds y alone."""
     items = [scored("x", 1), scored("y", 1), scored("y", 0), scored("y", 0)]
-    table = metrics.accuracy_table(items, {"one": ["x", "y"], "two": ["y"], "absent": ["z"]}, "macro")
+    table = intervals.accuracy_table(items, {"one": ["x", "y"], "two": ["y"], "absent": ["z"]}, "macro")
     figures = {(metric.group, metric.metric): metric.value for metric in table}
     assert figures["all", "acc"] == figures["all", "acc_macro"] == pytest.approx(200 / 3)
     assert figures["all", "acc_micro"] == pytest.approx(50)
     assert [figures["two", "acc"], figures["y", "acc"]] == pytest.approx([100 / 3, 100 / 3])
     assert figures["x", "acc"] == 100 and not any(group == "absent" for group, _ in figures)
-    micro = {(metric.group, metric.metric): metric for metric in metrics.accuracy_table(items, {}, "micro")}
+    micro = {(metric.group, metric.metric): metric for metric in intervals.accuracy_table(items, {}, "micro")}
     assert micro["all", "acc"].value == 50 and micro["all", "acc"].n == 4
 
 

@@ -18,7 +18,7 @@ import pytest
 from browser import Browser
 from qwen_eval.report.page import build, stored_runs
 from qwen_eval.report.page.samples import UNIT, prompt_text, shared_heads, status
-from qwen_eval.runs import store
+from qwen_eval.runs import files, manifest
 from shared import REPOSITORY
 
 QUESTIONS = 14_042  # as many as MMLU has
@@ -87,8 +87,8 @@ def chat_rows() -> list[dict[str, Any]]:
 
 
 def write_run(results: Path, name: str, benchmark: str, rows: list[dict[str, Any]], model: str) -> None:
-    store.write_json_lines(results / "samples" / f"{name}.jsonl", rows)
-    store.write_manifest(
+    files.write_json_lines(results / "samples" / f"{name}.jsonl", rows)
+    manifest.write_manifest(
         results,
         name,
         {

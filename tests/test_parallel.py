@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from qwen_eval.runs import results as results_csv
-from qwen_eval.runs import store, workers
+from qwen_eval.runs import workers
+from qwen_eval.runs.samples import read_samples
 from qwen_eval.schema import Choose, Generate, Sample
 from shared import REPOSITORY
 
@@ -45,7 +46,7 @@ def results(output: Path, benchmark: str) -> list[dict[str, str]]:
 
 def samples(output: Path) -> dict[str, dict]:
     (path,) = (output / "samples").glob("*.jsonl")
-    rows = store.read_samples(path)
+    rows = read_samples(path)
     assert len(path.read_text().splitlines()) == len(rows)  # none twice
     return rows
 
@@ -97,8 +98,8 @@ def test_a_killed_process_costs_its_unfinished_items_only(alone: Path, tmp_path:
     process.communicate(timeout=120)
     assert process.returncode != 0 and not (tmp_path / "mmlu.csv").exists()
     files = list((tmp_path / "samples").glob("*.jsonl"))
-    answered = set().union(*(store.read_samples(path) for path in files))
-    lines = store.read_samples(part[0])
+    answered = set().union(*(read_samples(path) for path in files))
+    lines = read_samples(part[0])
     assert 3 <= len(lines) < 50 and len(answered) < 100
     _, err = run(words, tmp_path, 2)
     assert f"{len(answered)} of 100 items were answered before" in err

@@ -19,7 +19,7 @@ from qwen_eval.data import demo
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.runs import results, run
 from qwen_eval.schema import Benchmark, DataError, Generated, InputError, ModelSpec, Sample, Scored
-from qwen_eval.stats import metrics
+from qwen_eval.stats import scores
 from qwen_eval.tasks import agent
 from qwen_eval.tasks.extract import react
 from shared import REPOSITORY, shared
@@ -90,7 +90,7 @@ class BySpaces:
 
 class ByWords:
     def tokenize(self, text: str) -> list[str]:
-        return metrics.words(text)
+        return scores.words(text)
 
 
 @pytest.mark.parametrize(("gold", "given"), PAIRS)

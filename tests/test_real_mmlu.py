@@ -23,7 +23,7 @@ import pytest
 
 from known import benchmark_of, coverage, run_script, write_preferring, write_random
 from qwen_eval.engines.local.engine import HFEngine
-from qwen_eval.runs import store
+from qwen_eval.runs import samples
 from qwen_eval.schema import Chosen, ModelSpec, Sample
 from qwen_eval.tasks import choice
 from shared import REPOSITORY, shared
@@ -73,7 +73,7 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True, env=dict(os.environ))
     assert (done.returncode, done.stderr) == (0, "")
     (stored,) = (folder / "samples").glob("*.jsonl")
-    return Whole(checkpoint, done.stdout, (folder / "mmlu.csv").read_text(), store.read_samples(stored))
+    return Whole(checkpoint, done.stdout, (folder / "mmlu.csv").read_text(), samples.read_samples(stored))
 
 
 def answers(logprobs: np.ndarray) -> list[int]:

@@ -14,7 +14,7 @@ import pytest
 from qwen_eval import options as arguments
 from qwen_eval.runs import results as results_csv
 from qwen_eval.runs import run as runner
-from qwen_eval.runs import store
+from qwen_eval.runs import samples
 from qwen_eval.schema import Benchmark, Choose, Chosen, EngineInfo, InputError, OnResponse, Sample
 from qwen_eval.tasks import choice
 
@@ -171,7 +171,7 @@ def test_stored_replies_are_scored_again_without_a_model(tmp_path: Path, capsys:
     )
     assert before.read_bytes() == stored
     (after,) = set((tmp_path / "samples").glob("*.jsonl")) - {before}
-    old, new = (store.read_samples(path) for path in (before, after))
+    old, new = (samples.read_samples(path) for path in (before, after))
     assert all(new[name]["response"] == row["response"] for name, row in old.items())
     # the engine preferred B throughout; the least likely option, the earliest of equals, is A
     assert {row["answer"] for row in old.values()} == {"B"} and {row["answer"] for row in new.values()} == {"A"}

@@ -13,11 +13,11 @@ import pytest
 
 import tiny
 import wmt22
-from qwen_eval import data
+from qwen_eval import data, schema
 from qwen_eval.data import Source
 from qwen_eval.runs import results, run
 from qwen_eval.schema import DataError, InputError
-from qwen_eval.stats import metrics
+from qwen_eval.stats import intervals, scores
 from shared import shared
 
 
@@ -120,19 +120,19 @@ def test_the_bootstrap_agrees_with_sacrebleu_s_own() -> None:
 
     lines = (shared("data/wmt22") / "generaltest2022.zh-en.ref.A.en").read_text(encoding="utf-8").splitlines()[:300]
     worse = [line[: len(line) * 2 // 3] if index % 2 else line for index, line in enumerate(lines)]
-    ours, _ = metrics.bleu("zh-en", worse, [lines], "13a")
+    ours, _ = scores.bleu("zh-en", worse, [lines], "13a")
     theirs = BLEU(tokenize="13a").corpus_score(worse, [lines], n_bootstrap=1000)
     assert (ours.ci_high - ours.ci_low) / 2 == pytest.approx(theirs._ci, rel=0.15)
 
 
 def test_worthless_translations_have_an_interval_all_the_same() -> None:
-    figure, _ = metrics.chrf("en-zh", ["x", "y"], [["一", "二"]])
+    figure, _ = scores.chrf("en-zh", ["x", "y"], [["一", "二"]])
     assert (figure.value, figure.ci_low, figure.ci_high) == (0, 0, 0)
 
 
 def test_the_mean_of_two_directions() -> None:
-    parts = [metrics.Metric("bleu", "a", 20, 18, 23, 10), metrics.Metric("bleu", "b", 30, 26, 34, 10)]
-    mean = metrics.mean_of("all", parts)
+    parts = [schema.Metric("bleu", "a", 20, 18, 23, 10), schema.Metric("bleu", "b", 30, 26, 34, 10)]
+    mean = intervals.mean_of("all", parts)
     assert (mean.value, mean.n) == (25, 20)
     assert (mean.ci_low, mean.ci_high) == pytest.approx((25 - np.hypot(2, 4) / 2, 25 + np.hypot(3, 4) / 2))
 

@@ -6,51 +6,70 @@ answered by then is stored.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import NoReturn
 
-from qwen_eval import schema, terminal
-from qwen_eval.runs import run
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Sequence
-
-    from qwen_eval import options
-    from qwen_eval.schema import Benchmark, Engine, Scored
-
-    Build = Callable[[argparse.Namespace], Benchmark]
-    OpenStandIn = Callable[[argparse.Namespace], Engine | None]
-    OnFinish = Callable[[argparse.Namespace, str, Sequence[Scored]], list[str]]
+from qwen_eval import options, terminal
+from qwen_eval.engines.open import open_engine
+from qwen_eval.engines.replay import GivenTexts
+from qwen_eval.runs import run, workers
+from qwen_eval.schema import InputError
+from qwen_eval.tasks.benchmark import Benchmark
 
 
-class Script(NamedTuple):
-    """What a benchmark script gives the runner.
-
-    parser: makes its command line. build: arguments -> Benchmark (raises InputError for bad data). finish: called at the end
-    with the run's id and all scored samples, returns lines for the table (C-Eval's submission file, say). stand_in: gives
-    an engine that answers in a model's place (translations from a file), or None for the one the arguments name.
-    """
-
-    parser: Callable[[], options.Parser]
-    build: Build
-    finish: OnFinish | None = None
-    stand_in: OpenStandIn | None = None
-
-
-def main(script: Script) -> NoReturn:
-    """Runs a script: parses its arguments, builds the benchmark, answers it and exits with the status."""
-    parser = script.parser()
+def main(kind: type[Benchmark]) -> NoReturn:
+    """Runs the script of a benchmark: parses its arguments, does what they ask for and exits with the status."""
+    try:
+        parser = kind.parser()
+    except InputError as error:
+        fail(os.path.basename(sys.argv[0]), str(error))  # noqa: PTH119  # a name, not a path
     args = parser.parse_args()
-    exit_with(
-        parser.prog,
-        lambda: run.run(args, script.build, script.finish, script.stand_in(args) if script.stand_in else None),
-    )
+    exit_with(parser.prog, lambda: work(kind, args))
+
+
+def work(kind: type[Benchmark], args: argparse.Namespace) -> int:
+    """What a benchmark's command line asks for. Returns the exit status, 0. Raises InputError for bad input."""
+    if args.export:
+        return export(args)
+    rows = kind.variants(args)
+    team = workers.join()
+    if (args.dump_prompts or args.rescore) and not team.leads:  # no work to share
+        return 0
+    first = kind(rows[0])
+    if args.dump_prompts:
+        for row in rows:
+            run.dump_prompts(first if row is rows[0] else kind(row))
+        return 0
+    run.prepare(first)
+    if args.rescore:
+        for row in rows:
+            run.rescore(first if row is rows[0] else kind(row))
+        return 0
+    given = first.given_texts()
+    if given and not team.leads:
+        return 0
+    engine = GivenTexts(*given) if given else open_engine(rows[0])
+    for row in rows:
+        if len(rows) > 1:
+            engine.extend(options.model_spec(row))
+        run.run(first if row is rows[0] else kind(row), engine, workers.ALONE if given else team)
+    return 0
+
+
+def export(args: argparse.Namespace) -> int:
+    """Writes a Qwen-1 checkpoint in Qwen2's format, by the first process where there are several."""
+    if int(os.environ.get("RANK", "0")):
+        return 0
+    from qwen_eval.models.export import export_qwen2  # imports torch
+
+    print(export_qwen2(options.model_spec(args), args.export))
+    return 0
 
 
 def exit_with(program: str, work: Callable[[], int]) -> NoReturn:
@@ -62,7 +81,7 @@ def exit_with(program: str, work: Callable[[], int]) -> NoReturn:
     try:
         with stoppable(), contextlib.redirect_stdout(terminal.Printable(sys.stdout)):
             sys.exit(work())
-    except schema.InputError as error:
+    except InputError as error:
         fail(program, str(error))
     except KeyboardInterrupt as stop:
         number = stop.args[0] if stop.args else signal.SIGINT

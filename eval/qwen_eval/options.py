@@ -6,13 +6,11 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-from qwen_eval import data, schema
 from qwen_eval.data import demo
-
-if TYPE_CHECKING:
-    from qwen_eval.data import Source
+from qwen_eval.data.files import Source
+from qwen_eval.schema import DataError, ModelSpec
 
 DEFAULT_CHECKPOINT = {"base": "Qwen/Qwen-7B", "chat": "Qwen/Qwen-7B-Chat"}
 
@@ -84,13 +82,21 @@ def names(text: str) -> list[str]:
 def parser(
     description: str,
     shots: Mapping[str, int],
-    generates: Sequence[str] = (),
+    writes: Sequence[str] = (),
     tokens: int = 512,
     subjects: bool = False,
+    recipes: Sequence[str] = ("default", "qwen2023"),
 ) -> Parser:
-    """The shared options. shots: the protocol's own number of shots by mode ("base", "chat"). generates: the modes whose
+    """The shared options. shots: the protocol's own number of shots by mode ("base", "chat"). writes: the modes whose
     answers are generated text, of at most `tokens` new tokens. subjects: whether the benchmark has some to choose from.
+    Options that one engine alone takes are accepted always, and listed by --help where --engine names that engine.
     """
+    engine = _engine_named(sys.argv)
+
+    def only(name: str, text: str) -> str:
+        """The help of an option that only the engine `name` takes."""
+        return text if engine == name else argparse.SUPPRESS
+
     top = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = top.add_argument_group("what is measured").add_argument
     add(
@@ -103,7 +109,7 @@ def parser(
     add("-d", "--data", metavar="DIR", help="folder with the official files, or demo; without it the hub is asked")
     add(
         "--recipe",
-        choices=("default", "qwen2023"),
+        choices=tuple(recipes),
         default="default",
         help="the protocol done right, or item for item what the 2023 scripts computed",
     )
@@ -121,7 +127,7 @@ def parser(
         help="the first N items of every subject or set (the rows are marked partial)",
     )
 
-    if generates:
+    if writes:
         add = top.add_argument_group("how text is generated").add_argument
         add(
             "--max-new-tokens",
@@ -130,7 +136,7 @@ def parser(
             metavar="N",
             help=f"length of a reply in tokens (default {tokens})",
         )
-    if "chat" in generates:
+    if "chat" in writes:
         add("--system-prompt", metavar="TEXT", help="system text (default: what the checkpoint's template brings)")
         add(
             "--thinking",
@@ -169,26 +175,31 @@ def parser(
         "--engine",
         choices=("hf", "vllm", "api"),
         default="hf",
-        help="hf: transformers in this process; vllm: vLLM in this process; api: an OpenAI-compatible server",
+        help="hf: transformers in this process; vllm: vLLM in this process; api: an OpenAI-compatible server "
+        "(--engine vllm --help and --engine api --help list what only these take)",
     )
     add("--no-self-check", action="store_true", help="do not compare a few items alone and in a batch at the start")
-    add("--tensor-parallel-size", type=whole_number, default=1, metavar="N", help="GPUs a model is cut over (vllm)")
     add("--seed", type=count, default=1234, help="names the random streams (default 1234)")
-
-    add = top.add_argument_group(
-        "a server (--engine api)",
-        "-c then names the checkpoint that it runs, for the tokenizer; without -c only text is asked",
-    ).add_argument
-    add("--base-url", metavar="URL", help="such as http://127.0.0.1:8000/v1")
-    add("--served-model", metavar="NAME", help="the model's name there (default: the only one that the server lists)")
-    add("--concurrency", type=whole_number, default=8, metavar="N", help="requests on their way at once (default 8)")
-    add("--request-timeout", type=seconds, default=600.0, metavar="S", help="seconds without an answer (default 600)")
     add(
-        "--api-key-env",
-        default="OPENAI_API_KEY",
-        metavar="NAME",
-        help="the environment variable that holds the key, if the server wants one (default OPENAI_API_KEY)",
+        "--tensor-parallel-size",
+        type=whole_number,
+        default=1,
+        metavar="N",
+        help=only("vllm", "GPUs a model is cut over"),
     )
+
+    about = "-c then names the checkpoint that it runs, for the tokenizer; without -c only text is asked"
+    group = top.add_argument_group("a server", about) if engine == "api" else top
+    add = group.add_argument
+    add("--base-url", metavar="URL", help=only("api", "such as http://127.0.0.1:8000/v1"))
+    add("--served-model", metavar="NAME",
+        help=only("api", "the model's name there (default: the only one that the server lists)"))  # fmt: skip
+    add("--concurrency", type=whole_number, default=8, metavar="N",
+        help=only("api", "requests on their way at once (default 8)"))  # fmt: skip
+    add("--request-timeout", type=seconds, default=600.0, metavar="S",
+        help=only("api", "seconds without an answer (default 600)"))  # fmt: skip
+    add("--api-key-env", default="OPENAI_API_KEY", metavar="NAME",
+        help=only("api", "environment variable with the key, if the server wants one (default OPENAI_API_KEY)"))  # fmt: skip
 
     add = top.add_argument_group("what is written").add_argument
     add(
@@ -201,7 +212,7 @@ def parser(
     )
     add("--overwrite", action="store_true", help="ask everything again, also what is stored")
     add("--rescore", metavar="RUN", help="no model: score the replies that RUN stored, under this command's recipe")
-    add("--export", type=Path, metavar="DIR", help="no questions: write a Qwen-1 checkpoint as Qwen2 to DIR and exit")
+    add("--export", type=Path, metavar="DIR", help=argparse.SUPPRESS)  # tools/export_qwen2.py by another name
     add("--dump-prompts", action="store_true", help="no model: print every prompt as a line of JSON and exit")
     add("--no-prompts", action="store_true", help="store the prompts' hashes instead of their texts")
     add("--quiet", action="store_true", help="no progress on stderr")
@@ -213,29 +224,27 @@ def mode(args: argparse.Namespace) -> str:
     return "chat" if getattr(args, "chat", False) else "base"
 
 
-def source(args: argparse.Namespace, benchmark: str) -> Source:
-    """Where this run's data comes from; the demonstration brings its own unless -d names another."""
-    if args.data == demo.NAME or (args.data is None and args.checkpoint_path == demo.NAME):
-        return data.Source(demo.data(benchmark), args.hub)
-    return data.Source(Path(args.data) if args.data else None, args.hub)
+def demo_folder(benchmark: str) -> Path:
+    """The demonstration's data for one of the eight benchmarks."""
+    return demo.FOLDER / "data" / benchmark
 
 
-def subjects(args: argparse.Namespace, benchmark: str) -> list[str] | None:
-    """The subjects named on the command line; those the demonstration has, where it is asked; else None for all."""
-    if args.subjects is None and on_demo_data(args, benchmark):
-        return demo.subjects(benchmark)
-    return args.subjects
+def source(args: argparse.Namespace, demonstration: Path | None) -> Source:
+    """Where this run's data comes from. demonstration: the benchmark's small data, which `-c demo` asks unless -d names
+    another. Raises DataError where it is asked for and is not there."""
+    if args.data == demo.NAME or (args.data is None and args.checkpoint_path == demo.NAME and demonstration):
+        if demonstration is None:
+            raise DataError("this benchmark has no demonstration data; name its own with -d DIR")
+        if not demonstration.is_dir():
+            raise DataError(f"{demonstration} is missing; restore it: git checkout -- {demonstration}")
+        return Source(demonstration, args.hub)
+    return Source(Path(args.data) if args.data else None, args.hub)
 
 
-def on_demo_data(args: argparse.Namespace, benchmark: str) -> bool:
-    """Whether the questions are the demonstration's."""
-    return source(args, benchmark).directory == demo.FOLDER / "data" / benchmark
-
-
-def model_spec(args: argparse.Namespace) -> schema.ModelSpec:
+def model_spec(args: argparse.Namespace) -> ModelSpec:
     """What to load and how. Raises CheckpointError when the demonstration's files were changed."""
     path = args.checkpoint_path or DEFAULT_CHECKPOINT[mode(args)]
-    return schema.ModelSpec(
+    return ModelSpec(
         path=str(demo.checkpoint()) if path == demo.NAME else path,
         revision=args.revision,
         hub=args.hub,
@@ -254,4 +263,13 @@ def model_spec(args: argparse.Namespace) -> schema.ModelSpec:
 
 def command() -> str:
     """The command line as it was typed, for the manifest."""
-    return " ".join(["python", *sys.argv])
+    return " ".join(sys.argv if sys.argv[0].startswith("qwen-eval") else ["python", *sys.argv])
+
+
+def _engine_named(words: Sequence[str]) -> str:
+    """The engine that a command line names, "" for none."""
+    for index, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name == "--engine":
+            return value if equals else "".join(words[index + 1 : index + 2])
+    return ""

@@ -49,6 +49,10 @@ class ModelSpec:
     train_length: int | None = None
 
 
+# of a request's field that came after the first release: at its default it changes no run's id
+LATER = {"later": True}
+
+
 @dataclass(frozen=True)
 class Choose:
     """A multiple-choice question: which of `options` continues header + shots + question best?
@@ -59,6 +63,7 @@ class Choose:
     "isolated" takes each option's own single token and the softmax in the model's precision, as the 2023 scripts did;
     "split" takes the tokens that encode(prompt + option) has beyond the number that encode(prompt) has, each option cut
     to `limit` by itself, as lm-evaluation-harness does. bos: whether the BOS that the tokenizer itself puts first stays.
+    totals: whether the whole log-probability of every option is wanted, too.
     """
 
     header: str
@@ -69,6 +74,7 @@ class Choose:
     limit: int | None = None
     scoring: Literal["context", "isolated", "split"] = "context"
     bos: bool = True
+    totals: bool = field(default=False, metadata=LATER)
 
     def prompt(self, first_shot: int = 0) -> str:
         """The prompt text without its first `first_shot` shots."""
@@ -78,12 +84,18 @@ class Choose:
 @dataclass(frozen=True)
 class Chosen:
     """The answer to Choose: one log-probability (natural log) an option, in the order of the options; how many shots
-    the prompt kept; the prompt's length in tokens; whether the prompt lost tokens beyond whole shots."""
+    the prompt kept; the prompt's length in tokens; whether the prompt lost tokens beyond whole shots.
+
+    totals: where they were asked for, the log-probability of each whole option: of the tokens that encode(prompt + option)
+    has beyond the number that encode(prompt) has, as lm-evaluation-harness counts them. logprobs may leave out first tokens
+    that all options share.
+    """
 
     logprobs: tuple[float, ...]
     shots_used: int
     prompt_tokens: int
     truncated: bool = False
+    totals: tuple[float, ...] = ()
 
 
 Message: TypeAlias = Mapping[str, str]  # {"role": "user", "content": "..."}
@@ -180,7 +192,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Score:
-    """What one response is worth: summable statistics (counts, 0/1 flags) and the answer that was read from it."""
+    """The score of a response: summable statistics (counts, 0/1 flags) and the answer that was read from it."""
 
     stats: Mapping[str, float]
     answer: Any
@@ -205,40 +217,6 @@ class Metric:
     ci_low: float
     ci_high: float
     n: int
-
-
-ScoreAll: TypeAlias = Callable[[Sequence[Sample], Sequence[Any], Callable[[], None]], list[Score]]
-TokenTexts: TypeAlias = Callable[[Sequence[str]], list[list[str]]]
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """A benchmark in one protocol: its samples, how a response is scored and how scores become figures.
-
-    signature: the fields that define the number beyond name, version, recipe, mode and shots ("select": "logprob").
-    headline: the (metric, group) shown first. remarks: scored samples -> sentences that the table must carry.
-    score_all: in place of score, where responses are scored together at the end (programs in a sandbox): samples and
-    responses -> scores, calling its third argument whenever one more is scored. score_in_tokens: in place of score_all,
-    where texts are compared in the evaluated model's own tokens: the engine's token_texts -> score_all. origin: where the
-    data came from ("files", a hub dataset at a commit). changed: parts of it that are not the official ones.
-    """
-
-    name: str
-    version: int
-    recipe: str
-    mode: str
-    shots: int
-    samples: Sequence[Sample]
-    score: Callable[[Sample, Any], Score] | None
-    metrics: Callable[[Sequence[Scored]], list[Metric]]
-    signature: Mapping[str, str] = field(default_factory=dict)
-    headline: tuple[str, str] = ("acc", "all")
-    partial: bool = False
-    remarks: Callable[[Sequence[Scored]], list[str]] = lambda scored: []
-    score_all: ScoreAll | None = None
-    score_in_tokens: Callable[[TokenTexts], ScoreAll] | None = None
-    origin: str = "files"
-    changed: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

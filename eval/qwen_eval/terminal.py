@@ -10,16 +10,15 @@ from collections.abc import Sequence
 from math import isnan
 from typing import TextIO
 
-from qwen_eval.schema import Benchmark, Metric
+from qwen_eval.schema import Metric
 
 HEADS = {"acc_micro": "micro", "acc_macro": "macro"}
 COUNTS = ("documents", "tokens", "chunks")
 
 
-def terminal(benchmark: Benchmark, metrics: Sequence[Metric], title: str, signature: str, notes: Sequence[str]) -> str:
+def table(headline: str, metrics: Sequence[Metric], title: str, signature: str, notes: Sequence[str]) -> str:
     """Groups as lines: the headline metric with its interval, and every other metric that several groups have as a column.
     Figures of one group alone, the notes and the signature stand below."""
-    headline = benchmark.headline[0]
     figures = {(metric.group, metric.metric): metric for metric in metrics}
     groups = list(dict.fromkeys(metric.group for metric in metrics if metric.metric == headline))
     groups.sort(key=lambda group: ((group, "acc_micro") in figures, group == "all"))  # subjects, categories, all

@@ -11,8 +11,9 @@ from qwen_eval.compare.external import Item, Samples
 from qwen_eval.compare.text import difference, outcome, short, some
 from qwen_eval.compare.waterfall import Stage
 from qwen_eval.runs.find import Run
-from qwen_eval.schema import Benchmark, Choose, Engine, Generate, InputError, Sample
+from qwen_eval.schema import Choose, Engine, Generate, InputError, Sample
 from qwen_eval.stats import paired
+from qwen_eval.tasks.benchmark import Benchmark
 
 
 @dataclass(frozen=True)
@@ -161,13 +162,12 @@ def between(
     meeting: Meeting, benchmark: Benchmark, engine: Engine | None, before: Stage
 ) -> tuple[list[Stage], list[str]]:
     """The stages between our stored answers and their scores, with remarks."""
-    requests = {sample.id: sample for sample in benchmark.samples if sample.id in meeting.found}
-    if benchmark.score is None or len(requests) < len(meeting.found):
+    requests = {sample.id: sample for sample in benchmark.asked if sample.id in meeting.found}
+    if benchmark.together or len(requests) < len(meeting.found):
         return [], ["what lies between needs the scores of one item at a time; only the ends are told apart"]
-    rule = benchmark.score
 
     def score(sample: Sample, response: Any) -> float:
-        return float(rule(sample, response).stats["correct"])
+        return float(benchmark.score(sample, response).stats["correct"])
 
     remarks = []
     if engine is not None and engine.describe().fingerprint != meeting.ours.fingerprint:

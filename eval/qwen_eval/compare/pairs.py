@@ -7,41 +7,17 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qwen_eval.runs import store
+from qwen_eval.data.texts import common_length
+from qwen_eval.runs import signature
 from qwen_eval.runs.find import Run
 from qwen_eval.schema import InputError
 from qwen_eval.stats import paired
+from qwen_eval.tasks.facts import USUAL, Facts, View
 
 Row = Mapping[str, Any]
 
 NLL_MARGIN = 1e-4  # nats a token: what float32 in another order of summation may change
 PASSAGE = 200  # characters that two questions of a subject begin with when they ask about one passage
-
-
-@dataclass(frozen=True)
-class View:
-    """A figure to compare: its name, the statistic of the rows, the group its items are in ("" for all), what the
-    statistic is divided by (samples of a task), and whether less of it is better."""
-
-    metric: str
-    stat: str
-    group: str = ""
-    per: str = ""
-    lower_is_better: bool = False
-
-
-VIEWS = {
-    "humaneval": [View("pass@1", "passed", per="texts")],
-    "plugin": [
-        View("tool_selection", "selected", "react_positive"),
-        View("tool_input", "input", "react_positive"),
-        View("false_positive", "calls", "react_negative", lower_is_better=True),
-        View("agent_selection", "selection", "hfagent"),
-        View("agent_used", "used", "hfagent"),
-        View("agent_code", "code", "hfagent"),
-    ],
-}
-USUAL = (View("acc", "correct"), View("pass@1", "passed", per="texts"), View("score", "score"))
 
 
 @dataclass(frozen=True)
@@ -73,38 +49,40 @@ def join(a: Run, b: Run) -> Joined:
     return Joined(a, b, same, missing, extra, other)
 
 
-def compare(joined: Joined) -> dict[str, paired.Result]:
+def compare(joined: Joined, facts: Facts) -> dict[str, paired.Result]:
     """Every figure of the benchmark for both runs, by a name such as "mmlu acc" or "wmt22 bleu en-zh".
 
     Raises InputError for rows that were never scored (a run that was interrupted before its programs ran).
     """
     name = joined.a.benchmark
-    kind = next(joined.rows())[1]["response"].get("kind")
-    if kind == "measured":
-        return {f"{name} {metric}": result for metric, result in _perplexities(joined)}
-    if name == "wmt22":
-        return {f"{name} bleu {group}": result for group, result in _translations(joined)}
-    return {f"{name} {metric}": result for metric, result in _shares(joined)}
+    shown = views(facts, [row for _, row, _ in joined.rows()])
+    kinds = {"perplexity": _perplexities, "bleu": _translations, "share": _shares}
+    found: dict[str, paired.Result] = {}
+    for kind, figures in kinds.items():
+        mine = [view for view in shown if view.kind == kind]
+        if mine:
+            found |= {f"{name} {metric}": result for metric, result in figures(joined, mine)}
+    return found
 
 
-def views(benchmark: str, rows: Sequence[Row]) -> list[View]:
-    """The figures that the rows of a benchmark have."""
-    known = VIEWS.get(benchmark) or [view for view in USUAL if any(view.stat in row["stats"] for row in rows)][:1]
-    return [view for view in known if not view.group or any(row["group"] == view.group for row in rows)]
-
-
-def _shares(joined: Joined) -> Iterator[tuple[str, paired.Result]]:
-    rows = list(joined.rows())
-    average = joined.a.fields.get("avg", "micro")
-    shown = views(joined.a.benchmark, [row for _, row, _ in rows])
+def views(facts: Facts, rows: Sequence[Row]) -> list[View]:
+    """The figures that the rows of a benchmark have. Raises InputError where they have none."""
+    known: Sequence[View] = (
+        facts.views or [view for view in USUAL if any(view.stat in row["stats"] for row in rows)][:1]
+    )
+    shown = [view for view in known if not view.group or any(row["group"] == view.group for row in rows)]
     if not shown:
         raise InputError(
-            f"the rows of {joined.a.name} have none of the statistics {', '.join(view.stat for view in USUAL)}"
+            f"the rows of {facts.name} have none of the statistics {', '.join(view.stat for view in USUAL)}"
         )
+    return shown
+
+
+def _shares(joined: Joined, shown: Sequence[View]) -> Iterator[tuple[str, paired.Result]]:
+    rows = list(joined.rows())
+    average = joined.a.fields.get("avg", "micro")
     for view in shown:
         mine = [(name, one, other) for name, one, other in rows if not view.group or one["group"] == view.group]
-        if not mine:
-            continue
         first = [_score(view, joined.a, name, one) for name, one, _ in mine]
         second = [_score(view, joined.b, name, other) for name, _, other in mine]
         groups = [one["group"] for _, one, _ in mine]
@@ -117,11 +95,6 @@ def _score(view: View, run: Run, name: str, row: Row) -> float:
     if not stats:
         raise InputError(f"{run.path}: sample {name!r} was answered but not scored; finish the run")
     return stats.get(view.stat, 0.0) / (stats[view.per] if view.per else 1.0)
-
-
-def common_length(one: str, other: str) -> int:
-    """How many characters two texts begin with alike."""
-    return next((i for i, (x, y) in enumerate(zip(one, other, strict=False)) if x != y), min(len(one), len(other)))
 
 
 def passages(rows: Sequence[Row]) -> list[Hashable] | None:
@@ -150,17 +123,16 @@ def passages(rows: Sequence[Row]) -> list[Hashable] | None:
     return units if shared else None
 
 
-def _translations(joined: Joined) -> Iterator[tuple[str, paired.Result]]:
-    groups: dict[str, list[tuple[Row, Row]]] = defaultdict(list)
-    for _, one, other in joined.rows():
-        groups[one["group"]].append((one, other))
-    for group, rows in groups.items():
+def _translations(joined: Joined, shown: Sequence[View]) -> Iterator[tuple[str, paired.Result]]:
+    for view in shown:
+        rows = [(one, other) for _, one, other in joined.rows() if one["group"] == view.group]
         first, second = [one["answer"] for one, _ in rows], [other["answer"] for _, other in rows]
         references = list(zip(*(one["target"] for one, _ in rows), strict=True))
-        yield group, paired.bleu(first, second, references, "zh" if group.endswith("-zh") else "13a")
+        tokenize = "zh" if view.group.endswith("-zh") else "13a"
+        yield f"{view.metric} {view.group}", paired.bleu(first, second, references, tokenize)
 
 
-def _perplexities(joined: Joined) -> Iterator[tuple[str, paired.Result]]:
+def _perplexities(joined: Joined, shown: Sequence[View]) -> Iterator[tuple[str, paired.Result]]:
     for name, one, other in joined.rows():
         mine, theirs = one["response"], other["response"]
         if len(mine["nll"]) != len(theirs["nll"]):
@@ -221,7 +193,7 @@ def partings(joined: Joined) -> dict[str, list[str]]:
     reading was worth something else) -> ids, in the order of A. An item is listed at each stage at which it parts."""
     found: dict[str, list[str]] = {"prompt": [], "response": [], "extraction": [], "score": []}
     for name, one, other in joined.rows():
-        same_prompt = store.prompt_hash(one["prompt"]) == store.prompt_hash(other["prompt"])
+        same_prompt = signature.prompt_hash(one["prompt"]) == signature.prompt_hash(other["prompt"])
         same_response = same_reply(one, other)
         same_answer = _without_details(one["answer"]) == _without_details(other["answer"])
         if not same_prompt:

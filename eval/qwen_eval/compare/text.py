@@ -8,6 +8,7 @@ from typing import Any
 
 from qwen_eval.compare import pairs
 from qwen_eval.compare.pairs import Joined
+from qwen_eval.data.texts import common_length
 from qwen_eval.runs import find
 from qwen_eval.stats import paired
 
@@ -128,7 +129,7 @@ def at_stage(stage: str, one: pairs.Row, other: pairs.Row) -> list[str]:
 
 def difference(one: str, other: str, name: str = "") -> list[str]:
     """Two texts from a little before where they part."""
-    same = pairs.common_length(one, other)
+    same = common_length(one, other)
     start = max(0, same - WIDTH // 3)
     return [f"{name}from character {same}:", *(f"  {side} {text[start : start + WIDTH]!r}" for side, text in (("A", one), ("B", other)))]  # noqa: E501  # fmt: skip
 

@@ -21,7 +21,7 @@ from qwen_eval.data.files import text_lines as text_lines
 from qwen_eval.data.long_texts import Documents as Documents
 from qwen_eval.data.long_texts import documents as documents
 from qwen_eval.data.official import changed as changed
-from qwen_eval.data.official import changed_choices as changed_choices
+from qwen_eval.data.official import official as official
 from qwen_eval.data.problems import CodeTask as CodeTask
 from qwen_eval.data.problems import Gsm8k as Gsm8k
 from qwen_eval.data.problems import HumanEval as HumanEval

@@ -6,9 +6,9 @@ types (pandas) touches them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from qwen_eval.data import hub
 from qwen_eval.data.catalogue import choose_subjects
@@ -16,6 +16,8 @@ from qwen_eval.data.files import Blob, Source, csv_rows, find_root, read_file, t
 from qwen_eval.schema import DataError
 
 LETTERS = ("A", "B", "C", "D")
+
+RowT = TypeVar("RowT")
 
 
 @dataclass(frozen=True)
@@ -30,16 +32,21 @@ class ChoiceRow:
     answer: str
     id: str
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the options are called, in their order."""
+        return LETTERS
+
 
 @dataclass(frozen=True)
-class ChoiceSet:
+class ChoiceSet(Generic[RowT]):
     """A subject's rows: dev for the shots, test to be asked (C-Eval: the split that was asked for).
 
     origin says where they came from: "files", or a hub dataset and its commit ("cais/mmlu@c30699e8...").
     """
 
-    dev: tuple[ChoiceRow, ...]
-    test: tuple[ChoiceRow, ...]
+    dev: tuple[RowT, ...]
+    test: tuple[RowT, ...]
     origin: str = "files"
 
 
@@ -57,6 +64,9 @@ class Layout:
     def path(self, split: str, subject: str) -> str:
         return self.paths[split].format(subject=subject)
 
+
+# reads subjects of a split from a hub
+Hosted: TypeAlias = Callable[[str, Sequence[str], str], dict[str, ChoiceSet[ChoiceRow]]]
 
 _COLUMNS = ("question", "A", "B", "C", "D", "answer")
 
@@ -115,24 +125,24 @@ CMMLU_HUB = hub.Place(
 )
 
 
-def mmlu(source: Source, subjects: Sequence[str]) -> dict[str, ChoiceSet]:
+def mmlu(source: Source, subjects: Sequence[str]) -> dict[str, ChoiceSet[ChoiceRow]]:
     """MMLU's dev and test rows of `subjects`, in the official order. Raises DataError for anything missing or
     malformed, InputError for an unknown subject."""
-    return _load(MMLU, source, subjects, "test")
+    return _load(MMLU, source, subjects, "test", _hosted_mmlu)
 
 
-def ceval(source: Source, subjects: Sequence[str], split: str = "val") -> dict[str, ChoiceSet]:
+def ceval(source: Source, subjects: Sequence[str], split: str = "val") -> dict[str, ChoiceSet[ChoiceRow]]:
     """C-Eval's dev rows, and its "val" or "test" rows, of `subjects`, in the official order. The answers of test are
     "" where the files have none. Raises DataError, InputError for an unknown subject, ValueError for another split."""
     if split not in ("val", "test"):
         raise ValueError(f"C-Eval is asked on val or test, not {split!r}")
-    return _load(CEVAL, source, subjects, split)
+    return _load(CEVAL, source, subjects, split, _hosted_ceval)
 
 
-def cmmlu(source: Source, subjects: Sequence[str]) -> dict[str, ChoiceSet]:
+def cmmlu(source: Source, subjects: Sequence[str]) -> dict[str, ChoiceSet[ChoiceRow]]:
     """CMMLU's dev and test rows of `subjects`, in the official order. Raises DataError for anything missing or
     malformed, InputError for an unknown subject."""
-    return _load(CMMLU, source, subjects, "test")
+    return _load(CMMLU, source, subjects, "test", _hosted_cmmlu)
 
 
 def parse(layout: Layout, split: str, subject: str, blob: Blob) -> tuple[ChoiceRow, ...]:
@@ -183,10 +193,12 @@ def make_rows(
     return tuple(rows)
 
 
-def _load(layout: Layout, source: Source, subjects: Sequence[str], split: str) -> dict[str, ChoiceSet]:
+def _load(
+    layout: Layout, source: Source, subjects: Sequence[str], split: str, hosted: Hosted
+) -> dict[str, ChoiceSet[ChoiceRow]]:
     chosen = choose_subjects(layout.benchmark, subjects)
     if source.directory is None:
-        return _HOSTED[layout.benchmark](source.hub, chosen, split)
+        return hosted(source.hub, chosen, split)
     root = find_root(source.directory, layout.path("dev", chosen[0]), layout.how)
 
     def rows(part: str, subject: str) -> tuple[ChoiceRow, ...]:
@@ -195,7 +207,7 @@ def _load(layout: Layout, source: Source, subjects: Sequence[str], split: str) -
     return {subject: ChoiceSet(rows("dev", subject), rows(split, subject)) for subject in chosen}
 
 
-def _hosted_mmlu(where: str, subjects: Sequence[str], split: str) -> dict[str, ChoiceSet]:
+def _hosted_mmlu(where: str, subjects: Sequence[str], split: str) -> dict[str, ChoiceSet[ChoiceRow]]:
     """From the "all" configuration, which has every subject in two files and leaves the large training set alone."""
     files = {part: f"all/{part}-00000-of-00001.parquet" for part in ("dev", split)}
     fetched = hub.fetch(MMLU_HUB, list(files.values()), where)
@@ -228,7 +240,7 @@ def _mmlu_cells(row: Mapping[str, Any], where: str) -> dict[str, str]:
     return texts(cells, where, MMLU.how)
 
 
-def _hosted_ceval(where: str, subjects: Sequence[str], split: str) -> dict[str, ChoiceSet]:
+def _hosted_ceval(where: str, subjects: Sequence[str], split: str) -> dict[str, ChoiceSet[ChoiceRow]]:
     try:
         return _hosted_archive(CEVAL, CEVAL_HUB, "ceval-exam.zip", where, subjects, split)
     except hub.NotOnHub:
@@ -253,13 +265,13 @@ def _hosted_ceval(where: str, subjects: Sequence[str], split: str) -> dict[str, 
     return {subject: ChoiceSet(rows("dev", subject), rows(split, subject), fetched.origin) for subject in subjects}
 
 
-def _hosted_cmmlu(where: str, subjects: Sequence[str], split: str) -> dict[str, ChoiceSet]:
+def _hosted_cmmlu(where: str, subjects: Sequence[str], split: str) -> dict[str, ChoiceSet[ChoiceRow]]:
     return _hosted_archive(CMMLU, CMMLU_HUB, "cmmlu_v1_0_1.zip", where, subjects, split)
 
 
 def _hosted_archive(
     layout: Layout, place: hub.Place, archive: str, where: str, subjects: Sequence[str], split: str
-) -> dict[str, ChoiceSet]:
+) -> dict[str, ChoiceSet[ChoiceRow]]:
     """From a zip archive of the official files, read where it lies."""
     fetched = hub.fetch(place, [archive], where)
     members = hub.Archive(fetched.paths[archive], f"{fetched.origin}/{archive}", layout.how)
@@ -269,9 +281,6 @@ def _hosted_archive(
         return parse(layout, part, subject, Blob(f"{members.name}:{path}", members.read(path)))
 
     return {subject: ChoiceSet(rows("dev", subject), rows(split, subject), fetched.origin) for subject in subjects}
-
-
-_HOSTED = {"mmlu": _hosted_mmlu, "ceval": _hosted_ceval, "cmmlu": _hosted_cmmlu}
 
 
 def _header(layout: Layout, split: str, blob: Blob, found: Sequence[str]) -> tuple[str, ...]:

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qwen_eval.report.layout import MAIN, PRECISION, Table
 from qwen_eval.report.lines import DEMONSTRATION, Figure, Line
 from qwen_eval.schema import InputError
+from qwen_eval.tasks.facts import Table
 
 OURS, OTHERS = "#c2410c", "#475569"  # told apart by place, name and marker, too
 MARKERS = "osD^v<>P"
 
 
-def draw(lines: Mapping[str, Sequence[Line]], long_ppl: Table, folder: Path) -> list[Path]:
+def draw(lines: Mapping[str, Sequence[Line]], tables: Mapping[str, Table], folder: Path) -> list[Path]:
     """Draws what there are results for into the folder and returns the files. lines: the lines of a table by its name.
 
     Raises InputError without matplotlib or when there is nothing to draw.
@@ -26,9 +26,9 @@ def draw(lines: Mapping[str, Sequence[Line]], long_ppl: Table, folder: Path) -> 
         raise InputError("figures need matplotlib; run: pip install matplotlib") from error
     matplotlib.use("Agg")
     jobs: dict[str, Callable[[], Any]] = {
-        "models": lambda: _models(lines["main"]),
-        "long_ppl": lambda: _long_ppl(lines["long_ppl"], long_ppl),
-        "memory": lambda: _memory(lines["precision"]),
+        "models": lambda: _models(lines["main"], tables["main"]),
+        "long_ppl": lambda: _long_ppl(lines["long_ppl"], tables["long_ppl"]),
+        "memory": lambda: _memory(lines["precision"], tables["precision"]),
     }
     needed = {"models": "main", "long_ppl": "long_ppl", "memory": "precision"}
     paths = [path for name, job in jobs.items() if lines[needed[name]] for path in _save(name, job, folder)]
@@ -55,11 +55,11 @@ def _save(name: str, job: Callable[[], Any], folder: Path) -> list[Path]:
     return paths
 
 
-def _models(lines: Sequence[Line]) -> Any:
+def _models(lines: Sequence[Line], table: Table) -> Any:
     """One panel a benchmark, one dot a model; ours with their 95% intervals."""
     from matplotlib import pyplot
 
-    columns = [column for column in MAIN.columns if any(column.head in line.figures for line in lines)]
+    columns = [column for column in table.columns if any(column.head in line.figures for line in lines)]
     figure, panels = pyplot.subplots(
         1, len(columns), figsize=(2 + 1.9 * len(columns), 1.2 + 0.27 * len(lines)), sharey=True, layout="constrained",
         squeeze=False,
@@ -109,11 +109,11 @@ def _long_ppl(lines: Sequence[Line], table: Table) -> Any:
     return figure
 
 
-def _memory(lines: Sequence[Line]) -> Any:
+def _memory(lines: Sequence[Line], table: Table) -> Any:
     """MMLU against memory, a point a precision."""
     from matplotlib import pyplot
 
-    accuracy, *_, memory = PRECISION.columns
+    accuracy, *_, memory = table.columns
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
     for line in lines:
         if accuracy.head in line.figures and memory.head in line.figures:

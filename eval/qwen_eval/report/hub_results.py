@@ -9,27 +9,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from qwen_eval.report.layout import CHAT, MAIN, Column
 from qwen_eval.report.lines import our_lines
 from qwen_eval.schema import InputError
+from qwen_eval.tasks.facts import Column, Table
 
-if TYPE_CHECKING:
-    from huggingface_hub import EvalResultEntry
-
-# benchmark -> dataset on the hub and the task's id there (of unregistered ones the configuration)
-DATASETS = {
-    "mmlu": ("cais/mmlu", "all"),
-    "ceval": ("ceval/ceval-exam", "val"),
-    "cmmlu": ("haonan-li/cmmlu", "test"),
-    "gsm8k": ("openai/gsm8k", "gsm8k"),
-    "humaneval": ("openai/openai_humaneval", "openai_humaneval"),
-}
+TABLES = ("main", "chat")  # whose figures a model's page shows
 
 
-def write(results: Mapping[str, list[dict[str, str]]], folder: Path) -> list[Path]:
+def write(
+    results: Mapping[str, list[dict[str, str]]],
+    tables: Mapping[str, Table],
+    hubs: Mapping[str, tuple[str, str] | None],
+    folder: Path,
+) -> list[Path]:
     """FOLDER/<model>/.eval_results/<benchmark>.yaml for every model of ours, one entry a protocol and setting.
+
+    hubs: by benchmark the dataset on the hub and the task's id there (of unregistered ones the configuration).
 
     The demonstration and partial runs are left out: the entries name public datasets. Returns the files. Raises InputError
     when nothing is left.
@@ -38,16 +35,16 @@ def write(results: Mapping[str, list[dict[str, str]]], folder: Path) -> list[Pat
     from huggingface_hub import eval_result_entries_to_yaml
 
     found: dict[Path, list[object]] = {}
-    for table in (MAIN, CHAT):
+    for table in (tables[name] for name in TABLES):
         for line in our_lines(table, results):
             for column in table.columns:
                 figure = line.figures.get(column.head)
-                if figure is None or figure.marks or column.benchmark not in DATASETS:
+                if figure is None or figure.marks or not hubs.get(column.benchmark):
                     continue
                 row = _row(results[column.benchmark], column, figure.signature, line.model)
                 path = folder / re.sub(r"[^A-Za-z0-9._-]+", "__", line.model.strip("/")) / ".eval_results"
                 entries = found.setdefault(path / f"{column.benchmark}.yaml", [])
-                entries += eval_result_entries_to_yaml([_entry(column.benchmark, row)])
+                entries += eval_result_entries_to_yaml([_entry(hubs[column.benchmark], row)])
     if not found:
         raise InputError(
             "there is no whole run of a model to describe; the demonstration and partial runs are left out"
@@ -58,10 +55,11 @@ def write(results: Mapping[str, list[dict[str, str]]], folder: Path) -> list[Pat
     return sorted(found)
 
 
-def _entry(benchmark: str, row: Mapping[str, str]) -> EvalResultEntry:
+def _entry(hub: tuple[str, str] | None, row: Mapping[str, str]) -> Any:
     from huggingface_hub import EvalResultEntry
 
-    dataset, task = DATASETS[benchmark]
+    assert hub
+    dataset, task = hub
     value, low, high = (round(float(row[name]), 2) for name in ("value", "ci_low", "ci_high"))
     notes = f"{row['metric']}, percent, 95% interval {low} to {high}; {row['signature']}"
     return EvalResultEntry(dataset_id=dataset, task_id=task, value=value, date=row["timestamp"], notes=notes)

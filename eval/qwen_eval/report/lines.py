@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qwen_eval.data import demo
-from qwen_eval.report.layout import Column, Table
 from qwen_eval.schema import InputError
+from qwen_eval.tasks.facts import Column, Table
 
 PUBLISHED = ("table", "model", "metric", "group", "setting", "value", "source")
 QUANTIZED = ("int8", "nf4")
 PRECISIONS = {"bf16": "BF16", "fp16": "FP16", "fp32": "FP32", "int8": "Int8", "nf4": "NF4"}
 # fields of a signature that say which model answered and how it was loaded, not what it was asked
 OF_THE_MODEL = ("template", "ctx", "ext", "trained", "window", "dtype")
-PARTIAL, DEMONSTRATION, NOT_COMPARABLE = "partial", "demonstration", "not comparable"
+PARTIAL, DEMONSTRATION, NOT_COMPARABLE, UNVERIFIED = "partial", "demonstration", "not comparable", "unverified"
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def _is_of(column: Column, row: Mapping[str, str]) -> bool:
     """Whether a row of results is in the column's protocol and holds its figure."""
     return (
         (row["metric"], row["group"]) == column.ours
-        and row["shots"] == column.shots
+        and column.shots in ("", row["shots"])
         and column.where in row["signature"]
         and (column.field == "value" or row[column.field] not in ("", "0.000"))  # an engine may not know its memory
     )
@@ -174,6 +174,7 @@ def _figure(column: Column, row: Mapping[str, str]) -> Figure:
     known = column.known and "hfagent-own" not in signature
     marks = [PARTIAL] if int(row["partial"]) else []
     marks += [DEMONSTRATION] if demonstration else [] if known else [NOT_COMPARABLE]
+    marks += [UNVERIFIED] if "|data:unverified-" in signature else []
     same = row["recipe"] == "qwen2023" and not marks
     fields = [field for field in signature.split("|") if field.split(":")[0] not in OF_THE_MODEL]
     protocol = "published" if same else "|".join(fields)

@@ -7,16 +7,17 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from qwen_eval.report.layout import Table
-from qwen_eval.report.lines import DEMONSTRATION, NOT_COMPARABLE, PARTIAL, Figure, Line, best
+from qwen_eval.report.lines import DEMONSTRATION, NOT_COMPARABLE, PARTIAL, UNVERIFIED, Figure, Line, best
 from qwen_eval.report.words import speaker
 from qwen_eval.runs.results import guarded
+from qwen_eval.tasks.facts import Table
 
-SYMBOLS = {PARTIAL: "†", DEMONSTRATION: "‡", NOT_COMPARABLE: "§"}
+SYMBOLS = {PARTIAL: "†", DEMONSTRATION: "‡", NOT_COMPARABLE: "§", UNVERIFIED: "¶"}
 BOLD = "Bold: the best of the lines of equal protocol (the published ones; ours of recipe `qwen2023` count among them)."
 LEGEND = {
     PARTIAL: "† partial: only the first items of every subject or set.",
     DEMONSTRATION: "‡ demonstration data: not comparable with the published lines.",
+    UNVERIFIED: "¶ no official checksums of the data are known: its rows were taken as they are.",
     NOT_COMPARABLE: "§ not comparable with the published lines: too little of their protocol is known.",
 }
 CSV = ("table", "model", "how", "column", "value", "ci_low", "ci_high", "best", "marks", "source", "signature")
@@ -44,7 +45,7 @@ class Shown:
 
 def shown(table: Table, lines: Sequence[Line], language: str = "en") -> Shown:
     """The table in a language. A mark stands at a figure, or at the model's name where all its figures have it."""
-    say = speaker(language)
+    say = speaker(language, table.chinese)
     columns = [column for column in table.columns if any(column.head in line.figures for line in lines)]
     winners = {column.head: best(column, lines) for column in columns}
     rows: list[list[Cell]] = []

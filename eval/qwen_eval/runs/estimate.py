@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from qwen_eval.schema import Benchmark, Choose, Measure
+from qwen_eval.schema import Choose, Measure
+from qwen_eval.tasks.benchmark import Benchmark
 
 BYTES_PER_TOKEN = 3.5  # English has about four, a Chinese character is three
 ASSUMED = {"read": 2000.0, "write": 200.0}  # tokens a second where nothing was measured
@@ -27,7 +28,7 @@ def work(benchmark: Benchmark) -> Work:
     """What a benchmark asks, from its prompts alone."""
     seen: set[tuple[str, tuple[str, ...]]] = set()
     size, written = 0, 0
-    for sample in benchmark.samples:
+    for sample in benchmark.asked:
         request = sample.request
         if isinstance(request, Measure):
             size += sum(map(_bytes, request.documents))
@@ -43,16 +44,18 @@ def work(benchmark: Benchmark) -> Work:
             )
             size += sum(map(_bytes, turns))
             written += request.samples * request.max_tokens
-    return Work(len(benchmark.samples), round(size / BYTES_PER_TOKEN), written)
+    return Work(len(benchmark.asked), round(size / BYTES_PER_TOKEN), written)
 
 
-def speeds(results: Mapping[str, Sequence[Mapping[str, str]]], model: str) -> dict[str, float]:
+def speeds(
+    results: Mapping[str, Sequence[Mapping[str, str]]], writes: Mapping[str, Sequence[str]], model: str
+) -> dict[str, float]:
     """Tokens a second of a model's whole runs in the results, by kind: "read" (choices and perplexity), "write" (texts).
-    A kind that no run measured is left out."""
+    A kind that no run measured is left out. writes: by benchmark the modes whose answers are texts."""
     tokens: dict[str, dict[str, tuple[float, float]]] = {"read": {}, "write": {}}
     for name, rows in results.items():
         for row in rows:
-            reads = row["mode"] == "base" and name in ("mmlu", "ceval", "cmmlu", "long_ppl")
+            reads = row["mode"] not in writes[name]
             if row["model"] == model and float(row["seconds"]) > 0:
                 tokens["read" if reads else "write"][row["run_id"]] = float(row["tokens"]), float(row["seconds"])
     found = {}

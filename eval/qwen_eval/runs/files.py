@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from qwen_eval.schema import InputError
 
@@ -133,3 +135,27 @@ def write_whole(path: Path, content: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def json_line(row: Mapping[str, Any]) -> bytes:
+    """A row as one line of JSON in UTF-8."""
+    # lone surrogates (a model can write half a character) have no UTF-8: JSON's own escapes carry them
+    try:
+        return json.dumps(row, ensure_ascii=False).encode("utf-8") + b"\n"
+    except UnicodeEncodeError:
+        return json.dumps(row).encode("ascii") + b"\n"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON, whole or not at all. Raises InputError when the folder cannot be written."""
+    write_whole(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file, whole or not at all. Raises InputError when the folder cannot be written."""
+    write_whole(path, text.encode("utf-8"))
+
+
+def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes one JSON object a line, whole or not at all. Raises InputError when the folder cannot be written."""
+    write_whole(path, b"".join(map(json_line, rows)))

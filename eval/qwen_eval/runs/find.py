@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from qwen_eval.runs import store
+from qwen_eval.runs import samples
 from qwen_eval.schema import InputError
 
 HEAD = ("benchmark", "version", "recipe", "mode")  # of a signature, before its name:value fields
@@ -43,7 +43,7 @@ class Run:
     @cached_property
     def rows(self) -> dict[str, dict[str, Any]]:
         """The stored rows by sample id. Raises InputError for an empty file or a line that is no row."""
-        rows = store.read_samples(self.path)
+        rows = samples.read_samples(self.path)
         if not rows:
             raise InputError(f"{self.path} holds no samples; run the benchmark again")
         for name, row in rows.items():

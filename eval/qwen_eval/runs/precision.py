@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from qwen_eval.runs import store
-from qwen_eval.schema import Benchmark, EngineInfo, Metric, Scored
+from qwen_eval.runs import samples, signature
+from qwen_eval.schema import EngineInfo, Metric, Scored
 from qwen_eval.stats import paired
+from qwen_eval.tasks.benchmark import Benchmark
 
 REFERENCE = "bf16"
 METRIC = "acc_minus_bf16"
@@ -16,12 +17,12 @@ METRIC = "acc_minus_bf16"
 
 def against_bf16(benchmark: Benchmark, info: EngineInfo, scored: Sequence[Scored], output: Path) -> list[Metric]:
     """The difference in points with its 95% interval, negative where this run is worse; nothing for BF16 itself, for
-    benchmarks whose headline is no accuracy, and where no BF16 run of the same checkpoint answered the same items."""
-    if info.precision == REFERENCE or benchmark.headline[0] != "acc" or not scored:
+    benchmarks whose items are not right or wrong, and where no BF16 run of the same checkpoint answered the same items."""
+    if info.precision == REFERENCE or any("correct" not in item.score.stats for item in scored) or not scored:
         return []
-    run = store.run_id(benchmark, dataclasses.replace(info, precision=REFERENCE))
+    run = signature.run_id(benchmark, dataclasses.replace(info, precision=REFERENCE))
     path = output / "samples" / f"{run}.jsonl"
-    known = store.read_samples(path) if path.exists() else {}
+    known = samples.read_samples(path) if path.exists() else {}
     if any(item.sample.id not in known for item in scored):
         return []
     wide = [float(known[item.sample.id]["stats"]["correct"]) for item in scored]

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from qwen_eval.runs import files, store
-from qwen_eval.schema import Benchmark, EngineInfo, Generated, InputError, Measured, Metric, Scored
+from qwen_eval.runs import files, signature
+from qwen_eval.schema import EngineInfo, Generated, InputError, Measured, Metric, Scored
+from qwen_eval.tasks.benchmark import Benchmark
 
 # fmt: off
 COLUMNS = [
@@ -45,13 +46,13 @@ def result_rows(
         "benchmark": benchmark.name,
         "recipe": benchmark.recipe,
         "mode": benchmark.mode,
-        "shots": benchmark.shots,
+        "shots": benchmark.shot_count,
         "model": info.model,
         "revision": info.revision,
         "precision": info.precision,
         "context": info.context,
         "partial": int(benchmark.partial),
-        "signature": store.signature(benchmark, info),
+        "signature": signature.signature(benchmark, info),
         "engine": info.engine,
         "device": info.device,
         **run,

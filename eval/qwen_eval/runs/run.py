@@ -1,104 +1,98 @@
-"""The pipeline behind every script: benchmark -> one engine call -> scores -> metrics -> CSV and a table.
+"""One run: a benchmark's questions to an engine, its responses to scores, figures, rows of the CSV and a table.
 
-It prints the final table on stdout; progress goes to stderr (answering.py). How a script starts and ends is entry.py's.
+The table is printed on stdout; progress goes to stderr (answer.py). How a script starts and ends is main.py's.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
-import os
-import subprocess
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qwen_eval import __version__, options, terminal
 from qwen_eval.data import demo
 from qwen_eval.engines.replay import StandIn
-from qwen_eval.runs import answer, results, store, workers
-from qwen_eval.schema import Benchmark, Engine, EngineInfo, InputError, Sample
+from qwen_eval.runs import answer, manifest, precision, results, samples, self_check, workers
+from qwen_eval.runs.commit import git_commit
+from qwen_eval.runs.rehearsal import rehearse
+from qwen_eval.runs.signature import prompt_hash, prompt_of, run_id, signature
+from qwen_eval.schema import Engine, EngineInfo, Sample
+from qwen_eval.tasks.benchmark import Benchmark
 
-if TYPE_CHECKING:
-    from qwen_eval.main import Build, OnFinish
+Rows = Mapping[str, Mapping[str, Any]]  # stored rows by sample id
 
 
-def run(args: argparse.Namespace, build: Build, finish: OnFinish | None = None, engine: Engine | None = None) -> int:
-    """One benchmark from arguments to table. engine: one that is loaded already, None to open the one args name.
+def run(benchmark: Benchmark, engine: Engine, team: workers.Team = workers.ALONE) -> None:
+    """Answers what is not answered yet, scores and stores it, and prints the table. team: the processes that share the work;
+    those that do not lead answer their share and print nothing.
 
-    Raises InputError for bad input; what was answered before is stored by then. Returns the exit status, 0.
+    Raises InputError for bad input; what was answered before is stored by then.
     """
-    if args.export:  # by the first process, where there are several
-        if int(os.environ.get("RANK", "0")):
-            return 0
-        from qwen_eval.models.export import export_qwen2  # imports torch
-
-        print(export_qwen2(options.model_spec(args), args.export))
-        return 0
-    team = workers.join()
-    if args.dump_prompts or args.rescore or (engine and engine.describe().engine == "file"):  # no work to share
-        if not team.leads:
-            return 0
-        team = answer.ALONE
-    benchmark = limited(marked(build(args), args), args.limit)
-    if args.dump_prompts:
-        dump_prompts(benchmark)
-        return 0
-    results.read_results(args.output_dir / f"{benchmark.name}.csv")  # one that cannot be added to shows before the work
-    given = None
-    if args.rescore:
-        info, given = store.read_run(args.output_dir, args.rescore)
-        engine = StandIn(info)
-        benchmark = dataclasses.replace(benchmark, signature={**benchmark.signature, "replies": args.rescore})
-    engine = engine or open_engine(args)
     info = engine.describe()
-    if args.checkpoint_path == demo.NAME and not args.rescore:
+    if benchmark.args.checkpoint_path == demo.NAME:
         info = dataclasses.replace(info, model=demo.NAME, revision="demo")
-    run_id = store.run_id(benchmark, info)
-    if not team.leads:
-        look = partial(check, engine, info, args)
-        answer.contribute(benchmark, engine, args, run_id, look, team)
-        return 0
-    with store.run_lock(args.output_dir, run_id):
-        lines = finished(benchmark, engine, info, args, run_id, given, finish, team)
-    print(lines, end="\n\n")
-    return 0
+    if team.leads:
+        _locked(benchmark, engine, info, team)
+    else:
+        name = run_id(benchmark, info)
+        answer.contribute(benchmark, engine, name, lambda asked: _check(benchmark, engine, info, asked), team)
 
 
-def finished(
-    benchmark: Benchmark,
-    engine: Engine,
-    info: EngineInfo,
-    args: argparse.Namespace,
-    run_id: str,
-    given: Mapping[str, Mapping[str, Any]] | None,
-    finish: OnFinish | None,
-    team: workers.Team,
+def rescore(benchmark: Benchmark) -> None:
+    """Scores the responses that another run stored, under this benchmark's recipe and rules; asks no model.
+
+    Raises InputError for a run that is not there and for items that it has not answered.
+    """
+    info, given = manifest.read_run(benchmark.args.output_dir, benchmark.args.rescore)
+    _locked(benchmark, StandIn(info), info, workers.ALONE, given)
+
+
+def dump_prompts(benchmark: Benchmark) -> None:
+    """Every sample's prompt on stdout, one JSON object a line."""
+    for sample in benchmark.asked:
+        row = {"id": sample.id, "group": sample.group, "prompt": prompt_of(sample.request)}
+        print(json.dumps(row, ensure_ascii=False))
+
+
+def prepare(benchmark: Benchmark) -> None:
+    """What could fail after the work fails before it: a CSV that cannot be added to, and scores or figures that cannot be
+    made of a response. Raises InputError."""
+    results.read_results(benchmark.args.output_dir / f"{benchmark.name}.csv")
+    rehearse(benchmark)
+
+
+def _locked(
+    benchmark: Benchmark, engine: Engine, info: EngineInfo, team: workers.Team, given: Rows | None = None
+) -> None:
+    name = run_id(benchmark, info)
+    with samples.run_lock(benchmark.args.output_dir, name):
+        table = _finished(benchmark, engine, info, name, team, given)
+    print(table, end="\n\n")
+
+
+def _finished(
+    benchmark: Benchmark, engine: Engine, info: EngineInfo, name: str, team: workers.Team, given: Rows | None
 ) -> str:
     """Answers, scores and stores a run; the table for the terminal."""
-    checked = workers.remark(team)
-    if checked and not args.quiet:
-        print(checked[0], file=sys.stderr)
-    checked += other_prompts(benchmark, given)
-    if benchmark.changed:
-        checked.append(other_data(benchmark))
-        if not args.quiet:
-            print(terminal.printable(checked[-1]), file=sys.stderr)
-
+    args = benchmark.args
+    notes = workers.remark(team)
+    _tell(notes[:1], args.quiet)
+    notes += _other_prompts(benchmark, given)
+    changed = _changed_data(benchmark)
+    _tell(changed, args.quiet)
+    notes += changed
     started = time.monotonic()
 
-    def look(samples: Sequence[Sample]) -> None:
-        checked.extend(check(engine, info, args, samples))
+    def check(asked: Sequence[Sample]) -> None:
+        notes.extend(_check(benchmark, engine, info, asked))
 
-    scored = answer.answer(benchmark, engine, args, run_id, given, look, team)
+    scored = answer.answer(benchmark, engine, name, given, check, team)
     execution = {
-        "run_id": run_id,
+        "run_id": name,
         "timestamp": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "seconds": f"{time.monotonic() - started:.1f}",
         "tokens": results.tokens_of(scored),
@@ -108,138 +102,82 @@ def finished(
     }
     metrics = benchmark.metrics(scored)
     if metrics:
-        from qwen_eval.runs import precision
-
         metrics += precision.against_bf16(benchmark, info, scored, args.output_dir)
-    rows = results.result_rows(benchmark, info, metrics, execution)
-    notes = list(dict.fromkeys([*benchmark.remarks(scored), *engine.notes, *checked]))
+    notes = list(dict.fromkeys([*benchmark.remarks(scored), *_unverified(benchmark), *engine.notes, *notes]))
     if metrics:
         csv = args.output_dir / f"{benchmark.name}.csv"
-        written = results.append_results(csv, rows)
+        written = results.append_results(csv, results.result_rows(benchmark, info, metrics, execution))
         notes.append(f"{'added to' if written else 'already in'} {csv}")
-    manifest = {
+    _write_manifest(benchmark, engine, info, name, execution, notes, team)
+    notes.append(f"samples in {args.output_dir / 'samples' / (name + '.jsonl')}")
+    notes += benchmark.finish(name, scored)
+    line = signature(benchmark, info)
+    return terminal.table(benchmark.headline[0], metrics, _title(benchmark, info), line, notes)
+
+
+def _write_manifest(
+    benchmark: Benchmark,
+    engine: Engine,
+    info: EngineInfo,
+    name: str,
+    execution: Mapping[str, Any],
+    notes: Sequence[str],
+    team: workers.Team,
+) -> None:
+    content = {
         **execution,
-        "signature": store.signature(benchmark, info),
+        "signature": signature(benchmark, info),
         "model": dataclasses.asdict(info),
         "data": {"origin": benchmark.origin, "changed": list(benchmark.changed)},
         "usage": dict(engine.usage()),
         "processes": team.size,
         "command": options.command(),
-        "notes": notes,
+        "notes": list(notes),
     }
-    store.write_manifest(args.output_dir, run_id, manifest)
-    notes.append(f"samples in {args.output_dir / 'samples' / (run_id + '.jsonl')}")
-    if finish:
-        notes += finish(args, run_id, scored)
-    return terminal.terminal(benchmark, metrics, title(benchmark, info), store.signature(benchmark, info), notes)
+    if benchmark.is_own():  # so that nobody needs its code to read the run
+        content["benchmark"] = benchmark.facts().as_json()
+    manifest.write_manifest(benchmark.args.output_dir, name, content)
 
 
-def check(engine: Engine, info: EngineInfo, args: argparse.Namespace, samples: Sequence[Sample]) -> list[str]:
+def _check(benchmark: Benchmark, engine: Engine, info: EngineInfo, asked: Sequence[Sample]) -> list[str]:
     """The self-check's sentences about the samples to be asked, where this engine has one and nobody declined it."""
-    from qwen_eval.runs import self_check
+    declined = info.engine != "hf" or benchmark.args.no_self_check
+    return [] if declined else self_check.check(engine, asked, info.precision)
 
-    return self_check.check(engine, samples, info.precision) if info.engine == "hf" and not args.no_self_check else []
 
-
-def other_data(benchmark: Benchmark) -> str:
+def _changed_data(benchmark: Benchmark) -> list[str]:
     """A warning that names the data that is not the official one."""
+    if not benchmark.changed:
+        return []
     first, count = benchmark.changed[0], len(benchmark.changed)
     more = f" and {count - 1} more" if count > 1 else ""
-    return (
+    return [
         f"warning: {benchmark.name}'s data is not the official one: {first}{more}; no figure is comparable with others"
-    )
+    ]
 
 
-def other_prompts(benchmark: Benchmark, given: Mapping[str, Mapping[str, Any]] | None) -> list[str]:
+def _unverified(benchmark: Benchmark) -> list[str]:
+    """Says of the data of a benchmark of one's own that nobody's sums vouch for it."""
+    if not benchmark.is_own() or benchmark.sums or benchmark.on_demo_data:
+        return []
+    return [f"no official checksums of {benchmark.name}'s data are known: its rows were taken as they are"]
+
+
+def _other_prompts(benchmark: Benchmark, given: Rows | None) -> list[str]:
     """With --rescore, a sentence about items whose replies answered another prompt than this recipe's, where there are."""
-    asked = [(given[sample.id], sample.request) for sample in benchmark.samples if given and sample.id in given]
-    other = sum(
-        store.prompt_hash(row["prompt"]) != store.prompt_hash(store.prompt_of(request)) for row, request in asked
-    )
+    asked = [(given[sample.id], sample.request) for sample in benchmark.asked if given and sample.id in given]
+    other = sum(prompt_hash(row["prompt"]) != prompt_hash(prompt_of(request)) for row, request in asked)
     return [f"{other} of {len(asked)} replies answered another prompt than this recipe's"] if other else []
 
 
-def dump_prompts(benchmark: Benchmark) -> None:
-    """Every sample's prompt on stdout, one JSON object a line."""
-    for sample in benchmark.samples:
-        row = {"id": sample.id, "group": sample.group, "prompt": store.prompt_of(sample.request)}
-        print(json.dumps(row, ensure_ascii=False))
-
-
-def title(benchmark: Benchmark, info: EngineInfo) -> str:
-    """`MMLU  Qwen/Qwen-7B  base, 5-shot, recipe default, bf16, dynamic_ntk+logn`."""
-    protocol = f"{benchmark.mode}, {benchmark.shots}-shot, recipe {benchmark.recipe}, {info.precision}"
+def _title(benchmark: Benchmark, info: EngineInfo) -> str:
+    """`mmlu  Qwen/Qwen-7B  base, 5-shot, recipe default, bf16, dynamic_ntk+logn`."""
+    protocol = f"{benchmark.mode}, {benchmark.shot_count}-shot, recipe {benchmark.recipe}, {info.precision}"
     protocol += f", {info.context}" if info.context != "none" else ""
     return f"{benchmark.name}  {info.model}  {protocol}" + ("  (partial)" if benchmark.partial else "")
 
 
-def marked(benchmark: Benchmark, args: argparse.Namespace) -> Benchmark:
-    """The benchmark with its data named as the demonstration's in the signature, where it is."""
-    if not options.on_demo_data(args, benchmark.name):
-        return benchmark
-    named = {**benchmark.signature, "data": f"demo-{benchmark.signature['data']}"}
-    return dataclasses.replace(benchmark, signature=named, origin="demo", changed=())
-
-
-def limited(benchmark: Benchmark, limit: int | None) -> Benchmark:
-    """The benchmark with the first `limit` samples of every group, marked partial when that leaves any out."""
-    if limit is None:
-        return benchmark
-    taken: dict[str, int] = defaultdict(int)
-    samples: list[Sample] = []
-    for sample in benchmark.samples:
-        taken[sample.group] += 1
-        if taken[sample.group] <= limit:
-            samples.append(sample)
-    partial = benchmark.partial or len(samples) < len(benchmark.samples)
-    return dataclasses.replace(benchmark, samples=samples, partial=partial)
-
-
-def open_engine(args: argparse.Namespace) -> Engine:
-    """The engine that the arguments name; weights are loaded when they are first needed. Raises CheckpointError, and
-    InputError for a server that does not answer."""
-    if args.engine == "api":
-        return _open_api(args)
-    if args.base_url:
-        raise InputError("--base-url names a server; add --engine api, or leave it out")
-    spec = options.model_spec(args)
-    if args.engine == "vllm":
-        from qwen_eval.engines.vllm import VLLMEngine
-
-        return VLLMEngine(spec, args.tensor_parallel_size, args.seed)
-    if args.tensor_parallel_size > 1:
-        raise InputError(
-            "--tensor-parallel-size is vLLM's; add --engine vllm, or start several processes with torchrun"
-        )
-    from qwen_eval.engines.local.engine import (
-        HFEngine,  # imports torch: seconds that --help and bad data need not wait for
-    )
-
-    return HFEngine(spec, args.batch_size, seed=args.seed)
-
-
-def _open_api(args: argparse.Namespace) -> Engine:
-    """The engine that asks a server. Without -c only the server knows the model."""
-    if not args.base_url:
-        raise InputError("--engine api needs the server's address: --base-url http://HOST:PORT/v1")
-    from qwen_eval.engines.api.engine import APIEngine
-    from qwen_eval.engines.api.server import Server
-
-    server = Server(args.base_url, args.api_key_env, args.request_timeout, args.concurrency)
-    spec = options.model_spec(args) if args.checkpoint_path else None
-    return APIEngine(spec, server, args.served_model, args.concurrency, args.seed)
-
-
-def git_commit() -> str:
-    """The harness's own commit, with + when the checkout has changes; empty outside a checkout."""
-    here = Path(__file__).parent
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    try:
-        commit = git("rev-parse", "--short=12", "HEAD")
-        return commit + ("+" if commit and git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
+def _tell(lines: Sequence[str], quiet: bool) -> None:
+    """Lines on stderr."""
+    for line in () if quiet else lines:
+        print(terminal.printable(line), file=sys.stderr)

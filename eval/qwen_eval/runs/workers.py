@@ -48,6 +48,9 @@ class Team:
             torch.distributed.barrier()
 
 
+ALONE = Team()
+
+
 def join(environment: Mapping[str, str] = os.environ) -> Team:
     """This process's team, as torchrun's environment says. Raises InputError when the processes are not all there."""
     size = int(environment.get("WORLD_SIZE", "1"))

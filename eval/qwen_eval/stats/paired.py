@@ -16,7 +16,7 @@ from math import comb, nan, sqrt
 from statistics import NormalDist
 from typing import Any
 
-from qwen_eval.stats.metrics import BOOTSTRAP, SEED
+from qwen_eval.stats.intervals import BOOTSTRAP, SEED
 
 Bounds = Callable[[float], tuple[float, float]]
 

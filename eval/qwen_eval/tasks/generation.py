@@ -1,16 +1,155 @@
-"""What the benchmarks of generated text have in common: conversations, the fields that name them, how replies ended."""
+"""What benchmarks of generated text share: prompts with examples, conversations, how replies ended.
+
+A benchmark says how a row reads (`prompt`, and `answer` for an example) and what a reply is worth (`score`).
+"""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 from qwen_eval import options
-from qwen_eval.schema import Generate, Generated, Message, Metric, Scored
-from qwen_eval.stats import metrics
+from qwen_eval.schema import DataError, Generate, Generated, InputError, Message, Metric, Sample, Score, Scored
+from qwen_eval.stats import intervals
+from qwen_eval.tasks.benchmark import Benchmark
 
 LONG_SHARE = 0.01  # of texts cut by their length, above which a reader must be told
+
+
+class Text(Benchmark):
+    """A benchmark whose replies are generated text, with a scorer of its own.
+
+    stop: strings that end a continued text. split_shown, split_asked: of `dataset`, the split that the examples are taken
+    from ("" for none) and the one that is asked.
+    """
+
+    shots: ClassVar[Mapping[str, int]] = {"base": 0, "chat": 0}
+    writes: ClassVar[tuple[str, ...]] = ("base", "chat")
+    stop: ClassVar[tuple[str, ...]] = ()
+    split_shown: ClassVar[str] = "train"
+    split_asked: ClassVar[str] = "test"
+
+    # ------------------------------------------------------------------------------------- what a benchmark says
+    def prompt(self, row: Any) -> str:
+        """A row up to where the model continues."""
+        raise NotImplementedError
+
+    def answer(self, row: Any) -> str:
+        """What follows the prompt in an example."""
+        raise NotImplementedError
+
+    def target(self, row: Any) -> Any:
+        """The gold answer."""
+        raise NotImplementedError
+
+    def group(self, row: Any) -> str:
+        """The group (subject, set) that the row is in, "" where there are none."""
+        return ""
+
+    def identifier(self, row: Any, index: int) -> str:
+        """The row's id; here its number from 0."""
+        return str(index)
+
+    def shot(self, row: Any) -> str:
+        """An example."""
+        return f"{self.prompt(row)}{self.answer(row)}\n\n"
+
+    def turn(self, row: Any) -> str:
+        """The user's turn of the chat protocol; here the examples and the prompt."""
+        return "".join([*map(self.shot, self.examples()), self.prompt(row)])
+
+    def examples(self) -> Sequence[Any]:
+        """The rows that the prompt shows. Raises InputError for more than there are."""
+        if not self.shot_count:
+            return ()
+        rows: Sequence[Any] = self.data.rows.get(self.split_shown, ())
+        if len(rows) < self.shot_count:
+            raise InputError(
+                f"--shots {self.shot_count} is more than the {len(rows)} examples of {self.name}; ask for fewer"
+            )
+        return rows[: self.shot_count]
+
+    def rows(self) -> Sequence[Any]:
+        """The rows that are asked."""
+        found: Sequence[Any] = self.data.rows[self.split_asked]
+        return found
+
+    def overflow(self) -> Literal["drop_shots", "none"]:
+        """What happens to a prompt that does not fit the context."""
+        return "drop_shots"
+
+    def sampling(self) -> dict[str, Any]:
+        """How many texts are written for an item, and how: fields of Generate."""
+        return {}
+
+    # -------------------------------------------------------------------------------------------- what is asked
+    def samples(self) -> list[Sample]:
+        """One sample a row. Raises DataError for a row of which the benchmark can make none."""
+        examples = tuple(map(self.shot, self.examples())) if self.mode == "base" else ()
+        made = []
+        for index, row in enumerate(self.rows()):
+            try:
+                name = self.identifier(row, index)
+                request = self.request(row, examples, f"{self.name}/{name}")
+                made.append(Sample(name, request, self.target(row), self.group(row)))
+            except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+                where = f"{getattr(self.data, 'origin', 'files')}, row {index} from 0"
+                raise DataError(f"{where}: no item of {self.name} ({type(error).__name__}: {error})") from error
+        return made
+
+    def request(self, row: Any, examples: tuple[str, ...], key: str) -> Generate:
+        """What is asked for a row. key: names the random stream of its texts."""
+        if self.mode == "chat":
+            return chat(self.args, self.turn(row), key, **self.sampling())
+        return Generate(
+            self.prompt(row),
+            self.args.max_new_tokens,
+            shots=examples,
+            overflow=self.overflow(),
+            stop=self.stop,
+            key=key,
+            **self.sampling(),
+        )
+
+    def frame(self) -> str:
+        row = _Named()
+        try:
+            return self.turn(row) if self.mode == "chat" else f"{self.shot(row)}\0{self.prompt(row)}"
+        except Exception:  # a prompt that is made from what only real rows have
+            return super().frame()
+
+    # -------------------------------------------------------------------------------------- how it is averaged
+    def metrics(self, scored: Sequence[Scored]) -> list[Metric]:
+        """Accuracy, and the shares of replies without an answer and of replies cut by their length."""
+        table = [intervals.share("acc", "all", [item.score.stats["correct"] for item in scored])]
+        if all("invalid" in item.score.stats for item in scored):
+            table.append(intervals.share("invalid", "all", [item.score.stats["invalid"] for item in scored]))
+        return [*table, cut_share(scored)]
+
+    def remarks(self, scored: Sequence[Scored]) -> list[str]:
+        """How the replies ended."""
+        return remarks(scored)
+
+    def fields(self) -> dict[str, str]:
+        return {**signature(self.args), **super().fields()}
+
+
+class _Named(dict[str, Any]):
+    """Stands for a row in the frame of a prompt: every cell is its own name."""
+
+    def __missing__(self, name: str) -> str:
+        return f"{{{name}}}"
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name]
+
+
+def right_or_wrong(reply: Generated, answer: Any, target: Any) -> Score:
+    """The score of a reply whose answer is compared with the gold one. answer: None where the reply holds none."""
+    stats = {"correct": float(answer == target), "invalid": float(answer is None), **endings(reply)}
+    return Score(stats, answer)
 
 
 def chat(
@@ -65,7 +204,7 @@ def cut_share(scored: Sequence[Scored]) -> Metric:
     """The share of texts that were cut by their length, in percent."""
     cut = sum(item.score.stats["cut"] for item in scored)
     texts = int(sum(item.score.stats["texts"] for item in scored))
-    return metrics.share_of("cut_by_length", "all", cut, texts)
+    return intervals.share_of("cut_by_length", "all", cut, texts)
 
 
 def remarks(scored: Sequence[Scored]) -> list[str]:

@@ -65,7 +65,7 @@ def policy(script: str, style: str) -> str:
 def data(runs: Sequence[Run]) -> dict[str, Any]:
     """What the script reads."""
     pool = Pool()
-    made = [{**run.about, "items": columns(run.rows, pool)} for run in runs]
+    made = [{**run.about, "items": columns(run.rows, pool, run.views)} for run in runs]
     return {"runs": made, "pool": pool.texts()}
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qwen_eval.runs import results, store
+from qwen_eval.runs import results
+from qwen_eval.runs.manifest import read_manifest, read_run
 from qwen_eval.schema import InputError
+from qwen_eval.tasks.facts import Facts, View
 
 OF_THE_MODEL = ("model", "revision", "precision", "context", "engine", "device")
 OF_THE_RUN = ("timestamp", "seconds", "signature", "git_commit")
@@ -17,27 +19,29 @@ OF_THE_RUN = ("timestamp", "seconds", "signature", "git_commit")
 @dataclass(frozen=True)
 class Run:
     """A run as the page shows it: what it was (its id, benchmark, first figure, and fields of its manifest), and its samples
-    in order."""
+    in order; views: what says whether an item was answered right."""
 
     about: Mapping[str, str]
     rows: Sequence[Mapping[str, Any]]
+    views: Sequence[View] = ()
 
 
-def stored_runs(folder: Path, benchmarks: Sequence[str], wanted: Sequence[str] = ()) -> list[Run]:
+def stored_runs(folder: Path, benchmarks: Mapping[str, Facts], wanted: Sequence[str] = ()) -> list[Run]:
     """The finished runs of a results folder, the named ones or all, in the order of the benchmarks and of time. Raises
     InputError for one that is not there or cannot be read."""
     stored = sorted(path.stem for path in (folder / "samples").glob("*.json") if path.with_suffix(".jsonl").exists())
-    runs = [_run(folder, name) for name in wanted or stored]
+    runs = [_run(folder, name, benchmarks) for name in wanted or stored]
+    names = list(benchmarks)
 
     def place(run: Run) -> tuple[int, str]:
         benchmark = run.about["benchmark"]
-        return benchmarks.index(benchmark) if benchmark in benchmarks else len(benchmarks), run.about["timestamp"]
+        return names.index(benchmark) if benchmark in names else len(names), run.about["timestamp"]
 
     return sorted(runs, key=place)
 
 
-def _run(folder: Path, name: str) -> Run:
-    manifest, (_, rows) = store.read_manifest(folder, name), store.read_run(folder, name)
+def _run(folder: Path, name: str, benchmarks: Mapping[str, Facts]) -> Run:
+    manifest, (_, rows) = read_manifest(folder, name), read_run(folder, name)
     try:
         about = {field: str(manifest["model"][field]) for field in OF_THE_MODEL}
         about |= {field: str(manifest[field]) for field in OF_THE_RUN}
@@ -47,7 +51,8 @@ def _run(folder: Path, name: str) -> Run:
     figures = [row for row in results.read_results(folder / f"{benchmark}.csv") if row["run_id"] == name]
     newest = [row for row in figures if row["timestamp"] == figures[-1]["timestamp"]]
     headline = f"{newest[0]['metric']} {float(newest[0]['value']):.2f}" if newest else ""
-    return Run({"run": name, "benchmark": benchmark, "headline": headline, **about}, _in_order(rows))
+    facts = benchmarks.get(benchmark) or Facts(benchmark)
+    return Run({"run": name, "benchmark": benchmark, "headline": headline, **about}, _in_order(rows), facts.views)
 
 
 def _in_order(rows: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:

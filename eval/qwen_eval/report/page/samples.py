@@ -11,6 +11,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from qwen_eval.data.texts import common_prefix
+from qwen_eval.tasks.facts import USUAL, View
+
 RECORD, UNIT = "\x1e", "\x1f"
 RIGHT, WRONG, INVALID, UNJUDGED = "rwiu"
 
@@ -30,8 +33,9 @@ class Pool:
         return list(self._places)
 
 
-def columns(rows: Sequence[Mapping[str, Any]], pool: Pool) -> dict[str, Any]:
-    """Stored sample rows as columns. rows: as store.read_samples gives them, in the order they are to be shown."""
+def columns(rows: Sequence[Mapping[str, Any]], pool: Pool, views: Sequence[View] = ()) -> dict[str, Any]:
+    """Stored sample rows as columns. rows: as read_samples gives them, in the order they are to be shown. views: the
+    benchmark's, which say what is right."""
     groups = list(dict.fromkeys(row["group"] for row in rows))
     prompts = [prompt_text(row["prompt"]) for row in rows]
     heads = shared_heads([row["group"] for row in rows], prompts)
@@ -42,7 +46,7 @@ def columns(rows: Sequence[Mapping[str, Any]], pool: Pool) -> dict[str, Any]:
         "group": [groups.index(row["group"]) for row in rows],
         "head": [pool.place(head) for head in heads],
         "rest": [pool.place(prompt[len(head) :]) for prompt, head in zip(prompts, heads, strict=True)],
-        "status": "".join(status(row) for row in rows),
+        "status": "".join(status(row, views) for row in rows),
         "answer": [row["answer"] for row in rows],
         "target": [pool.place(shown(row["target"])) for row in rows],
         "reply": [reply(row["response"]) for row in rows],
@@ -76,28 +80,20 @@ def shared_heads(groups: Sequence[str], prompts: Sequence[str]) -> list[str]:
 
 
 def _head(texts: Sequence[str]) -> str:
-    low, high = min(texts), max(texts)  # what these two share is shared by all between them
-    length = next((place for place, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
-    common = low[:length]
+    common = common_prefix(texts)
     return common[: max(common.rfind("\n"), common.rfind(UNIT)) + 1]
 
 
-def status(row: Mapping[str, Any]) -> str:
+def status(row: Mapping[str, Any], views: Sequence[View] = ()) -> str:
     """Whether a sample was answered right, wrong or not at all; UNJUDGED where an item by itself is neither (a translation,
-    a perplexity)."""
+    a perplexity). Programs are right when every sample passed."""
     stats = row["stats"]
     if stats.get("invalid") or stats.get("unsplit"):
         return INVALID
-    if "correct" in stats:
-        return RIGHT if stats["correct"] else WRONG
-    if "passed" in stats:  # programs: right when every sample passed
-        return RIGHT if stats["passed"] == stats["texts"] else WRONG
-    if "selected" in stats:  # a tool was to be called
-        return RIGHT if stats["selected"] else WRONG
-    if "calls" in stats:  # none was
-        return WRONG if stats["calls"] else RIGHT
-    if "code" in stats:
-        return RIGHT if stats["code"] == 1 else WRONG
+    for view in (*views, *USUAL):
+        if view.decides and view.stat in stats and view.group in ("", row["group"]):
+            value = stats[view.stat] / (stats[view.per] if view.per else 1.0)
+            return RIGHT if (value == 0 if view.lower_is_better else value == 1) else WRONG
     return UNJUDGED
 
 

@@ -155,6 +155,18 @@ def humaneval_chat(response: str, entry_point: str, prompt: str = "") -> str | N
     return prompt + _as_body(body) if body and prompt else None
 
 
+def program(response: str) -> str:
+    """The program in a chat reply, whatever it defines: the fenced blocks that define something, one after the other; else
+    any fenced block; else the statements in the text. "" where there is no code."""
+    text = response.replace("\r\n", "\n")
+    fences = list(map(textwrap.dedent, _fences(text)))
+    if defining := [fence for fence in fences if _DEFINITION.search(fence)]:
+        return "\n".join(defining)
+    if fences:
+        return fences[-1]
+    return _statements(text, "") if _DEFINITION.search(text) else ""
+
+
 def _complete(program: str, entry_point: str, prompt: str) -> str:
     """The program behind the prompt's preamble; `from __future__` lines come first, as Python wants them."""
     header = _header(prompt, entry_point)
@@ -241,7 +253,7 @@ def _statements(text: str, entry_point: str) -> str:
         if open_now and kept[-1].takes(line):
             kept[-1].add(line)
             continue
-        example = _ASSIGNMENT.match(line) and f"{entry_point}(" in line
+        example = entry_point and _ASSIGNMENT.match(line) and f"{entry_point}(" in line
         open_now = any(kind.match(line) for kind in _TOP_LEVEL) and not example
         if open_now:
             kept.append(_Statement())

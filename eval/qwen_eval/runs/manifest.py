@@ -1,0 +1,59 @@
+"""The manifest of a run, beside its samples: library versions, the weights' fingerprint, the command, the notes.
+
+results/samples/<run_id>.json
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Container, Mapping
+from pathlib import Path
+from typing import Any
+
+from qwen_eval.runs import files
+from qwen_eval.runs.samples import read_samples
+from qwen_eval.schema import EngineInfo, InputError
+from qwen_eval.tasks.facts import Facts, from_json
+
+
+def read_manifest(output: Path, run: str) -> dict[str, Any]:
+    """What write_manifest wrote of a finished run. Raises InputError when there is no such run."""
+    path = output / "samples" / f"{run}.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        known = sorted(item.stem for item in (output / "samples").glob("*.json"))
+        have = f"the runs are {', '.join(known)}" if known else f"there are no runs in {output / 'samples'}"
+        raise InputError(f"run {run} cannot be read ({error}); {have}") from error
+
+
+def read_run(output: Path, run: str) -> tuple[EngineInfo, dict[str, dict[str, Any]]]:
+    """What answered in a finished run, and its rows by sample id. Raises InputError when there is no such run."""
+    path = output / "samples" / f"{run}.jsonl"
+    try:
+        return EngineInfo(**read_manifest(output, run)["model"]), read_samples(path)
+    except (OSError, KeyError, TypeError) as error:
+        raise InputError(f"run {run} cannot be read ({error}); give the command that made it once more") from error
+
+
+def write_manifest(output: Path, run: str, content: Mapping[str, Any]) -> None:
+    """results/samples/<run_id>.json: library versions, the weights' fingerprint, the command, beside the samples."""
+    files.write_json(output / "samples" / f"{run}.json", content)
+
+
+def own_benchmarks(folder: Path, known: Container[str]) -> dict[str, Facts]:
+    """What the manifests of a results folder say of benchmarks that are not `known`, by name, the newest run last.
+
+    Raises InputError for a manifest that does not describe its benchmark as this version does.
+    """
+    found: dict[str, Facts] = {}
+    for path in sorted((folder / "samples").glob("*.json"), key=lambda path: path.stat().st_mtime):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            continue  # whoever reads that run says so
+        if isinstance(content, dict) and "benchmark" in content:
+            facts = from_json(content["benchmark"], str(path))
+            if facts.name not in known:
+                found[facts.name] = facts
+    return found

@@ -1,0 +1,63 @@
+"""Scores and figures are tried on made-up responses before a model is asked, so that hours of work cannot end in a mistake
+of the benchmark's code.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from qwen_eval.schema import Choose, Chosen, Generate, Generated, InputError, Measured, Metric, Sample, Scored
+from qwen_eval.tasks.benchmark import Benchmark
+
+MOST = 64  # samples tried
+
+
+def rehearse(benchmark: Benchmark) -> None:
+    """Raises InputError, with the place in the code, where a benchmark of one's own cannot score a response or make figures
+    of scores. The eight have their tests for that."""
+    if not benchmark.is_own():
+        return
+    asked = _some(benchmark.asked)
+    try:
+        replies = [_made_up(sample) for sample in asked]
+        scores = benchmark.score_all(asked, replies, lambda texts: [list(text) for text in texts], lambda: None)
+        scored = [Scored(*item) for item in zip(asked, replies, scores, strict=True)]
+        figures = benchmark.metrics(scored)
+        benchmark.remarks(scored)
+    except Exception as error:
+        raise InputError(f"{benchmark.name}: {_where(error)}: {type(error).__name__}: {error}") from error
+    if not all(isinstance(figure, Metric) for figure in figures):
+        raise InputError(f"{benchmark.name}: metrics has to return Metric records")
+    if figures and tuple(benchmark.headline) not in [(figure.metric, figure.group) for figure in figures]:
+        made = ", ".join(f"{figure.metric} {figure.group}" for figure in figures)
+        raise InputError(
+            f"{benchmark.name}: the headline {' '.join(benchmark.headline)} is none of its figures ({made})"
+        )
+
+
+def _some(samples: Sequence[Sample]) -> list[Sample]:
+    """The first samples of every group, and evenly some of all."""
+    step = max(1, len(samples) // MOST)
+    first = {sample.group: sample for sample in reversed(samples)}
+    return list({sample.id: sample for sample in [*samples[::step][:MOST], *first.values()]}.values())
+
+
+def _made_up(sample: Sample) -> Any:
+    """A response that nobody gave: no option is likelier, no text is written."""
+    request = sample.request
+    if isinstance(request, Choose):
+        even = tuple(-1.0 for _ in request.options)
+        return Chosen(even, len(request.shots), 1, totals=even if request.totals else ())
+    if isinstance(request, Generate):
+        empty = ("",) * request.samples
+        return Generated(empty, empty, ("eos",) * request.samples, 1, (0,) * request.samples)
+    return Measured((1.0,), (1,), (1,), (1,), 0)
+
+
+def _where(error: Exception) -> str:
+    """The last line of code outside this package that was at work."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "qwen_eval" not in frame.filename]
+    last = frames[-1] if frames else traceback.extract_tb(error.__traceback__)[-1]
+    return f"{last.filename}:{last.lineno}"

@@ -1,0 +1,75 @@
+"""What defines a number, in one line, and the name of the run that made it.
+
+The signature holds all that defines a number and nothing that does not; run_id is made from it, the weights' fingerprint and
+the prompts, so that another model or setting never inherits results, and the same command finds its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from typing import Any
+
+from qwen_eval.schema import Choose, EngineInfo, Measure, Request, Sample
+from qwen_eval.tasks.benchmark import Benchmark
+
+
+def signature(benchmark: Benchmark, info: EngineInfo) -> str:
+    """The line that defines a number: `mmlu|v1|default|base|shots:5|select:logprob|...|ctx:8192|dtype:bf16`."""
+    fields = {"shots": str(benchmark.shot_count), **benchmark.signature, "n": str(len(benchmark.asked))}
+    if benchmark.mode == "chat":
+        fields["template"] = info.chat_template
+    fields["ctx"] = str(info.context_limit)
+    if info.context != "none":
+        fields["ext"] = info.context
+        fields["trained"] = str(info.trained_length)
+    if info.window:
+        fields["window"] = info.window
+    fields["dtype"] = info.precision
+    head = [benchmark.name, f"v{benchmark.version}", benchmark.recipe, benchmark.mode]
+    return "|".join(head + [f"{name}:{value}" for name, value in fields.items()])
+
+
+def run_id(benchmark: Benchmark, info: EngineInfo) -> str:
+    """A file name for the run: readable head, and a hash of what defines the answers: model, protocol, precision, and
+    every prompt with its way of decoding, so that no change of any of them inherits answers."""
+    digest = hashlib.sha256()
+    for line in (
+        signature(benchmark, info),
+        info.model,
+        info.revision,
+        info.fingerprint,
+        *map(_asked, benchmark.asked),
+    ):
+        digest.update(line.encode("utf-8", "surrogatepass") + b"\n")
+    model = re.sub(r"[^A-Za-z0-9._-]+", "_", info.model.rstrip("/").split("/")[-1]) or "model"
+    return f"{benchmark.name}-{benchmark.recipe}-{benchmark.mode}-{model}-{digest.hexdigest()[:10]}"
+
+
+def _asked(sample: Sample) -> str:
+    """What is asked of the model for a sample and how (of a measurement not the documents: the signature has their hash)."""
+    texts = ("header", "shots", "question", "prompt", "documents")
+    fields = {
+        field.name: getattr(sample.request, field.name)
+        for field in dataclasses.fields(sample.request)
+        if field.name not in texts
+        and not (field.metadata.get("later") and getattr(sample.request, field.name) == field.default)
+    }
+    return repr((sample.id, prompt_of(sample.request), fields))
+
+
+def prompt_of(request: Request) -> Any:
+    """The whole prompt of a request: text, or messages; of a measurement what it reads, not the documents."""
+    if isinstance(request, Measure):
+        return {**dataclasses.asdict(request), "documents": len(request.documents)}
+    return request.prompt() if isinstance(request, Choose) else request.text()
+
+
+def prompt_hash(prompt: Any) -> str:
+    """The hash of a prompt as prompt_of gives it, or as a row keeps it: the text, the messages, or the hash already."""
+    if isinstance(prompt, dict) and "sha256" in prompt:
+        return str(prompt["sha256"])
+    text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

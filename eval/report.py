@@ -40,7 +40,9 @@ MARKED = re.compile(r"(<!-- table:([a-z0-9_]+) -->\n)(.*?)(<!-- /table:\2 -->)",
 STALE = 3  # exit status
 OWN = 90  # the order of the tables of benchmarks of one's own
 FILES = (Path("README.md"), Path("README_CN.md"), Path("RESULTS.md"))
-PUBLISHED = PACKAGE.parents[1] / "results" / "published.csv"
+PUBLISHED = next(
+    path / "results" / "published.csv" for path in (PACKAGE, PACKAGE.parents[1]) if (path / "results").is_dir()
+)
 
 
 class Report(NamedTuple):

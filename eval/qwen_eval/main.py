@@ -10,17 +10,20 @@ import argparse
 import contextlib
 import io
 import os
+import runpy
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NoReturn
 
-from qwen_eval import options, terminal
+from qwen_eval import __version__, options, terminal
 from qwen_eval.engines.open import open_engine
 from qwen_eval.engines.replay import GivenTexts
 from qwen_eval.runs import run, workers
 from qwen_eval.schema import InputError
-from qwen_eval.tasks.benchmark import Benchmark
+from qwen_eval.tasks.benchmark import SCRIPTS, Benchmark
+from qwen_eval.tasks.load import load
 
 
 def main(kind: type[Benchmark]) -> NoReturn:
@@ -31,6 +34,44 @@ def main(kind: type[Benchmark]) -> NoReturn:
         fail(os.path.basename(sys.argv[0]), str(error))  # noqa: PTH119  # a name, not a path
     args = parser.parse_args()
     exit_with(parser.prog, lambda: work(kind, args))
+
+
+def console() -> NoReturn:
+    """The command qwen-eval: `qwen-eval NAME ...` is `python eval/NAME.py ...`, and `qwen-eval run FILE ...` runs the
+    benchmark that a file defines."""
+    scripts = {path.stem: path for path in sorted(SCRIPTS.glob("*.py"))}
+    usage = f"usage: qwen-eval {{{','.join(scripts)}}} ... | qwen-eval run FILE ... (each with --help)"
+    name, *words = sys.argv[1:] or ["--help"]
+    if name in ("-h", "--help"):
+        print(usage)
+        sys.exit(0)
+    if name == "--version":
+        print(f"qwen-eval {__version__}")
+        sys.exit(0)
+    if name == "run" and words:
+        _run_file(Path(words[0]), words[1:])
+    if name not in scripts:
+        fail("qwen-eval", f"there is no {name!r}; {usage}")
+    sys.argv = [f"qwen-eval {name}", *words]
+    sys.path.insert(0, str(SCRIPTS))  # as Python does for a script
+    runpy.run_path(str(scripts[name]), run_name="__main__")
+    sys.exit(0)
+
+
+def _run_file(path: Path, words: Sequence[str]) -> NoReturn:
+    """Runs the benchmark that a file defines; of several the one that the first word names."""
+    program = f"qwen-eval run {path.name}"
+    try:
+        kinds = {kind.name: kind for kind in load(path)}
+    except InputError as error:
+        fail(program, str(error))
+    if len(kinds) > 1:
+        chosen = words[0] if words else ""
+        if chosen not in kinds:
+            fail(program, f"{path} defines {', '.join(kinds)}; name one: {program} {next(iter(kinds))} ...")
+        kinds, words = {chosen: kinds[chosen]}, words[1:]
+    sys.argv = [program, *words]
+    main(next(iter(kinds.values())))
 
 
 def work(kind: type[Benchmark], args: argparse.Namespace) -> int:

@@ -8,7 +8,9 @@ from pathlib import Path
 from qwen_eval.schema import CheckpointError, DataError
 
 NAME = "demo"
-FOLDER = Path(__file__).resolve().parents[3] / "demo"
+PACKAGE = Path(__file__).resolve().parents[1]
+# inside the package where it is installed, else beside it in the checkout
+FOLDER = PACKAGE / "demonstration" if (PACKAGE / "demonstration").is_dir() else PACKAGE.parents[1] / "demo"
 
 
 def checkpoint() -> Path:

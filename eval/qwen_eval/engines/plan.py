@@ -6,13 +6,13 @@ needed. A question whose options are one token each is a single row; longer cont
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from qwen_eval.schema import Choose, InputError
+from qwen_eval.schema import Choose, Chosen, InputError
 
 
 class Encoder(Protocol):
@@ -23,12 +23,15 @@ class Encoder(Protocol):
 class Row:
     """ids: int32 [length], what the model reads. targets: one tuple a scored position, for the last len(targets)
     positions: the token ids whose log-probabilities are wanted there. request: index of the request it belongs to.
-    options: the indices of the options it answers (targets of a multi-token continuation are summed)."""
+    options: the indices of the options it answers (targets of a multi-token continuation are summed). own, whole: how many
+    of the last positions count for an option's own continuation, and for all of its text; 0 for every one."""
 
     ids: np.ndarray
     targets: tuple[tuple[int, ...], ...]
     request: int
     options: tuple[int, ...]
+    own: int = 0
+    whole: int = 0
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,27 @@ class Encoded:
     shots_used: int
     prompt_tokens: int
     truncated: bool
+
+    def chosen(self, scores: Mapping[int, Sequence[float]], totals: bool) -> Chosen:
+        """The answer. scores: by option the log-probabilities of the positions that its row scores. totals: whether those
+        of whole options are wanted, too."""
+        rows = {option: row for row in self.rows for option in row.options}
+        order = sorted(rows)
+        return Chosen(
+            tuple(_sum(scores[option][-rows[option].own :]) for option in order),
+            self.shots_used,
+            self.prompt_tokens,
+            self.truncated,
+            tuple(_sum(scores[option][-rows[option].whole :]) for option in order) if totals else (),
+        )
+
+
+def _sum(values: Sequence[float]) -> float:
+    """One after the other, so that every engine and every version of Python rounds alike."""
+    total = 0.0
+    for value in values:
+        total += float(value)
+    return total
 
 
 def encode_requests(
@@ -98,14 +122,18 @@ def _encode(
             )
         allowed = limit if request.limit is None else request.limit
         fed = len(shared) + max(len(tokens) for tokens in continuations) - 1
-        truncated = False
+        truncated, shortened = False, 0
         if request.overflow != "none" and fed > allowed:
             if request.overflow == "drop_shots" and drops[index] < len(request.shots):
                 yield None
                 continue
-            shared = shared[max(0, len(shared) - max(1, allowed - (fed - len(shared)))) :]
+            shortened = max(0, len(shared) - max(1, allowed - (fed - len(shared))))
+            shared = shared[shortened:]
             truncated = True
-        rows = _rows(shared, continuations, start + index)
+        if request.totals:
+            rows = _whole_rows(request, shared, continuations, len(prompt) - shortened, start + index)
+        else:
+            rows = _rows(shared, continuations, start + index)
         yield Encoded(rows, len(request.shots) - drops[index], len(prompt), truncated)
 
 
@@ -164,6 +192,26 @@ def _rows(shared: np.ndarray, continuations: Sequence[tuple[int, ...]], request:
         )
         for option, tokens in enumerate(continuations)
     )
+
+
+def _whole_rows(
+    request: Choose, shared: np.ndarray, continuations: Sequence[tuple[int, ...]], prompt: int, index: int
+) -> tuple[Row, ...]:
+    """A row an option that scores all of the option's tokens, also those that all options begin with.
+
+    prompt: the prompt's length in tokens within `shared`. Where a tokenizer joins the prompt's end with the option's beginning
+    the prompt alone has more tokens than are shared; the option's own tokens are then those behind that number.
+    """
+    rows = []
+    for option, tokens in enumerate(continuations):
+        ids = np.concatenate([shared, np.array(tokens, dtype=np.int32)])
+        whole = len(ids) - max(1, prompt)
+        if whole < 1:
+            raise InputError(f"the option {request.options[option]!r} adds no token to its prompt in this tokenizer")
+        scored = max(whole, len(tokens))
+        targets = tuple((int(token),) for token in ids[len(ids) - scored :])
+        rows.append(Row(ids[:-1], targets, index, (option,), own=len(tokens), whole=whole))
+    return tuple(rows)
 
 
 def common_prefix(a: np.ndarray, b: np.ndarray) -> int:

@@ -114,17 +114,15 @@ class VLLMEngine:
             rows = [row for index in part for row in encoded[index].rows]
             scores = iter(self._score(rows))
             for index in part:
-                item = encoded[index]
-                values = [0.0] * len(requests[index].options)
-                for row in item.rows:
-                    for option, value in zip(row.options, next(scores), strict=True):
-                        values[option] = value
-                made[index] = Chosen(tuple(values), item.shots_used, item.prompt_tokens, item.truncated)
+                values: dict[int, list[float]] = {}
+                for row in encoded[index].rows:
+                    values |= zip(row.options, next(scores), strict=True)
+                made[index] = encoded[index].chosen(values, requests[index].totals)
                 done(index, made[index])
         return [made[index] for index in range(len(requests))]
 
-    def _score(self, rows: Sequence[plan.Row]) -> list[list[float]]:
-        """The log-probabilities of each row's options."""
+    def _score(self, rows: Sequence[plan.Row]) -> list[list[list[float]]]:
+        """The log-probabilities of each row's options, a list of its scored positions for each."""
         prompts, settings = [], []
         for row in rows:
             ids = [int(token) for token in row.ids]
@@ -140,9 +138,9 @@ class VLLMEngine:
         for row, ids, output in zip(rows, prompts, outputs, strict=True):
             if len(row.targets) == 1:
                 found = output.outputs[0].logprobs[0]
-                scores.append([float(found[token].logprob) for token in row.targets[0]])
+                scores.append([[float(found[token].logprob)] for token in row.targets[0]])
             else:
-                scores.append([sum(_prompt_values(output, ids)[-len(row.targets) :])])
+                scores.append([_prompt_values(output, ids)[-len(row.targets) :]])
         return scores
 
     def measure(self, requests: Sequence[Measure], done: OnResponse) -> list[Measured]:

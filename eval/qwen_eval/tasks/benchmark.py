@@ -255,7 +255,7 @@ class Benchmark:
         found = self.fields()
         if self.is_own():
             found = {**self._own_fields(), **found}
-            if not self.sums and "data" in found:
+            if not self.sums and not self.on_demo_data and "data" in found:
                 found["data"] = f"unverified-{found['data']}"
         if self.on_demo_data:
             found["data"] = f"demo-{found['data']}"

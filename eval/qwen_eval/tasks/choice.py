@@ -106,7 +106,7 @@ class MultipleChoice(Benchmark):
 
     def turn(self, row: ChoiceRow) -> str:
         """The user's turn of the chat protocol, its options named A, B, C ..."""
-        return f"{row.question}\n{lettered_lines(row.options)}"
+        return f"Choose the right option and answer with its letter.\n\n{row.question}\n{lettered_lines(row.options)}"
 
     def letter_2023(self, text: str, row: Any) -> str:
         """The letter that the code of 2023 read from a reply."""

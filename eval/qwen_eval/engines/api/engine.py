@@ -111,15 +111,13 @@ class APIEngine:
         unlisted: set[int] = set()
 
         def job(index: int) -> Chosen:
-            item = encoded[index]
-            scores = [0.0] * len(requests[index].options)
-            for row in item.rows:
+            scores: dict[int, list[float]] = {}
+            for row in encoded[index].rows:
                 values, listed = self._score(row)
                 if not listed:
                     unlisted.add(index)
-                for option, value in zip(row.options, values, strict=True):
-                    scores[option] = value
-            return Chosen(tuple(scores), item.shots_used, item.prompt_tokens, item.truncated)
+                scores |= zip(row.options, values, strict=True)
+            return encoded[index].chosen(scores, requests[index].totals)
 
         chosen = self._each(len(requests), job, done)
         if unlisted:
@@ -129,13 +127,13 @@ class APIEngine:
             )
         return chosen
 
-    def _score(self, row: plan.Row) -> tuple[list[float], bool]:
-        """Log-probabilities of a row's options, and whether each is exact."""
+    def _score(self, row: plan.Row) -> tuple[list[list[float]], bool]:
+        """Log-probabilities of a row's options, a list of its scored positions for each, and whether all are exact."""
         ids = [int(token) for token in row.ids]
         known = self._abilities
         if len(row.targets) > 1:
             full = [*ids, row.targets[-1][0]]
-            return [sum(self._prompt_values(full)[-len(row.targets) :])], True
+            return [self._prompt_values(full)[-len(row.targets) :]], True
         tokens = row.targets[0]
         found: dict[int, float] = {}
         least = 0.0
@@ -151,7 +149,7 @@ class APIEngine:
         if known.prompt is not None:
             found |= {token: self._prompt_values([*ids, token])[-1] for token in missing}
             missing = []
-        return [found.get(token, least) for token in tokens], not missing
+        return [[found.get(token, least)] for token in tokens], not missing
 
     def measure(self, requests: Sequence[Measure], done: OnResponse) -> list[Measured]:
         """Negative log-likelihoods of texts, a request a chunk."""

@@ -155,21 +155,18 @@ class _Answers:
     """Collects the rows' scores until a request is complete."""
 
     def __init__(self, requests: Sequence[Choose], encoded: Sequence[Encoded], done: OnResponse) -> None:
-        self._encoded = encoded
-        self._done = done
-        self._scores = [np.full(len(request.options), np.nan) for request in requests]
-        self._missing = [len(request.options) for request in requests]
+        self._requests, self._encoded, self._done = requests, encoded, done
+        self._scores: list[dict[int, Sequence[float]]] = [{} for _ in requests]
         self._chosen: list[Chosen | None] = [None] * len(requests)
 
     def add(self, row: Row, scores: np.ndarray) -> None:
-        """scores: [positions, targets]: summed over positions, one value an option the row answers."""
+        """scores: [positions, targets]: by position, a column an option that the row answers."""
         index = row.request
-        self._scores[index][list(row.options)] = scores.sum(0)
-        self._missing[index] -= len(row.options)
-        if not self._missing[index]:
-            item = self._encoded[index]
-            logprobs = tuple(float(value) for value in self._scores[index])
-            chosen = Chosen(logprobs, item.shots_used, item.prompt_tokens, item.truncated)
+        for column, option in enumerate(row.options):
+            self._scores[index][option] = scores[:, column].tolist()
+        if len(self._scores[index]) == len(self._requests[index].options):
+            chosen = self._encoded[index].chosen(self._scores[index], self._requests[index].totals)
+            self._scores[index] = {}
             self._chosen[index] = chosen
             self._done(index, chosen)
 

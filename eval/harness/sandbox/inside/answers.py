@@ -19,11 +19,10 @@ from .settings import INPUT, OUTPUT
 from .wire import WireError, pack, read_message, write_message
 
 # special methods that a class is asked for
-OPERATORS = tuple(
-    f"__{prefix}{name}__"
-    for name in ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "lshift", "rshift", "and", "xor", "or")
-    for prefix in ("", "r", "i")
-) + ("__divmod__", "__rdivmod__")  # fmt: skip
+_BINARY = (
+    "add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "divmod", "pow", "lshift", "rshift", "and", "xor", "or",
+)  # fmt: skip
+OPERATORS = tuple(f"__{prefix}{name}__" for name in _BINARY for prefix in ("", "r", "i"))
 COMPARISONS = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")
 ASKED = (
     "__call__", "__len__", "__length_hint__", "__getitem__", "__setitem__", "__delitem__", "__iter__", "__next__",
@@ -45,7 +44,7 @@ class CandidateEnd(End):
         super().__init__(1)
         self._names = names
         self._lock = _thread.RLock()  # threads of the candidate may call the test's functions
-        self.named: set[int] = set()  # classes that the test has asked for by name
+        self.named: set[int] = set()  # classes that the test uses by name
 
     def key(self, value: Any) -> Any:
         """Bound methods are made afresh at each look; of one object and one function they count as one."""
@@ -59,7 +58,7 @@ class CandidateEnd(End):
         """("class", name, bases, special methods, form, base), ("object", class), ("value", class, plain value) or
         ("exception", class, arguments, text)."""
         kind = type(value)
-        if isinstance(value, type) and type.__instancecheck__(type, value):
+        if issubclass(kind, type):
             return _class(value)
         if issubclass(kind, BaseException):
             return ("exception", kind, tuple(value.args), describe(value)[1])
@@ -95,7 +94,7 @@ class CandidateEnd(End):
 
     def _call_back(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         with self._lock:
-            write_message(OUTPUT, self.message(("call", function, args, kwargs)))
+            write_message(OUTPUT, self.message(("call", function, args, tuple(kwargs.items()))))
             answer = self.serve()
         if answer is None:
             raise SystemExit
@@ -127,10 +126,11 @@ class CandidateEnd(End):
             if what == "name":
                 if parts[0] not in self._names:
                     return ("missing",)
-                value = self._names[parts[0]]
-                if isinstance(value, type):
-                    self.named.add(id(value))
-                return ("value", value)
+                return ("value", self._names[parts[0]])
+            if what == "used":
+                used = [self._names[name] for name in parts[0] if name in self._names]
+                self.named |= {id(value) for value in used if issubclass(type(value), type)}
+                return ("value", None)
             return ("value", _ACTIONS[what](*parts))
         except BaseException as error:
             error.__traceback__ = None  # it would keep the arguments
@@ -143,13 +143,13 @@ def _exception(kind: type[BaseException], args: tuple[Any, ...]) -> BaseExceptio
     return error
 
 
-def _special(target: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _special(target: Any, name: str, args: tuple[Any, ...], kwargs: tuple[tuple[str, Any], ...] = ()) -> Any:
     kind = type(target)
-    if isinstance(target, type) and name == "__getitem__":
+    if issubclass(kind, type) and name == "__getitem__":
         return target[args[0]]
     if name in _WHOLE:
         return _WHOLE[name](target, *args)
-    return getattr(kind, name)(target, *args, **kwargs)
+    return getattr(kind, name)(target, *args, **dict(kwargs))
 
 
 def _copy(target: Any, deep: bool) -> Any:
@@ -162,7 +162,7 @@ _WHOLE: Mapping[str, Callable[..., Any]] = {
     "__hash__": hash, "__contains__": operator.contains, "__dir__": dir,
 }  # fmt: skip
 _ACTIONS: Mapping[str, Callable[..., Any]] = {
-    "call": lambda target, args, kwargs: target(*args, **kwargs),
+    "call": lambda target, args, kwargs: target(*args, **dict(kwargs)),
     "get": getattr,
     "set": setattr,
     "delete": delattr,
@@ -176,6 +176,7 @@ def _class(kind: type) -> tuple[Any, ...]:
     """What the checker is told of a class."""
     mro = type.mro(kind)
     base = _base(kind, VALUES)
+    until: type
     if issubclass(kind, BaseException):
         form, until = "exception", next(each for each in mro if EXCEPTIONS.get(each.__name__) is each)
     elif base is not None:

@@ -67,15 +67,15 @@ def judge_script(setup: str, test: str, overrides: tuple[str, ...]) -> tuple[str
         return bad
     try:
         script.run()
-    except BaseException as raised:
-        error = script.end.fault or raised
-        if isinstance(error, Gone):
+    except BaseException as error:
+        fault = script.end.fault
+        if isinstance(fault, Gone):
             return "gone", "during a call"
-        if isinstance(error, Unsuited):
-            return "broken", str(error)
+        if fault is not None:
+            return "broken" if isinstance(fault, Unsuited) else "failed", str(fault)
         if not script.end.asked:
             return _broken(error)
-        return "failed", str(error) if isinstance(error, Unfit) else _told(error) + _place(error, test)
+        return "failed", _told(error) + _place(error, test)
     return "passed", ""
 
 

@@ -194,12 +194,8 @@ class End:
             out += b"E"
             parts = tuple(getattr(value, part) for part in _DATES[kind.__name__])
             pack_into((kind.__name__, *parts), out, depth + 1)
-        elif _from_library(kind, "fractions", ("Fraction",)) or _from_library(kind, "decimal", ("Decimal",)):
-            return False
-        elif kind.__module__ == "numpy" and hasattr(value, "item") and kind.__name__ != "ndarray":
-            return False
         else:
-            return self._write_object(value, out, depth)
+            return not _is_number(kind) and self._write_object(value, out, depth)
         return True
 
     def _write_container(self, value: Any, out: bytearray, depth: int) -> None:
@@ -319,6 +315,13 @@ def _from_library(kind: type, module: str, names: Any) -> bool:
         and kind.__name__ in names
         and getattr(sys.modules.get(module), kind.__name__, None) is kind
     )
+
+
+def _is_number(kind: type) -> bool:
+    """Whether a type is one of the numbers outside the language that are plain values."""
+    if _from_library(kind, "fractions", ("Fraction",)) or _from_library(kind, "decimal", ("Decimal",)):
+        return True
+    return kind.__module__ == "numpy" and hasattr(kind, "item") and kind.__name__ != "ndarray"
 
 
 def _read_date(reader: Reader, depth: int) -> Any:

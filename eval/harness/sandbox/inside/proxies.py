@@ -34,14 +34,12 @@ from .wire import MAX_BYTES, MAX_DRAINED, WireError, read_message, write_message
 
 MAX_MESSAGES = 2_000_000  # the candidate's, in one test
 MAX_RECEIVED = 16 * MAX_BYTES
-_NATIVE: dict[str, Any] = {
-    kind.__name__: kind
-    for kind in (
-        types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.GeneratorType, types.CoroutineType,
-        types.AsyncGeneratorType, types.ModuleType, map, zip, filter, enumerate, reversed, memoryview, slice,
-        type({}.keys()), type({}.values()), type({}.items()), types.MappingProxyType,
-    )
-}  # fmt: skip
+_NATIVE_TYPES: tuple[Any, ...] = (
+    types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.GeneratorType, types.CoroutineType,
+    types.AsyncGeneratorType, types.ModuleType, map, zip, filter, enumerate, reversed, memoryview, slice,
+    type({}.keys()), type({}.values()), type({}.items()), types.MappingProxyType,
+)  # fmt: skip
+_NATIVE = {kind.__name__: kind for kind in _NATIVE_TYPES}
 _VALUES = {kind.__name__: kind for kind in VALUES}
 _COMPARED_AS: dict[str, Any] = {kind.__name__: kind for kind in (*CONTAINERS, frozenset)}
 _LOCAL = frozenset({"__class__", "__copy__", "__deepcopy__", "__reduce_ex__", "__reduce__"})
@@ -71,6 +69,11 @@ class CheckerEnd(End):
         except (Gone, Unfit, Unsuited) as fault:
             self.stop(fault)
 
+    def start(self, used: set[str]) -> None:
+        """Tells which of its names the test uses. Raises as `ask` does."""
+        self.ask("used", tuple(sorted(used)))
+        self.asked = False
+
     def stop(self, fault: BaseException) -> NoReturn:
         """Ends the test, whatever it catches."""
         self.fault = self.fault or fault
@@ -89,16 +92,16 @@ class CheckerEnd(End):
                 raise KeyError(request[1])
             if what == "unfit" and len(reply) == 2 and type(reply[1]) is str:
                 raise Unfit(f"the candidate returned {reply[1][:TEXT]}")
-            if what == "call" and [type(part) for part in reply[2:]] == [tuple, dict]:
+            if what == "call" and [type(part) for part in reply[2:]] == [tuple, tuple]:
                 self._be_called(*reply[1:])
             else:
                 raise Unfit("an answer of unknown form")
 
-    def _be_called(self, function: Any, args: tuple[Any, ...], kwargs: dict[Any, Any]) -> None:
+    def _be_called(self, function: Any, args: tuple[Any, ...], kwargs: tuple[Any, ...]) -> None:
         if self._own_numbers.get(id(function)) is None or isinstance(function, BaseException):
             raise Unfit("a call of what the test did not pass")
         try:
-            answer: tuple[Any, ...] = ("value", function(*args, **kwargs))
+            answer: tuple[Any, ...] = ("value", function(*args, **dict(kwargs)))
         except (Gone, Unfit, Unsuited):
             raise
         except BaseException as error:
@@ -162,6 +165,9 @@ class CheckerEnd(End):
         raise WireError(f"a value of type {type(value).__name__}")
 
     def _write_object(self, value: Any, out: bytearray, depth: int) -> bool:
+        if isinstance(value, types.TracebackType):  # what __exit__ is given
+            out += b"N"
+            return True
         if _is_iterator(value):  # goes as its items; not while a message is being written, if it runs the test's code
             if isinstance(value, types.GeneratorType | map | filter):
                 raise WireError(f"a {type(value).__name__} inside another value")
@@ -199,17 +205,20 @@ class CheckerEnd(End):
         names = _members(self, name, frozenset(SPECIAL) & set(special), form, base)
         if "unhashable" in special and form == "opaque":
             names["__hash__"] = None
-        kept = tuple(each for each in bases if type(each) is RemoteType or (each in VALUES and form == "value"))
+        kept = tuple(each for each in bases if type(each) is RemoteType or each in VALUES)
+        if form != "value":  # a class with a comparison of its own has no value that could be compared here
+            kept = tuple(each for each in kept if not issubclass(each, VALUES))
         if form == "exception":
             kept = tuple(each for each in bases if type(each) is RemoteType or each in EXCEPTIONS.values())
             if not any(type(each) is RemoteType for each in kept) and all(issubclass(each, Exception) for each in kept):
                 kept = (CandidateError, *(each for each in kept if each is not Exception))
         names["__module__"] = "solution"
         names["_checker_end"] = self
+        meta: Any = RemoteType
         try:
-            return type.__new__(RemoteType, name, kept, names)
+            return type.__new__(meta, name, kept, names)
         except TypeError:  # without some of its bases no order of them need be left
-            return type.__new__(RemoteType, name, kept[:1], names)
+            return type.__new__(meta, name, kept[:1], names)
 
 
 class RemoteType(type):
@@ -217,13 +226,18 @@ class RemoteType(type):
 
     _checker_end: CheckerEnd
 
-    def __new__(meta, name: str, bases: tuple[type, ...], names: dict[str, Any], **_: Any) -> NoReturn:
+    def __new__(meta, name: str, bases: tuple[Any, ...], names: dict[str, Any], **_: Any) -> Any:
         """Unsuited: a test's own class below a candidate's cannot live in two processes."""
         end = next(each._checker_end for each in bases if isinstance(each, RemoteType))
         end.stop(Unsuited(f"the test derives the class {name} from one of the candidate's"))
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        return cls._checker_end.ask("call", cls, args, kwargs)
+        return cls._checker_end.ask("call", cls, args, tuple(kwargs.items()))
+
+    def __getattribute__(cls, name: str) -> Any:
+        if name in ("__doc__", "__annotations__"):  # every class has these of its own
+            return cls._checker_end.ask("get", cls, name)
+        return super().__getattribute__(name)
 
     def __getattr__(cls, name: str) -> Any:
         if name == "__dataclass_fields__":
@@ -237,16 +251,16 @@ class RemoteType(type):
         cls._checker_end.ask("delete", cls, name)
 
     def __getitem__(cls, item: Any) -> Any:
-        return cls._checker_end.ask("special", cls, "__getitem__", (item,), {})
+        return cls._checker_end.ask("special", cls, "__getitem__", (item,))
 
     def __contains__(cls, item: Any) -> Any:
-        return cls._checker_end.ask("special", cls, "__contains__", (item,), {})
+        return cls._checker_end.ask("special", cls, "__contains__", (item,))
 
     def __iter__(cls) -> Any:
-        return cls._checker_end.ask("special", cls, "__iter__", (), {})
+        return cls._checker_end.ask("special", cls, "__iter__", ())
 
     def __len__(cls) -> Any:
-        return cls._checker_end.ask("special", cls, "__len__", (), {})
+        return cls._checker_end.ask("special", cls, "__len__", ())
 
     def __bool__(cls) -> bool:
         return True
@@ -255,7 +269,7 @@ class RemoteType(type):
         return f"<class 'solution.{cls.__name__}'>"
 
     def __dir__(cls) -> Any:
-        return cls._checker_end.ask("special", cls, "__dir__", (), {})
+        return cls._checker_end.ask("special", cls, "__dir__", ())
 
 
 def _members(end: CheckerEnd, name: str, special: frozenset[str], form: str, base: str) -> dict[str, Any]:
@@ -314,7 +328,7 @@ def _like(kind: type, native: Any) -> type:
 
 def _asked(end: CheckerEnd, name: str) -> Callable[..., Any]:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return end.ask("special", self, name, args, kwargs)
+        return end.ask("special", self, name, args, tuple(kwargs.items()))
 
     return method
 
@@ -322,7 +336,7 @@ def _asked(end: CheckerEnd, name: str) -> Callable[..., Any]:
 def _operator(end: CheckerEnd, name: str, owner: Any, form: str) -> Callable[..., Any]:
     def method(self: Any, other: Any, *more: Any) -> Any:
         if end.is_theirs(other) or end.decides(self):
-            return end.ask("special", self, name, (other, *more), {})
+            return end.ask("special", self, name, (other, *more))
         own = getattr(owner, name, None)
         if own is None:
             return NotImplemented
@@ -334,7 +348,7 @@ def _operator(end: CheckerEnd, name: str, owner: Any, form: str) -> Callable[...
 def _comparison(end: CheckerEnd, name: str, owner: Any) -> Callable[..., Any]:
     def method(self: Any, other: Any) -> Any:
         if end.is_theirs(other) or (name not in ("__eq__", "__ne__") and end.decides(self)):
-            return end.ask("special", self, name, (other,), {})
+            return end.ask("special", self, name, (other,))
         if owner is None:
             return NotImplemented
         return getattr(owner, name)(_inside(end, self, owner), other)
@@ -345,7 +359,7 @@ def _comparison(end: CheckerEnd, name: str, owner: Any) -> Callable[..., Any]:
 def _containment(end: CheckerEnd) -> Callable[..., Any]:
     def method(self: Any, item: Any) -> Any:
         if end.is_theirs(item) or end.decides(self):
-            return end.ask("special", self, "__contains__", (item,), {})
+            return end.ask("special", self, "__contains__", (item,))
         return any(each is item or each == item for each in self)
 
     return method
@@ -363,9 +377,6 @@ def _settled(value: Any) -> Any:
     """A request with the items of its iterators in place of them: taking them may run the test's code and ask more."""
     if type(value) is tuple:
         return tuple(map(_settled, value))
-    if type(value) is dict and value:
-        changed = {name: _settled(each) for name, each in value.items()}
-        return changed if any(changed[name] is not each for name, each in value.items()) else value
     if isinstance(value, types.GeneratorType | map | filter) and _is_iterator(value):
         items = list(islice(value, MAX_DRAINED + 1))
         if len(items) > MAX_DRAINED:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import importlib
+from itertools import pairwise
 from typing import Any
 
 from .exchange import CONTAINERS
@@ -51,6 +52,7 @@ class Script:
         self.end = self.names.end
         trees = ast.parse(setup, "<context>"), ast.parse(test, "<test>")
         used = _Use([*trees[0].body, *trees[1].body])
+        self.used = {node.id for node in used.loaded}
         self.end.deals_with_objects = used.deals_with_objects()
         self.names.modules = {name: importlib.import_module(name) for name in _MODULES if used.means_module(name)}
         self.parts = [
@@ -60,6 +62,7 @@ class Script:
     def run(self) -> None:
         """Runs both. Raises what they raise, and a fault of the candidate's process or of the test even where the
         test has caught it."""
+        self.end.start(self.used)
         for part in self.parts:
             exec(part, self.names)
         if self.end.fault is not None:
@@ -109,19 +112,18 @@ class _Use:
             root: ast.AST = node
             while isinstance(root, ast.Attribute):
                 root = root.value
-            library = isinstance(root, ast.Name) and (root.id in self.imported | {"self"} or self.means(root.id))
+            library = isinstance(root, ast.Name) and (
+                root.id in self.imported | {"self"} or (root.id in _MODULES and self.means_module(root.id))
+            )
             if node.attr not in _PLAIN and not library:
                 return True
         if any(self._names_in([part]) for part in self.handled):
             return True
         for compared in self.compared:
             sides = [self._names_in([each], called=True) for each in (compared.left, *compared.comparators)]
-            if any(one & other for one, other in zip(sides, sides[1:], strict=False)):
+            if any(one & other for one, other in pairwise(sides)):
                 return True
         return False
-
-    def means(self, name: str) -> bool:
-        return name in _MODULES and self.means_module(name)
 
     def _names_in(self, parts: list[ast.expr], called: bool = False) -> set[str]:
         """The names in expressions (called: those that are called) that are neither the test's nor the language's."""

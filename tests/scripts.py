@@ -292,6 +292,47 @@ TASKS = [
         """,
     ),
     _task(
+        "exceptions_as_values",
+        """
+        class Own(Exception): pass
+        class Disk(OSError):
+            def __init__(self, text): super().__init__(5, text)
+        def make(text): return Own(text)
+        def throw(error): raise error
+        def wrapped():
+            try: [][1]
+            except IndexError as error: raise Own("outer") from error
+        def caught(f):
+            try: f()
+            except Exception as error: return type(error).__name__, str(error)
+        """,
+        ("(5, text)", "(6, text)"),
+        """
+        error = make("x")
+        assert isinstance(error, Own) and str(error) == "x" and repr(error) == "Own('x')" and Own("y").args == ("y",)
+        for given in (error, ValueError("v"), FileNotFoundError(2, "gone"), KeyError("k")):
+            try:
+                throw(given)
+            except Exception as raised:
+                assert raised is given and str(raised) == str(given)
+        try:
+            wrapped()
+        except Own as raised:
+            assert isinstance(raised.__cause__, IndexError)
+        try:
+            throw(Disk("full"))
+        except OSError as raised:
+            assert raised.errno == 5 and str(raised) == "[Errno 5] full"
+        class Mine(LookupError): pass
+        def fail(): raise Mine("m")
+        assert caught(fail) == ("Mine", "m") and caught(lambda: 1 / 0) == ("ZeroDivisionError", "division by zero")
+        try:
+            raise Own("raised by the test")
+        except Own:
+            pass
+        """,
+    ),
+    _task(
         "inheritance",
         """
         from abc import ABC, abstractmethod

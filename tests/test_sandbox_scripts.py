@@ -62,6 +62,8 @@ def test_the_verdict_is_that_of_one_plain_process(sandbox: Sandbox, task: Task) 
         ("import pickle\npickle.dumps(C())", "", "the test pickles an object"),
         ("import asyncio\nassert asyncio.run(wait()) == 1", "", "the test awaits what runs"),
         ("try:\n    f(object())\nexcept:\n    pass", "", "the test passes a value of type object"),
+        ("import contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()): f(1)", "", "the test uses redirect_stdout"),
+        ("import io, sys\nsys.stdout = io.StringIO()\nf(1)", "", "the test uses sys.stdout"),
         ("import itertools\nf(itertools.count())", "", "the test passes an iterator of more than"),
         (
             "assert call(lambda: object) is object\ncall(lambda: type('T', (), {}))",
@@ -69,7 +71,7 @@ def test_the_verdict_is_that_of_one_plain_process(sandbox: Sandbox, task: Task) 
             "a function of the test returns",
         ),
     ],
-)
+)  # fmt: skip
 def test_what_a_test_cannot_do_is_no_verdict_on_the_candidate(
     sandbox: Sandbox, test: str, setup: str, detail: str
 ) -> None:

@@ -192,7 +192,7 @@ def answer(x): return Yes()
     ),
     _of_objects(
         "change_of_what_was_not_shared",
-        _RAW + "change = t(2) + b'i\\1\\0\\0\\0\\2' + empty\n"
+        _RAW + "change = t(3) + 2 * b'i\\1\\0\\0\\0\\2' + empty\n"
         "Box.get = lambda self: raw(three(empty, t(1) + change, t(1) + b'N'))",
         "an object that there is not",
     ),

@@ -56,19 +56,19 @@ class CandidateEnd(End):
 
     def tell(self, value: Any) -> Any:
         """("class", name, bases, special methods, form, base), ("object", class), ("value", class, plain value) or
-        ("exception", class, arguments, text)."""
+        ("exception", class, arguments, text, cause)."""
         kind = type(value)
         if issubclass(kind, type):
             return _class(value)
         if issubclass(kind, BaseException):
-            return ("exception", kind, tuple(value.args), describe(value)[1])
+            return ("exception", kind, tuple(value.args), describe(value)[1], value.__cause__)
         base = _base(kind, VALUES)
         return ("object", kind) if base is None else ("value", kind, _plain(base, value))
 
     def stand_in(self, told: Any) -> Any:
         """An exception like the test's, or a function that calls the test's."""
         if told[0] == "exception":
-            return _exception(told[1], told[2])
+            return _exception(*told[1:])
 
         def function(*args: Any, **kwargs: Any) -> Any:
             return self._call_back(function, args, kwargs)
@@ -137,7 +137,9 @@ class CandidateEnd(End):
             return ("raised", error)
 
 
-def _exception(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+def _exception(kind: type[BaseException], args: tuple[Any, ...], name: str) -> BaseException:
+    if name != kind.__name__:  # a class of the test's
+        kind = type(name, (kind,), {})
     error = kind.__new__(kind)
     error.args = args
     return error

@@ -61,6 +61,8 @@ def judge_script(setup: str, test: str, overrides: tuple[str, ...]) -> tuple[str
     the test's own fault."""
     try:
         script = Script(setup, test, overrides)
+    except Unsuited as error:
+        return "broken", str(error)
     except BaseException as error:
         return _broken(error)
     if (bad := _awaited()) is not None:

@@ -61,31 +61,38 @@ class Shared:
             return tuple(chain.from_iterable(self.value.items()))
         return tuple(self.value)
 
-    def changed(self, now: tuple[Any, ...]) -> bool:
-        """Whether it has other items than when it crossed. Compared by identity, so that no object's code runs."""
+    def change(self, now: tuple[Any, ...]) -> tuple[int, tuple[Any, ...]] | None:
+        """How many of the items with which it crossed are still its first ones (all or none), and those that follow;
+        None where nothing has changed. Compared by identity, so that no object's code runs."""
         seen = self.seen
         if seen is None:
-            return False
+            return None
         if type(self.value) is bytearray:
-            return seen != now
-        return len(seen) != len(now) or not all(map(operator.is_, seen, now))
+            return None if seen == now else (0, now)
+        if len(now) < len(seen) or not all(map(operator.is_, seen, now)):
+            return 0, now
+        return (len(seen), now[len(seen) :]) if len(now) > len(seen) else None
 
-    def fill(self, items: tuple[Any, ...]) -> None:
-        """Gives it these items. WireError when they are none for its kind."""
+    def fill(self, items: tuple[Any, ...], kept: int = 0) -> None:
+        """Gives it these items after the first `kept`, which are all that it has or none. WireError when they are none
+        for its kind."""
         value = self.value
         kind = type(value)
+        if kept and kept != len(self.seen or ()):
+            raise WireError("a change of unknown form")
         try:
             if kind is bytearray:
                 (raw,) = items
                 value[:] = raw if type(raw) is bytes else _refuse("bytes that are none")
-            elif issubclass(kind, dict):
+                kept = 1
+            if not kept:
+                value.clear()
+            if issubclass(kind, dict):
                 if len(items) % 2:
                     _refuse("a key without a value")
-                value.clear()
                 for key, item in zip(items[::2], items[1::2], strict=True):
                     value[key] = item
-            else:
-                value.clear()
+            elif kind is not bytearray:
                 (value.update if kind is set else value.extend)(items)
         except (TypeError, ValueError) as error:
             raise WireError("items that a container cannot have") from error
@@ -159,11 +166,14 @@ class End:
     def message(self, body: tuple[Any, ...]) -> bytes:
         """The bytes of a message that brings the shared containers up to date. WireError when it cannot cross; nothing
         has happened then."""
-        changes = {number: now for number, each in self._shared.items() if each.changed(now := each.now())}
+        current = {number: each.now() for number, each in self._shared.items()}
+        changes = tuple(
+            (number, *change) for number, now in current.items() if (change := self._shared[number].change(now))
+        )
         dropped = tuple(number for number, each in self._shared.items() if each.alone() == _ALONE)
         known, kept, first = len(self._own), list(self._shared), self._following
         try:
-            data = pack((dropped, tuple(changes.items()), body), self._write)
+            data = pack((dropped, changes, body), self._write)
         except BaseException:
             del self._own[known:]
             self._own_numbers = {key: number for key, number in self._own_numbers.items() if number < known}
@@ -171,8 +181,8 @@ class End:
             for number in [number for number in self._shared if number not in set(kept)]:
                 self._drop(number)
             raise
-        for number, now in changes.items():
-            self._shared[number].seen = now
+        for number, *_ in changes:
+            self._shared[number].seen = current[number]
         for number in dropped:
             self._drop(number)
         return data
@@ -241,9 +251,9 @@ class End:
             raise WireError("a message of unknown form")
         dropped, changes, body = message
         for change in changes:
-            if type(change) is not tuple or len(change) != 2 or type(change[1]) is not tuple:
+            if type(change) is not tuple or [type(part) for part in change] != [int, int, tuple]:
                 raise WireError("a message of unknown form")
-            self._known(self._shared, change[0]).fill(change[1])
+            self._known(self._shared, change[0]).fill(change[2], kept=change[1])
         for number in dropped:
             self._known(self._shared, number)
             self._drop(number)

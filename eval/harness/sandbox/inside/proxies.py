@@ -44,6 +44,7 @@ _VALUES = {kind.__name__: kind for kind in VALUES}
 _COMPARED_AS: dict[str, Any] = {kind.__name__: kind for kind in (*CONTAINERS, frozenset)}
 _LOCAL = frozenset({"__class__", "__copy__", "__deepcopy__", "__reduce_ex__", "__reduce__"})
 # what a class derived from int or str may do its own way here; not what says which value it is
+_OF_EXCEPTIONS = frozenset({"args", "with_traceback", "add_note"})
 _OF_VALUES = frozenset({"__call__", "__str__", "__repr__", "__format__", "__enter__", "__exit__", *OPERATORS})
 
 
@@ -58,6 +59,7 @@ class CheckerEnd(End):
         self.fault: BaseException | None = None  # what stopped the test: no test can go on after it
         self.named: set[type] = set()  # classes of the candidate that the test asked for by name
         self.deals_with_objects = False
+        self.awaits = False  # whether the test has anything to do with coroutines
 
     def ask(self, *request: Any) -> Any:
         """The candidate's answer: a value. Raises what the candidate raised; Gone, Unfit, Unsuited."""
@@ -155,10 +157,10 @@ class CheckerEnd(End):
         return (module, name) if type(module) is str and (thing is value or _same_method(thing, value)) else None
 
     def tell(self, value: Any) -> Any:
-        """("exception", built-in class, arguments, text) or ("function", name); WireError for all else."""
+        """("exception", built-in class, arguments, name) or ("function", name); WireError for all else."""
         if isinstance(value, BaseException):
             kind = next(each for each in type(value).__mro__ if EXCEPTIONS.get(each.__name__) is each)
-            return ("exception", kind, value.args, "")
+            return ("exception", kind, value.args, type(value).__name__)
         function = value.__func__ if type(value) is types.MethodType else value
         if type(function) is types.FunctionType and function.__globals__ is self._names:
             return ("function", function.__name__)
@@ -290,14 +292,18 @@ def _members(end: CheckerEnd, name: str, special: frozenset[str], form: str, bas
     members["__copy__"] = lambda self: end.ask("copy", self, False)
     members["__deepcopy__"] = lambda self, memo: end.ask("copy", self, True)
     if form == "exception":
-        members["__getattr__"] = lambda self, name: end.ask("get", self, name)
-        members["__str__"] = lambda self: self.__dict__["_text"]
+        members["__str__"] = lambda self: object.__getattribute__(self, "__dict__")["_text"]
+        members["__getattribute__"] = lambda self, name: (
+            object.__getattribute__(self, name)
+            if name.startswith("__") or name in _OF_EXCEPTIONS
+            else end.ask("get", self, name)
+        )
         return members
 
     def get(self: Any, name: str) -> Any:
         if name in _LOCAL or (form == "value" and name.startswith("__")):
             return object.__getattribute__(self, name)
-        if name == "send" and type(self).__name__ in ("coroutine", "async_generator"):
+        if name == "send" and end.awaits and type(self).__name__ == "coroutine":
             end.stop(Unsuited("the test awaits what runs in the candidate's process"))
         return end.ask("get", self, name)
 
@@ -389,7 +395,7 @@ def _is_iterator(value: Any) -> bool:
     return type(value).__module__ in ("builtins", "itertools") and hasattr(value, "__next__")
 
 
-def _exception(kind: Any, args: tuple[Any, ...], text: str) -> BaseException:
+def _exception(kind: Any, args: tuple[Any, ...], text: str, cause: BaseException | None) -> BaseException:
     if type(args) is not tuple or type(text) is not str:
         raise WireError("an exception of unknown form")
     error = kind.__new__(kind)
@@ -402,6 +408,7 @@ def _exception(kind: Any, args: tuple[Any, ...], text: str) -> BaseException:
     else:
         error.__dict__["_text"] = text[:TEXT]
         error.args = args
+    error.__cause__ = cause
     return error
 
 

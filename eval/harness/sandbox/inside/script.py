@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from .exchange import CONTAINERS
+from .faults import Unsuited
 from .proxies import CheckerEnd, RemoteType
 
 # modules that a test may use without importing them, as the candidate's imports are not the test's: the checker's own
@@ -21,6 +22,9 @@ _PLAIN = frozenset(
     for kind in (int, float, complex, str, bytes, tuple, frozenset, range, type(None), *CONTAINERS)
     for name in dir(kind)
 )
+
+
+_SUBSTITUTES = frozenset({"redirect_stdout", "redirect_stderr", "patch", "monkeypatch"})
 
 
 class Names(dict[str, Any]):
@@ -45,7 +49,7 @@ class Names(dict[str, Any]):
 
 
 class Script:
-    """A test and its setup, compiled. Raises what compiling them raises."""
+    """A test and its setup, compiled. Raises what compiling them raises, and Unsuited for what shows in their text."""
 
     def __init__(self, setup: str, test: str, overrides: tuple[str, ...]) -> None:
         self.names = Names(overrides)
@@ -53,6 +57,9 @@ class Script:
         trees = ast.parse(setup, "<context>"), ast.parse(test, "<test>")
         used = _Use([*trees[0].body, *trees[1].body])
         self.used = {node.id for node in used.loaded}
+        if (found := used.substitutes()) is not None:
+            raise Unsuited(f"the test uses {found}, which cannot reach into the candidate's process")
+        self.end.awaits = used.awaits
         self.end.deals_with_objects = used.deals_with_objects()
         self.names.modules = {name: importlib.import_module(name) for name in _MODULES if used.means_module(name)}
         self.parts = [
@@ -86,14 +93,27 @@ class _Use:
         ]
         self.loaded = [node for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
         self.defined = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        self.awaits = any(isinstance(node, ast.Await) for node in nodes)
         self.imported: set[str] = set()
         for node in nodes:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 self.imported |= {(each.asname or each.name).partition(".")[0] for each in node.names}
+                self.awaits = self.awaits or "asyncio" in self.imported
             elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 self.defined.add(node.name)
             elif isinstance(node, ast.arg):
                 self.defined.add(node.arg)
+
+    def substitutes(self) -> str | None:
+        """A name by which the test puts something in the place of what is the whole process's, such as its output."""
+        named = {node.id for node in self.loaded} & self.imported
+        for node in self.attributes:
+            root = _root(node)
+            if isinstance(root, ast.Name) and root.id in self.imported:
+                named.add(node.attr)
+                if isinstance(node.ctx, ast.Store) and root.id in ("sys", "builtins"):
+                    return f"{root.id}.{node.attr}"
+        return min(named & _SUBSTITUTES, default=None)
 
     def means_module(self, name: str) -> bool:
         """Whether the test uses a name as that of a module, and has not imported it."""
@@ -109,9 +129,7 @@ class _Use:
         value has, catches or asks for a class by a name that is not its own, or compares what two calls of one such
         name return."""
         for node in self.attributes:
-            root: ast.AST = node
-            while isinstance(root, ast.Attribute):
-                root = root.value
+            root = _root(node)
             library = isinstance(root, ast.Name) and (
                 root.id in self.imported | {"self"} or (root.id in _MODULES and self.means_module(root.id))
             )
@@ -132,3 +150,10 @@ class _Use:
             nodes = [node.func for node in nodes if isinstance(node, ast.Call)]
         found = {node.id for node in nodes if isinstance(node, ast.Name)}
         return {name for name in found - self.defined - self.imported if not hasattr(builtins, name)}
+
+
+def _root(node: ast.expr) -> ast.expr:
+    """What stands before the first dot."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return node

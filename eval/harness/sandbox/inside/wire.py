@@ -36,8 +36,8 @@ def pack(value: Any, special: Special | None = None) -> bytes:
     frozenset, range, Fraction, Decimal, and what is compared as one of them (numpy scalars as .item(), subclasses that
     keep their base's comparison). An iterator of the language (generator, map, zip) goes as the items it yields.
 
-    special: asked for every value first, at every level; the reader must know what it writes. WireError for anything
-    else, for more than MAX_DEPTH levels, or more than MAX_BYTES bytes.
+    special: asked first for every value, at every level, that is no None, bool, number, text or bytes; the reader must
+    know what it writes. WireError for anything else, for more than MAX_DEPTH levels, or more than MAX_BYTES bytes.
     """
     out = bytearray()
     pack_into(value, out, 0, special)
@@ -52,8 +52,6 @@ def pack_into(value: Any, out: bytearray, depth: int, special: Special | None = 
         raise WireError(f"a value nested more than {MAX_DEPTH} deep")
     if len(out) > MAX_BYTES:
         raise WireError(f"a value of more than {MAX_BYTES} bytes")
-    if special is not None and special(value, out, depth):
-        return
     kind = type(value)
     if value is None or kind is bool:
         out += {None: b"N", True: b"T", False: b"F"}[value]
@@ -66,8 +64,10 @@ def pack_into(value: Any, out: bytearray, depth: int, special: Special | None = 
         out += b"c" + _DOUBLE.pack(value.real) + _DOUBLE.pack(value.imag)
     elif kind is str:
         _sized(b"s", value.encode("utf-8", "surrogatepass"), out)
-    elif kind is bytes or kind is bytearray:
+    elif kind is bytes or (kind is bytearray and special is None):
         _sized(b"b" if kind is bytes else b"a", bytes(value), out)
+    elif special is not None and special(value, out, depth):
+        return
     elif kind in _CONTAINERS:
         out += _CONTAINERS[kind] + _LENGTH.pack(len(value))
         for item in value:

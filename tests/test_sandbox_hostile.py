@@ -16,12 +16,13 @@ import pytest
 from hostile import ENTRY_POINT, TEST, Hostile
 from hostile.escape import ESCAPES
 from hostile.forgery import FORGERIES
+from hostile.objects import OBJECTS
 from hostile.resources import GLUTTONS
 from leftovers import processes_of
 from qwen_eval.sandbox import Program, Sandbox, Verdict
 from qwen_eval.schema import InputError
 
-HOSTILE = [*FORGERIES, *GLUTTONS, *ESCAPES]
+HOSTILE = [*FORGERIES, *OBJECTS, *GLUTTONS, *ESCAPES]
 HONEST = Program(
     "def answer(x): return x * 7919 + 104729 if type(x) is int else [x[0], x[0] * 7919]", TEST, ENTRY_POINT
 )
@@ -57,6 +58,8 @@ class Surroundings:
             "TESTS": str(Path(__file__).parent),
         }
         told = "".join(f"{name} = {value!r}\n" for name, value in names.items())
+        if hostile.script:
+            return Program(told + hostile.source, hostile.script)
         return Program(told + hostile.source, TEST, ENTRY_POINT)
 
     def harm(self) -> list[str]:

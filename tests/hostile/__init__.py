@@ -11,12 +11,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Hostile:
-    """A program that does not solve the task, the verdict it must get, and what the verdict must say (one of)."""
+    """A program that does not solve the task, the verdict it must get, and what the verdict must say (one of). script:
+    the test where that is a script."""
 
     name: str
     source: str
     status: str = "failed"
     says: tuple[str, ...] = ("",)
+    script: str = ""
 
 
 ENTRY_POINT = "answer"

@@ -130,7 +130,9 @@ class Sandbox:
 
     def _check(self, slot: int, program: Program) -> Verdict:
         solution = {"source": program.source, "entry_point": program.entry_point}
-        test = {"context": program.context, "test": program.test, "entry_point": program.entry_point}
+        test: dict[str, Any] = {"context": program.context, "test": program.test, "entry_point": program.entry_point}
+        if not program.entry_point:
+            test["overrides"] = program.overrides
         return verdict(*self._ask(slot, "check", [solution, test]))
 
     def _run(self, slot: int, snippet: Snippet) -> Outcome:

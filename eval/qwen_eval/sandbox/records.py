@@ -12,18 +12,26 @@ RunStatus = Literal["ok", "raised", "died", "timeout", "infrastructure"]
 
 @dataclass(frozen=True)
 class Program:
-    """A candidate and its test.
+    """A candidate and its test, in one of two ways.
 
-    source: the candidate's whole module (for HumanEval prompt + completion), untrusted. test: the benchmark's text that
-    defines `check(candidate)`. entry_point: the function it is called with. context: trusted text that the test may
-    lean on (for HumanEval the prompt, whose helper functions three tests call); it runs beside the test, never the
-    candidate's version of it.
+    With an entry_point (HumanEval): test is the benchmark's text that defines `check(candidate)`, entry_point the
+    function it is called with, and context trusted text that the test may lean on (the prompt, whose helper functions
+    three tests call); it runs beside the test, never the candidate's version of it. Plain values alone cross.
+
+    Without one (MBPP): test is a script, context its setup, run before it with the same names. Both may use any function,
+    class or constant of the candidate's module by its name, and objects of the candidate's classes; inside/proxies.py
+    says what such an object can do and what decides. Names of the language mean the language's own, but for those in
+    overrides, which the candidate is to define (MBPP asks for a function `sum`). The test's names are not the module's:
+    a global variable that the script sets is not seen by the candidate's functions.
+
+    source: the candidate's whole module (for HumanEval prompt + completion), untrusted.
     """
 
     source: str
     test: str
-    entry_point: str
+    entry_point: str = ""
     context: str = ""
+    overrides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import sys
 import types
 from typing import Any
 
+from .answers import CandidateEnd
 from .role import describe
 from .settings import INPUT, OUTPUT, PAYLOAD
 from .wire import WireError, pack, read_all, read_message, unpack, write_message
@@ -26,6 +27,10 @@ def run() -> None:
         names = load(task["source"])
     except BaseException as error:
         write_message(OUTPUT, failure(error))
+        return
+    if not task["entry_point"]:
+        write_message(OUTPUT, pack(("loaded",)))
+        CandidateEnd(names).serve()
         return
     if task["entry_point"] not in names:
         write_message(OUTPUT, pack(("error", "NameError", f"name '{task['entry_point']}' is not defined")))

@@ -11,32 +11,21 @@ import json
 import os
 from typing import Any, NoReturn
 
+from .faults import CandidateError, Gone, Unfit, Unsuited
 from .role import TEXT, describe
+from .script import Script
 from .settings import DONE, FINISHED, GONE, INPUT, OUTPUT, PAYLOAD, RESULT
 from .wire import WireError, pack, read_all, read_message, unpack, write_all, write_message
-
-
-class Gone(BaseException):
-    """The candidate's process has ended or closed its pipe. No Exception, so that no test can swallow it."""
-
-
-class Unfit(BaseException):
-    """What the candidate sent is no plain value."""
-
-
-class Unsuited(BaseException):
-    """The test passes what is no plain value: it would need the candidate in its own process."""
-
-
-class CandidateError(Exception):
-    """An exception of the candidate's own type."""
 
 
 def run() -> None:
     """Judges the task that PAYLOAD holds and writes the verdict to RESULT: {"status": ..., "detail": ...}."""
     task = unpack(read_all(PAYLOAD))
     os.close(PAYLOAD)
-    status, detail = judge(task["context"], task["test"], task["entry_point"])
+    if task["entry_point"]:
+        status, detail = judge(task["context"], task["test"], task["entry_point"])
+    else:
+        status, detail = judge_script(task["context"], task["test"], task["overrides"])
     write_all(RESULT, json.dumps({"status": status, "detail": detail[: 2 * TEXT]}).encode("ascii"))
     os.write(DONE, GONE if status == "gone" else FINISHED)
 
@@ -51,15 +40,9 @@ def judge(context: str, test: str, entry_point: str) -> tuple[str, str]:
         exec(code, names)
         check = names["check"]
     except BaseException as error:
-        return "broken", "the test itself: {}: {}".format(*describe(error))
-    try:
-        _expect("loaded", _next())
-    except Gone:
-        return "gone", "while its module was loaded"
-    except Unfit as error:
-        return "failed", str(error)
-    except BaseException as error:
-        return "failed", _told(error)
+        return _broken(error)
+    if (bad := _awaited()) is not None:
+        return bad
     try:
         check(call)
     except Gone:
@@ -71,6 +54,48 @@ def judge(context: str, test: str, entry_point: str) -> tuple[str, str]:
     except BaseException as error:
         return "failed", _told(error) + _place(error, test)
     return "passed", ""
+
+
+def judge_script(setup: str, test: str, overrides: tuple[str, ...]) -> tuple[str, str]:
+    """As `judge`, for a test that is a script and uses the candidate's names. What goes wrong before it has used any is
+    the test's own fault."""
+    try:
+        script = Script(setup, test, overrides)
+    except Unsuited as error:
+        return "broken", str(error)
+    except BaseException as error:
+        return _broken(error)
+    if (bad := _awaited()) is not None:
+        return bad
+    try:
+        script.run()
+    except BaseException as error:
+        fault = script.end.fault
+        if isinstance(fault, Gone):
+            return "gone", "during a call"
+        if fault is not None:
+            return "broken" if isinstance(fault, Unsuited) else "failed", str(fault)
+        if not script.end.asked:
+            return _broken(error)
+        return "failed", _told(error) + _place(error, test)
+    return "passed", ""
+
+
+def _broken(error: BaseException) -> tuple[str, str]:
+    return "broken", "the test itself: {}: {}".format(*describe(error))
+
+
+def _awaited() -> tuple[str, str] | None:
+    """Waits until the candidate's module is loaded; status and detail where it is not."""
+    try:
+        _expect("loaded", _next())
+    except Gone:
+        return "gone", "while its module was loaded"
+    except Unfit as error:
+        return "failed", str(error)
+    except BaseException as error:
+        return "failed", _told(error)
+    return None
 
 
 def call(*args: Any, **kwargs: Any) -> Any:

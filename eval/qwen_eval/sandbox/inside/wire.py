@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 MAX_BYTES = 16 << 20
@@ -27,21 +27,27 @@ class WireError(Exception):
     """A value that may not cross, or bytes that are none."""
 
 
-def pack(value: Any) -> bytes:
+# writes a value by itself and says so, or leaves it to the rules for plain values: what a protocol has beyond them
+Special = Callable[[Any, bytearray, int], bool]
+
+
+def pack(value: Any, special: Special | None = None) -> bytes:
     """The bytes of a plain value: None, bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set,
     frozenset, range, Fraction, Decimal, and what is compared as one of them (numpy scalars as .item(), subclasses that
     keep their base's comparison). An iterator of the language (generator, map, zip) goes as the items it yields.
 
-    WireError for anything else, for more than MAX_DEPTH levels, or more than MAX_BYTES bytes.
+    special: asked first for every value, at every level, that is no None, bool, number, text or bytes; the reader must
+    know what it writes. WireError for anything else, for more than MAX_DEPTH levels, or more than MAX_BYTES bytes.
     """
     out = bytearray()
-    _pack(value, out, 0)
+    pack_into(value, out, 0, special)
     if len(out) > MAX_BYTES:
         raise WireError(f"a value of more than {MAX_BYTES} bytes")
     return bytes(out)
 
 
-def _pack(value: Any, out: bytearray, depth: int) -> None:
+def pack_into(value: Any, out: bytearray, depth: int, special: Special | None = None) -> None:
+    """Appends to `out` what `pack` gives for a value that lies `depth` levels deep. WireError as there."""
     if depth > MAX_DEPTH:
         raise WireError(f"a value nested more than {MAX_DEPTH} deep")
     if len(out) > MAX_BYTES:
@@ -58,25 +64,27 @@ def _pack(value: Any, out: bytearray, depth: int) -> None:
         out += b"c" + _DOUBLE.pack(value.real) + _DOUBLE.pack(value.imag)
     elif kind is str:
         _sized(b"s", value.encode("utf-8", "surrogatepass"), out)
-    elif kind is bytes or kind is bytearray:
+    elif kind is bytes or (kind is bytearray and special is None):
         _sized(b"b" if kind is bytes else b"a", bytes(value), out)
+    elif special is not None and special(value, out, depth):
+        return
     elif kind in _CONTAINERS:
         out += _CONTAINERS[kind] + _LENGTH.pack(len(value))
         for item in value:
-            _pack(item, out, depth + 1)
+            pack_into(item, out, depth + 1, special)
     elif kind is dict:
         out += b"d" + _LENGTH.pack(len(value))
         for key, item in value.items():
-            _pack(key, out, depth + 1)
-            _pack(item, out, depth + 1)
+            pack_into(key, out, depth + 1, special)
+            pack_into(item, out, depth + 1, special)
     elif kind is range:
         out += b"r"
         for part in (value.start, value.stop, value.step):
-            _pack(part, out, depth + 1)
+            pack_into(part, out, depth + 1, special)
     else:
         tag, plain = _plain(value)
         out += tag
-        _pack(plain, out, depth + 1)
+        pack_into(plain, out, depth + 1, special)
 
 
 _CONTAINERS: dict[type, bytes] = {list: b"l", tuple: b"t", set: b"S", frozenset: b"Z"}
@@ -128,14 +136,16 @@ def _base_value(base: Any, value: Any) -> Any:
     return base(base.__iter__(value))
 
 
-class _Reader:
-    """A cursor over bytes that knows how much is left."""
+class Reader:
+    """A cursor over bytes that knows how much is left. more: readers of tags that are not a plain value's."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, more: Mapping[bytes, Callable[[Reader, int], Any]] | None = None) -> None:
         self.data = data
         self.at = 0
+        self.more = more or {}
 
     def take(self, count: int) -> bytes:
+        """The next `count` bytes; WireError when there are fewer."""
         end = self.at + count
         if end > len(self.data):
             raise WireError("a message that ends early")
@@ -144,48 +154,52 @@ class _Reader:
         return piece
 
     def count(self) -> int:
+        """The next number, of four bytes."""
         return _LENGTH.unpack(self.take(4))[0]
 
 
-def unpack(data: bytes) -> Any:
-    """The plain value that `data` holds; WireError when it holds none or something after it."""
-    reader = _Reader(data)
-    value = _unpack(reader, 0)
+def unpack(data: bytes, more: Mapping[bytes, Callable[[Reader, int], Any]] | None = None) -> Any:
+    """The plain value that `data` holds; WireError when it holds none or something after it. more: readers for what a
+    `special` of `pack` has written, by tag; each is given the reader and the depth."""
+    reader = Reader(data, more)
+    value = unpack_from(reader, 0)
     if reader.at != len(data):
         raise WireError("bytes after the value")
     return value
 
 
-def _unpack(reader: _Reader, depth: int) -> Any:
+def unpack_from(reader: Reader, depth: int) -> Any:
+    """The next value of a reader; WireError when there is none."""
     if depth > MAX_DEPTH + 1:
         raise WireError("a message nested too deep")
-    read = _READERS.get(reader.take(1))
+    tag = reader.take(1)
+    read = _READERS.get(tag) or reader.more.get(tag)
     if read is None:
         raise WireError("a message of unknown form")
     return read(reader, depth + 1)
 
 
-def _text(reader: _Reader, depth: int) -> str:
+def _text(reader: Reader, depth: int) -> str:
     try:
         return reader.take(reader.count()).decode("utf-8", "surrogatepass")
     except UnicodeDecodeError as error:
         raise WireError("text that is not UTF-8") from error
 
 
-def _items(reader: _Reader, depth: int) -> list[Any]:
+def _items(reader: Reader, depth: int) -> list[Any]:
     # no list is made for the count that is claimed: every item takes at least a byte of the message
-    return [_unpack(reader, depth) for _ in range(_claimed(reader))]
+    return [unpack_from(reader, depth) for _ in range(_claimed(reader))]
 
 
-def _claimed(reader: _Reader) -> int:
+def _claimed(reader: Reader) -> int:
     count = reader.count()
     if count > len(reader.data) - reader.at:
         raise WireError("a message that ends early")
     return count
 
 
-def _dict(reader: _Reader, depth: int) -> dict[Any, Any]:
-    pairs = [(_unpack(reader, depth), _unpack(reader, depth)) for _ in range(_claimed(reader))]
+def _dict(reader: Reader, depth: int) -> dict[Any, Any]:
+    pairs = [(unpack_from(reader, depth), unpack_from(reader, depth)) for _ in range(_claimed(reader))]
     return _hashed(dict, pairs)
 
 
@@ -196,26 +210,26 @@ def _hashed(kind: Callable[[Any], Any], items: Any) -> Any:
         raise WireError("a key that cannot be one") from error
 
 
-def _range(reader: _Reader, depth: int) -> range:
-    parts = [_unpack(reader, depth) for _ in range(3)]
+def _range(reader: Reader, depth: int) -> range:
+    parts = [unpack_from(reader, depth) for _ in range(3)]
     if any(type(part) is not int for part in parts) or parts[2] == 0:
         raise WireError("a range that is none")
     return range(*parts)
 
 
-def _fraction(reader: _Reader, depth: int) -> Any:
+def _fraction(reader: Reader, depth: int) -> Any:
     from fractions import Fraction
 
-    parts = _unpack(reader, depth)
+    parts = unpack_from(reader, depth)
     if type(parts) is not tuple or [type(part) for part in parts] != [int, int] or parts[1] == 0:
         raise WireError("a fraction that is none")
     return Fraction(*parts)
 
 
-def _decimal(reader: _Reader, depth: int) -> Any:
+def _decimal(reader: Reader, depth: int) -> Any:
     from decimal import Decimal, InvalidOperation
 
-    text = _unpack(reader, depth)
+    text = unpack_from(reader, depth)
     if type(text) is not str:
         raise WireError("a decimal that is none")
     try:
@@ -224,11 +238,11 @@ def _decimal(reader: _Reader, depth: int) -> Any:
         raise WireError("a decimal that is none") from error
 
 
-def _float(reader: _Reader, depth: int) -> float:
+def _float(reader: Reader, depth: int) -> float:
     return _DOUBLE.unpack(reader.take(8))[0]
 
 
-_READERS: dict[bytes, Callable[[_Reader, int], Any]] = {
+_READERS: dict[bytes, Callable[[Reader, int], Any]] = {
     b"N": lambda reader, depth: None,
     b"T": lambda reader, depth: True,
     b"F": lambda reader, depth: False,
@@ -246,7 +260,7 @@ _READERS: dict[bytes, Callable[[_Reader, int], Any]] = {
     b"r": _range,
     b"q": _fraction,
     b"D": _decimal,
-    b"I": lambda reader, depth: iter(_typed(list, _unpack(reader, depth))),
+    b"I": lambda reader, depth: iter(_typed(list, unpack_from(reader, depth))),
 }
 
 

@@ -1,0 +1,426 @@
+"""The checker's end of a script test: classes and objects that stand for the candidate's.
+
+For each class of the candidate that turns up there is a real class here, with as many of the language's special methods
+as the candidate's has, so that isinstance, type, except, callable and the like need no answer of the candidate.
+An object of it passes on what is done to it and gets a plain value or another object back.
+
+What decides a test is decided here:
+
+- A candidate's object is never equal to a plain value by its own word. An instance of a subclass of int, float, complex,
+  str, bytes, tuple or frozenset that keeps its base's comparison is here an instance of such a subclass, with a value of
+  the exact type inside, compared by this process. Other objects are unequal to every plain value; a subclass of list,
+  dict, set or bytearray is asked for the plain value inside, without being told with what it is compared.
+- An operator between an object and a plain value (`x - 1`, `x < 1`, `1 in x`), by which an object could learn what is
+  expected and answer to that, is the object's to answer only in a test that deals with objects (script.py) and only for
+  a class that the test asks for by name. Elsewhere it is what it would be for `object()`.
+- What two objects of the candidate's are to each other (`Point(1) == Point(1)`) and what its methods answer is the
+  candidate's to say. A test of that alone can be passed by a class that says yes, as in a process of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable
+from itertools import islice
+from typing import Any, NoReturn
+
+from .answers import ASKED, COMPARISONS, OPERATORS, SPECIAL, VALUES
+from .exchange import CONTAINERS, EXCEPTIONS, End
+from .faults import CandidateError, Gone, Unfit, Unsuited
+from .role import TEXT
+from .settings import INPUT, OUTPUT
+from .wire import MAX_BYTES, MAX_DRAINED, WireError, read_message, write_message
+
+MAX_MESSAGES = 2_000_000  # the candidate's, in one test
+MAX_RECEIVED = 16 * MAX_BYTES
+_NATIVE_TYPES: tuple[Any, ...] = (
+    types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.GeneratorType, types.CoroutineType,
+    types.AsyncGeneratorType, types.ModuleType, map, zip, filter, enumerate, reversed, memoryview, slice,
+    type({}.keys()), type({}.values()), type({}.items()), types.MappingProxyType,
+)  # fmt: skip
+_NATIVE = {kind.__name__: kind for kind in _NATIVE_TYPES}
+_VALUES = {kind.__name__: kind for kind in VALUES}
+_COMPARED_AS: dict[str, Any] = {kind.__name__: kind for kind in (*CONTAINERS, frozenset)}
+_LOCAL = frozenset({"__class__", "__copy__", "__deepcopy__", "__reduce_ex__", "__reduce__"})
+# what a class derived from int or str may do its own way here; not what says which value it is
+_OF_EXCEPTIONS = frozenset({"args", "with_traceback", "add_note"})
+_OF_VALUES = frozenset({"__call__", "__str__", "__repr__", "__format__", "__enter__", "__exit__", *OPERATORS})
+
+
+class CheckerEnd(End):
+    """Asks the candidate, and answers its calls of the test's functions. names: the test's own."""
+
+    def __init__(self, names: dict[str, Any]) -> None:
+        super().__init__(0)
+        self._names = names
+        self._received = self._messages = 0
+        self.asked = False  # whether the candidate had any part in what has happened so far
+        self.fault: BaseException | None = None  # what stopped the test: no test can go on after it
+        self.named: set[type] = set()  # classes of the candidate that the test asked for by name
+        self.deals_with_objects = False
+        self.awaits = False  # whether the test has anything to do with coroutines
+
+    def ask(self, *request: Any) -> Any:
+        """The candidate's answer: a value. Raises what the candidate raised; Gone, Unfit, Unsuited."""
+        if self.fault is not None:
+            raise self.fault
+        self.asked = True
+        try:
+            return self._ask(_settled(request))
+        except (Gone, Unfit, Unsuited) as fault:
+            self.stop(fault)
+
+    def start(self, used: set[str]) -> None:
+        """Tells which of its names the test uses. Raises as `ask` does."""
+        self.ask("used", tuple(sorted(used)))
+        self.asked = False
+
+    def stop(self, fault: BaseException) -> NoReturn:
+        """Ends the test, whatever it catches."""
+        self.fault = self.fault or fault
+        raise self.fault
+
+    def _ask(self, request: tuple[Any, ...]) -> Any:
+        self._send(request, "the test passes {}, which cannot cross to the candidate's process")
+        while True:
+            reply = self._next()
+            what = reply[0] if reply and type(reply[0]) is str else ""
+            if what == "value" and len(reply) == 2:
+                return reply[1]
+            if what == "raised" and len(reply) == 2:
+                raise _raisable(reply[1])
+            if what == "missing" and request[0] == "name":
+                raise KeyError(request[1])
+            if what == "unfit" and len(reply) == 2 and type(reply[1]) is str:
+                raise Unfit(f"the candidate returned {reply[1][:TEXT]}")
+            if what == "call" and [type(part) for part in reply[2:]] == [tuple, tuple]:
+                self._be_called(*reply[1:])
+            else:
+                raise Unfit("an answer of unknown form")
+
+    def _be_called(self, function: Any, args: tuple[Any, ...], kwargs: tuple[Any, ...]) -> None:
+        if self._own_numbers.get(id(function)) is None or isinstance(function, BaseException):
+            raise Unfit("a call of what the test did not pass")
+        try:
+            answer: tuple[Any, ...] = ("value", function(*args, **dict(kwargs)))
+        except (Gone, Unfit, Unsuited):
+            raise
+        except BaseException as error:
+            answer = ("raised", error)
+        self._send(answer, "a function of the test returns {}, which cannot cross to the candidate's process")
+
+    def _send(self, body: tuple[Any, ...], complaint: str) -> None:
+        try:
+            data = self.message(body)
+        except WireError as error:
+            raise Unsuited(complaint.format(error)) from error
+        try:
+            write_message(OUTPUT, data)
+        except OSError as error:
+            raise Gone from error
+
+    def _next(self) -> tuple[Any, ...]:
+        try:
+            data = read_message(INPUT)
+            if data is None:
+                raise Gone
+            self._messages += 1
+            self._received += len(data)
+            if self._messages > MAX_MESSAGES or self._received > MAX_RECEIVED:
+                raise Unfit("the candidate sent more than a test may take")
+            return self.receive(data)
+        except WireError as error:
+            raise Unfit(f"the candidate sent {error}") from error
+        except OSError as error:
+            raise Gone from error
+
+    def decides(self, value: Any) -> bool:
+        """Whether an object may answer an operator that tells it a plain value of the test's."""
+        return self.deals_with_objects and not self.named.isdisjoint(type(value).__mro__)
+
+    # the test's objects, for the candidate
+
+    def name(self, value: Any) -> tuple[str, ...] | None:
+        """Also that of a library's class or function, for which the candidate has its own."""
+        found = super().name(value)
+        if found is not None or isinstance(value, types.ModuleType):
+            return found or (value.__name__, "")
+        if not isinstance(value, type | types.BuiltinFunctionType | types.FunctionType | types.MethodDescriptorType):
+            return None
+        owner = getattr(value, "__objclass__", None) or getattr(value, "__self__", None)
+        module = getattr(value, "__module__", None) or getattr(owner, "__module__", None)
+        name = value.__qualname__
+        thing: Any = None if module == self._names["__name__"] else _loaded(module)
+        for part in name.split("."):
+            thing = getattr(thing, part, None)
+        return (module, name) if type(module) is str and (thing is value or _same_method(thing, value)) else None
+
+    def tell(self, value: Any) -> Any:
+        """("exception", built-in class, arguments, name) or ("function", name); WireError for all else."""
+        if isinstance(value, BaseException):
+            kind = next(each for each in type(value).__mro__ if EXCEPTIONS.get(each.__name__) is each)
+            return ("exception", kind, value.args, type(value).__name__)
+        function = value.__func__ if type(value) is types.MethodType else value
+        if type(function) is types.FunctionType and function.__globals__ is self._names:
+            return ("function", function.__name__)
+        raise WireError(f"a value of type {type(value).__name__}")
+
+    def _write_object(self, value: Any, out: bytearray, depth: int) -> bool:
+        if isinstance(value, types.TracebackType):  # what __exit__ is given
+            out += b"N"
+            return True
+        if _is_iterator(value):  # goes as its items; not while a message is being written, if it runs the test's code
+            if isinstance(value, types.GeneratorType | map | filter):
+                raise WireError(f"a {type(value).__name__} inside another value")
+            return False
+        return super()._write_object(value, out, depth)
+
+    # the candidate's objects, for the test
+
+    def stand_in(self, told: Any) -> Any:
+        """A class, or an object of one."""
+        try:
+            what, *parts = told
+            if what == "class":
+                return self._class(*parts)
+            kind, *parts = parts
+            if what == "object" and kind is object:
+                return object()
+            if type(kind) is not RemoteType and kind not in EXCEPTIONS.values():
+                raise WireError("an object of no class")
+            if what == "exception" and issubclass(kind, BaseException):
+                return _exception(kind, *parts)
+            if what == "object" and kind.__new__ is object.__new__:
+                return object.__new__(kind)
+            if what == "value":
+                base = next(each for each in kind.__mro__ if each in VALUES)
+                if type(parts[0]) is base:
+                    return base.__new__(kind, parts[0])
+        except (TypeError, ValueError, StopIteration, UnicodeError) as error:
+            raise WireError("an object of unknown form") from error
+        raise WireError("an object of unknown form")
+
+    def _class(self, name: str, bases: tuple[Any, ...], special: tuple[str, ...], form: str, base: str) -> type:
+        if [type(part) for part in (name, bases, special, form, base)] != [str, tuple, tuple, str, str]:
+            raise WireError("a class of unknown form")
+        names = _members(self, name, frozenset(SPECIAL) & set(special), form, base)
+        if "unhashable" in special and form == "opaque":
+            names["__hash__"] = None
+        kept = tuple(each for each in bases if type(each) is RemoteType or each in VALUES)
+        if form != "value":  # a class with a comparison of its own has no value that could be compared here
+            kept = tuple(each for each in kept if not issubclass(each, VALUES))
+        if form == "exception":
+            kept = tuple(each for each in bases if type(each) is RemoteType or each in EXCEPTIONS.values())
+            if not any(type(each) is RemoteType for each in kept) and all(issubclass(each, Exception) for each in kept):
+                kept = (CandidateError, *(each for each in kept if each is not Exception))
+        names["__module__"] = "solution"
+        names["_checker_end"] = self
+        meta: Any = RemoteType
+        try:
+            return type.__new__(meta, name, kept, names)
+        except TypeError:  # without some of its bases no order of them need be left
+            return type.__new__(meta, name, kept[:1], names)
+
+
+class RemoteType(type):
+    """The class of what stands for a candidate's class."""
+
+    _checker_end: CheckerEnd
+
+    def __new__(meta, name: str, bases: tuple[Any, ...], names: dict[str, Any], **_: Any) -> Any:
+        """Unsuited: a test's own class below a candidate's cannot live in two processes."""
+        end = next(each._checker_end for each in bases if isinstance(each, RemoteType))
+        end.stop(Unsuited(f"the test derives the class {name} from one of the candidate's"))
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        return cls._checker_end.ask("call", cls, args, tuple(kwargs.items()))
+
+    def __getattribute__(cls, name: str) -> Any:
+        if name in ("__doc__", "__annotations__"):  # every class has these of its own
+            return cls._checker_end.ask("get", cls, name)
+        return super().__getattribute__(name)
+
+    def __getattr__(cls, name: str) -> Any:
+        if name == "__dataclass_fields__":
+            cls._checker_end.stop(Unsuited("the test takes a dataclass of the candidate's apart"))
+        return cls._checker_end.ask("get", cls, name)
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        cls._checker_end.ask("set", cls, name, value)
+
+    def __delattr__(cls, name: str) -> None:
+        cls._checker_end.ask("delete", cls, name)
+
+    def __getitem__(cls, item: Any) -> Any:
+        return cls._checker_end.ask("special", cls, "__getitem__", (item,))
+
+    def __contains__(cls, item: Any) -> Any:
+        return cls._checker_end.ask("special", cls, "__contains__", (item,))
+
+    def __iter__(cls) -> Any:
+        return cls._checker_end.ask("special", cls, "__iter__", ())
+
+    def __len__(cls) -> Any:
+        return cls._checker_end.ask("special", cls, "__len__", ())
+
+    def __bool__(cls) -> bool:
+        return True
+
+    def __repr__(cls) -> str:
+        return f"<class 'solution.{cls.__name__}'>"
+
+    def __dir__(cls) -> Any:
+        return cls._checker_end.ask("special", cls, "__dir__", ())
+
+
+def _members(end: CheckerEnd, name: str, special: frozenset[str], form: str, base: str) -> dict[str, Any]:
+    """What a class that stands for a candidate's has."""
+    members: dict[str, Any] = {}
+    if form == "value":
+        special &= _OF_VALUES
+    elif form != "exception":
+        special |= {"__str__", "__repr__", "__format__"}
+    members |= {each: _asked(end, each) for each in special & {*ASKED, "__hash__"}}
+    owner = (_VALUES if form == "value" else _COMPARED_AS).get(base)
+    members |= {each: _operator(end, each, owner, form) for each in special & set(OPERATORS)}
+    members |= {each: _comparison(end, each, owner) for each in special & set(COMPARISONS)}
+    if "__contains__" in special:
+        members["__contains__"] = _containment(end)
+    if "__eq__" in members and "__hash__" not in members:
+        members["__hash__"] = object.__hash__
+    members["__copy__"] = lambda self: end.ask("copy", self, False)
+    members["__deepcopy__"] = lambda self, memo: end.ask("copy", self, True)
+    if form == "exception":
+        members["__str__"] = lambda self: object.__getattribute__(self, "__dict__")["_text"]
+        members["__getattribute__"] = lambda self, name: (
+            object.__getattribute__(self, name)
+            if name.startswith("__") or name in _OF_EXCEPTIONS
+            else end.ask("get", self, name)
+        )
+        return members
+
+    def get(self: Any, name: str) -> Any:
+        if name in _LOCAL or (form == "value" and name.startswith("__")):
+            return object.__getattribute__(self, name)
+        if name == "send" and end.awaits and type(self).__name__ == "coroutine":
+            end.stop(Unsuited("the test awaits what runs in the candidate's process"))
+        return end.ask("get", self, name)
+
+    def reduce(self: Any, *_: Any) -> NoReturn:
+        end.stop(Unsuited("the test pickles an object of the candidate's"))
+
+    members["__getattribute__"] = get
+    members["__setattr__"] = lambda self, name, value: end.ask("set", self, name, value)
+    members["__delattr__"] = lambda self, name: end.ask("delete", self, name)
+    members["__reduce_ex__"] = members["__reduce__"] = reduce
+    if form != "value":
+        members["__dir__"] = _asked(end, "__dir__")
+        native = _NATIVE.get(name) if form == "native" else owner
+        if native is not None:
+            members["__class__"] = property(lambda self: _like(type(self), native))
+    return members
+
+
+_likes: dict[type, type] = {}
+
+
+def _like(kind: type, native: Any) -> type:
+    """What isinstance takes for the class of an object whose class derives from a type that it cannot derive from here."""
+    if native in _NATIVE.values():
+        return native
+    return _likes.setdefault(kind, types.new_class(kind.__name__, (native,)))
+
+
+def _asked(end: CheckerEnd, name: str) -> Callable[..., Any]:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return end.ask("special", self, name, args, tuple(kwargs.items()))
+
+    return method
+
+
+def _operator(end: CheckerEnd, name: str, owner: Any, form: str) -> Callable[..., Any]:
+    def method(self: Any, other: Any, *more: Any) -> Any:
+        if end.is_theirs(other) or end.decides(self):
+            return end.ask("special", self, name, (other, *more))
+        own = getattr(owner, name, None)
+        if own is None:
+            return NotImplemented
+        return own(self if form == "value" else _inside(end, self, owner), other, *more)
+
+    return method
+
+
+def _comparison(end: CheckerEnd, name: str, owner: Any) -> Callable[..., Any]:
+    def method(self: Any, other: Any) -> Any:
+        if end.is_theirs(other) or (name not in ("__eq__", "__ne__") and end.decides(self)):
+            return end.ask("special", self, name, (other,))
+        if owner is None:
+            return NotImplemented
+        return getattr(owner, name)(_inside(end, self, owner), other)
+
+    return method
+
+
+def _containment(end: CheckerEnd) -> Callable[..., Any]:
+    def method(self: Any, item: Any) -> Any:
+        if end.is_theirs(item) or end.decides(self):
+            return end.ask("special", self, "__contains__", (item,))
+        return any(each is item or each == item for each in self)
+
+    return method
+
+
+def _inside(end: CheckerEnd, value: Any, owner: Any) -> Any:
+    """The plain value inside an object, which does not learn what for."""
+    plain = end.ask("plain", value)
+    if type(plain) is not owner:
+        end.stop(Unfit("an answer of unknown form"))
+    return plain
+
+
+def _settled(value: Any) -> Any:
+    """A request with the items of its iterators in place of them: taking them may run the test's code and ask more."""
+    if type(value) is tuple:
+        return tuple(map(_settled, value))
+    if isinstance(value, types.GeneratorType | map | filter) and _is_iterator(value):
+        items = list(islice(value, MAX_DRAINED + 1))
+        if len(items) > MAX_DRAINED:
+            raise Unsuited(f"the test passes an iterator of more than {MAX_DRAINED} items")
+        return iter(items)
+    return value
+
+
+def _is_iterator(value: Any) -> bool:
+    return type(value).__module__ in ("builtins", "itertools") and hasattr(value, "__next__")
+
+
+def _exception(kind: Any, args: tuple[Any, ...], text: str, cause: BaseException | None) -> BaseException:
+    if type(args) is not tuple or type(text) is not str:
+        raise WireError("an exception of unknown form")
+    error = kind.__new__(kind)
+    # its own classes set what str() and attributes show only when they are called
+    if type(kind) is not RemoteType:
+        try:
+            error = kind(*args)
+        except (TypeError, ValueError):
+            error = CandidateError(f"{kind.__name__}: {text}")
+    else:
+        error.__dict__["_text"] = text[:TEXT]
+        error.args = args
+    error.__cause__ = cause
+    return error
+
+
+def _raisable(value: Any) -> BaseException:
+    if not isinstance(value, BaseException) or isinstance(value, Gone | Unfit | Unsuited):
+        raise Unfit("an answer of unknown form")
+    return value
+
+
+def _loaded(module: Any) -> Any:
+    return sys.modules.get(module) if type(module) is str else None
+
+
+def _same_method(one: Any, other: Any) -> bool:
+    return type(one) is types.BuiltinFunctionType and type(other) is type(one) and one == other

@@ -47,7 +47,7 @@ class Mbpp(Code):
         return str(row["task_id"])
 
     def program(self, row: Mapping[str, Any], text: str) -> Program:
-        return Program(text, "\n".join([row["test_setup_code"], *row["test_list"]]))
+        return Program(text, "\n".join(row["test_list"]), context=row["test_setup_code"])
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.sandbox import Program, Sandbox, Verdict
-from harness.schema import InputError
+from qwen_eval.sandbox import Program, Sandbox, Verdict
+from qwen_eval.schema import InputError
 from scripts import TASKS, Task
 
 

@@ -617,7 +617,9 @@ TASKS = [
             found = primes(n)
             assert found == expected, f"{n}: {found}"
         class Case:
+            few = primes(3)
             def run(self): check(7, [2, 3, 5, 7])
+        assert Case.few == [2, 3]
         check(1, [])
         Case().run()
         for n, expected in [(2, [2]), (4, [2, 3])]:

@@ -13,8 +13,13 @@ What decides a test is decided here:
 - An operator between an object and a plain value (`x - 1`, `x < 1`, `1 in x`), by which an object could learn what is
   expected and answer to that, is the object's to answer only in a test that deals with objects (script.py) and only for
   a class that the test asks for by name. Elsewhere it is what it would be for `object()`.
-- What two objects of the candidate's are to each other (`Point(1) == Point(1)`) and what its methods answer is the
-  candidate's to say. A test of that alone can be passed by a class that says yes, as in a process of its own.
+- What two objects of the candidate's are to each other (`Point(1) == Point(1)`), what its methods answer, and what it
+  does with a container that the test has passed to it is the candidate's to say. A test of that alone can be passed by
+  a class that says yes, as in a process of its own. So can one that uses a name which it neither defines nor imports.
+
+What does not cross: objects of the test's own classes, classes derived from the candidate's, pickles, coroutines to
+await, dataclasses to be taken apart: each is Unsuited. Not noticed: isinstance by way of ABC.register or a Protocol is
+False; an iterator of the test's is used up when it is passed; calls to and fro nest about a hundred deep.
 """
 
 from __future__ import annotations
@@ -74,7 +79,6 @@ class CheckerEnd(End):
     def start(self, used: set[str]) -> None:
         """Tells which of its names the test uses. Raises as `ask` does."""
         self.ask("used", tuple(sorted(used)))
-        self.asked = False
 
     def stop(self, fault: BaseException) -> NoReturn:
         """Ends the test, whatever it catches."""

@@ -57,6 +57,7 @@ class Script:
         trees = ast.parse(setup, "<context>"), ast.parse(test, "<test>")
         used = _Use([*trees[0].body, *trees[1].body])
         self.used = {node.id for node in used.loaded}
+        self.in_classes = (used.in_classes & self.used) - used.defined - used.imported
         if (found := used.substitutes()) is not None:
             raise Unsuited(f"the test uses {found}, which cannot reach into the candidate's process")
         self.end.awaits = used.awaits
@@ -70,6 +71,13 @@ class Script:
         """Runs both. Raises what they raise, and a fault of the candidate's process or of the test even where the
         test has caught it."""
         self.end.start(self.used)
+        lacking = False
+        for name in self.in_classes:  # the body of a class looks past __missing__
+            try:
+                self.names[name] = self.names.__missing__(name)
+            except KeyError:
+                lacking = lacking or not hasattr(builtins, name)
+        self.end.asked = lacking
         for part in self.parts:
             exec(part, self.names)
         if self.end.fault is not None:
@@ -93,6 +101,10 @@ class _Use:
         ]
         self.loaded = [node for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
         self.defined = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
+        self.in_classes = {
+            node.id for each in classes for part in each.body for node in ast.walk(part) if isinstance(node, ast.Name)
+        }
         self.awaits = any(isinstance(node, ast.Await) for node in nodes)
         self.imported: set[str] = set()
         for node in nodes:

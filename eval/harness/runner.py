@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import subprocess
 import sys
@@ -18,6 +17,8 @@ from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import jsonlines
 
 from harness import __version__, answering, arguments, demo, parallel, results_csv, store, tables
 from harness.schema import Benchmark, Engine, EngineInfo, InputError, Sample
@@ -161,9 +162,9 @@ def other_prompts(benchmark: Benchmark, given: Mapping[str, Mapping[str, Any]] |
 
 def dump_prompts(benchmark: Benchmark) -> None:
     """Every sample's prompt on stdout, one JSON object a line."""
-    for sample in benchmark.samples:
-        row = {"id": sample.id, "group": sample.group, "prompt": store.prompt_of(sample.request)}
-        print(json.dumps(row, ensure_ascii=False))
+    with jsonlines.Writer(sys.stdout) as writer:
+        for sample in benchmark.samples:
+            writer.write({"id": sample.id, "group": sample.group, "prompt": store.prompt_of(sample.request)})
 
 
 def title(benchmark: Benchmark, info: EngineInfo) -> str:

@@ -11,11 +11,15 @@ import contextlib
 import dataclasses
 import glob
 import hashlib
+import io
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import jsonlines
 
 from harness import durable
 from harness.schema import (
@@ -92,7 +96,7 @@ class SampleFile:
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Adds one row. Raises InputError."""
-        self._file.append(_line(row))
+        self._file.append(_lines([row]))
 
     def replace(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Puts these rows in place of all that is stored, at once; nothing can be appended after that."""
@@ -135,24 +139,34 @@ def drop_parts(output: Path, run: str) -> None:
             path.unlink(missing_ok=True)
 
 
-def _line(row: Mapping[str, Any]) -> bytes:
+def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    content = io.BytesIO()  # the writer puts down a line in two parts, and what goes to the disk goes at once
+    with jsonlines.Writer(content, dumps=_json) as writer:
+        writer.write_all(rows)
+    return content.getvalue()
+
+
+def _json(row: Mapping[str, Any]) -> bytes:
     # lone surrogates (a model can write half a character) have no UTF-8: JSON's own escapes carry them
     try:
-        return json.dumps(row, ensure_ascii=False).encode("utf-8") + b"\n"
+        return json.dumps(row, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
-        return json.dumps(row).encode("ascii") + b"\n"
+        return json.dumps(row).encode("ascii")
 
 
 def read_samples(path: Path) -> dict[str, dict[str, Any]]:
     """The rows of a sample file by sample id, without a torn last line. Raises InputError for a line that is no row."""
     rows: dict[str, dict[str, Any]] = {}
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):  # cut by a crash, or being written at this moment
-                break
+        # a line without an end was cut by a crash, or is being written at this moment
+        whole = itertools.takewhile(lambda line: line.endswith(b"\n"), file)
+        reader = jsonlines.Reader(whole, loads=json.loads)
+        for number in itertools.count(1):
             try:
-                row = json.loads(line)
+                row: Any = reader.read()
                 rows[row["id"]] = row
+            except EOFError:
+                break
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InputError(
                     f"{path}:{number} is not a sample row ({error}); delete that line, and its item is asked again, or use "
@@ -242,4 +256,4 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes one JSON object a line, whole or not at all. Raises InputError when the folder cannot be written."""
-    durable.write_whole(path, b"".join(map(_line, rows)))
+    durable.write_whole(path, _lines(rows))

@@ -100,6 +100,7 @@ class SampleFile:
 
     def replace(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Puts these rows in place of all that is stored, at once; nothing can be appended after that."""
+        self._file.close()  # Windows puts nothing in the place of an open file
         write_json_lines(self.path, rows)
 
     def close(self) -> None:

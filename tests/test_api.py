@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +132,19 @@ def test_faults_lose_no_item_and_double_none(
     equal_choices(chosen, local.choose(choices, lambda *_: None))
     assert made == local.generate(replies, lambda *_: None)
     assert min(proxy.faults.values()) >= 3, proxy.faults
+
+
+def test_what_a_server_asks_to_wait() -> None:
+    soon = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=30), usegmt=True)
+    asked = {"7": 7.0, " 0.5 ": 0.5, "-3": 0.0, "inf": math.inf, soon: 29.5, "Fri, 01 Jan 2016 00:00:00 GMT": 0.0}
+    for value, seconds in asked.items():
+        assert server_module._retry_after(value) == pytest.approx(seconds, abs=1.5 if value == soon else 0)
+    for value in (None, "", "soon", "Fri, 99 Jan 2016", "Fri, 31 Dec 999999999 00:00:00 GMT", "1;2"):
+        assert server_module._retry_after(value) is None
+    for attempt in range(20):
+        wait = server_module._delay(attempt, None)
+        longest = min(60.0, 0.5 * 2**attempt)
+        assert longest / 2 <= wait <= longest and server_module._delay(attempt, math.inf) <= 66.0
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
+import errno
 import json
 import multiprocessing
 import os
@@ -12,9 +14,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -129,7 +133,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from qwen_eval.runs import files as durable
-with durable.locked(Path(sys.argv[1])):
+with files.locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -157,6 +161,106 @@ def test_two_processes_at_one_run_and_a_lock_that_a_crash_leaves(tmp_path: Path,
     assert lock.exists()  # left behind, and no hindrance
     run.run(options(tmp_path / "other"), build, engine=engine)
     assert not lock.exists() and figures(tmp_path / "other")[-len(figures(whole)) :] == figures(whole)
+
+
+def test_who_waits_for_a_lock_gets_it_when_its_holder_dies(tmp_path: Path) -> None:
+    lock = tmp_path / "a.lock"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, lock],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "eval")},
+    )
+    assert holder.stdout and holder.stdout.readline() == b"held\n"
+    killer = threading.Timer(0.5, holder.kill)
+    killer.start()
+    start = time.monotonic()
+    with files.locked(lock):
+        assert time.monotonic() - start > 0.3 and lock.exists()
+    assert not lock.exists()
+    holder.wait()
+    killer.join()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As some network file systems: a warning, and on; nothing is left that would stop the next one."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    for _ in range(2):
+        with files.locked(tmp_path / "a.lock", "busy"):
+            pass
+        assert "no locks on this file system; let no second process write here" in caplog.messages.pop()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "a.lock").mkdir()
+    with pytest.raises(InputError, match=r"cannot write .*a.lock: Is a directory"), files.locked(tmp_path / "a.lock"):
+        pass
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What of Windows matters here: no folder is opened, no open file is removed or replaced, and files are text unless
+    they are opened as binary. Gives the flags of the files opened."""
+    opened: list[int] = []
+    binary = 1 << 40
+    real_open, real_unlink, real_replace = os.open, Path.unlink, Path.replace
+
+    def in_use(path: Path) -> None:
+        for link in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if path.exists() and link.resolve() == path.resolve():
+                    raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    def open_file(path: str | Path, flags: int, mode: int = 0o777, **more: Any) -> int:
+        if Path(path).is_dir():
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        if flags & os.O_APPEND:
+            opened.append(flags & binary)
+        return real_open(path, flags & ~binary, mode, **more)
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        in_use(path)
+        real_unlink(path, missing_ok)
+
+    def replace(path: Path, target: Path) -> Path:
+        in_use(Path(target))
+        return real_replace(path, target)
+
+    monkeypatch.setattr(files, "_BINARY", binary)
+    monkeypatch.setattr(os, "open", open_file)
+    monkeypatch.setattr(Path, "unlink", unlink)
+    monkeypatch.setattr(Path, "replace", replace)
+    return opened
+
+
+def test_a_run_where_folders_cannot_be_opened_nor_open_files_replaced(
+    windows: list[int], whole: Path, tmp_path: Path
+) -> None:
+    for words in ([], [], ["--overwrite"]):
+        ask(Questions(options(tmp_path / "here", *words)), Letters(1))
+    assert samples(tmp_path / "here") == samples(whole) and figures(tmp_path / "here") == figures(whole)
+    assert windows and all(windows)  # samples are appended in binary
+
+
+def test_rows_are_replaced_where_open_files_cannot_be(windows: list[int], tmp_path: Path) -> None:
+    stored = samples_file.SampleFile(tmp_path, "run")
+    stored.append({"id": "a"})
+    stored.replace([{"id": "b"}])
+    stored.close()
+    assert samples(tmp_path) == [{"id": "b"}]
+
+
+def test_a_module_that_is_not_on_windows_is_not_needed() -> None:
+    code = "import sys; sys.modules['fcntl'] = None; from qwen_eval.runs import files, results, samples"
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY / "eval")}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=env, check=True)
 
 
 def _append(folder: Path, worker: int) -> None:

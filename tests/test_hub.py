@@ -17,6 +17,7 @@ import pytest
 
 from loopback_hub import LoopbackHub, Repo, client_env
 from qwen_eval import data
+from qwen_eval.data import hub as hub_files
 from test_data import ROWS, write_ceval, write_cmmlu, write_csv, write_mmlu
 
 EVAL = Path(__file__).resolve().parent.parent / "eval"
@@ -30,6 +31,7 @@ CMMLU_COMMIT = "efcc940752ea4a1ea94d2727f11f83858d64fc8e"
 CLIENT = """
 import json, sys, time
 from qwen_eval import data
+from qwen_eval.data import hub as hub_files
 from qwen_eval.schema import InputError
 benchmark, hub, split, *subjects = sys.argv[1:]
 start = time.monotonic()
@@ -50,6 +52,7 @@ def client(env: Mapping[str, str], benchmark: str, hub: str = "hf", split: str =
     env["PYTHONPATH"] = os.pathsep.join([str(EVAL), env.get("PYTHONPATH", "")])
     command = [sys.executable, "-c", CLIENT, benchmark, hub, split, *SUBJECTS[benchmark]]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout, check=True)
+    assert "Failed to read" not in done.stderr and "Generating" not in done.stderr, done.stderr  # log and bars are off
     return json.loads(done.stdout)
 
 
@@ -67,6 +70,11 @@ def parquet(columns: dict[str, list]) -> bytes:
     sink = io.BytesIO()
     parquet.write_table(pyarrow.table(columns), sink)
     return sink.getvalue()
+
+
+def torn(table: bytes) -> bytes:
+    """A parquet file with some bytes in the middle of its first page overwritten; what describes it is whole."""
+    return table[:8] + b"\xff" * 40 + table[48:]
 
 
 def archive(folder: Path) -> bytes:
@@ -202,12 +210,84 @@ def test_offline_and_not_cached(tmp_path: Path) -> None:
     refused(answer, "cmmlu_v1_0_1.zip is not in the cache and HF_HUB_OFFLINE is set")
 
 
+def test_offline_for_datasets_alone(tmp_path: Path) -> None:
+    answer = client(client_env("http://127.0.0.1:9", tmp_path) | {"HF_DATASETS_OFFLINE": "1"}, "mmlu")
+    refused(answer, "dev-00000-of-00001.parquet is not in the cache and HF_DATASETS_OFFLINE is set")
+
+
+def test_the_caches_are_where_the_clients_are_told(hub: LoopbackHub, folders: dict[str, Path], tmp_path: Path) -> None:
+    """HF_HOME alone, in a folder whose name a pattern would take for something else; and each cache by its own name."""
+    home = tmp_path / "a [b]* ?"
+    env = {name: value for name, value in hub.env(home).items() if name not in ("HF_HUB_CACHE", "HF_DATASETS_CACHE")}
+    expected = from_files(folders["mmlu"], "mmlu")
+    assert client(env, "mmlu").get("hash") == expected
+    assert len(list((home / "hub").rglob("*.parquet"))) == len(list((home / "datasets").rglob("*.arrow"))) == 2
+    own = hub.env(home) | {"HF_HUB_CACHE": str(tmp_path / "h"), "HF_DATASETS_CACHE": str(tmp_path / "d")}
+    assert client(own, "mmlu").get("hash") == expected
+    assert len(list((tmp_path / "h").rglob("*.parquet"))) == len(list((tmp_path / "d").rglob("*.arrow"))) == 2
+
+
+def test_a_cache_that_cannot_be_written(hub: LoopbackHub, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    answer = client(hub.env(tmp_path) | {"HF_DATASETS_CACHE": str(tmp_path / "file" / "cache")}, "mmlu")
+    refused(answer, "cannot be put into the cache", "(NotADirectoryError", "another folder by HF_DATASETS_CACHE")
+
+
+BY_NAME = """
+import sys, datasets
+name, revision, *files = sys.argv[1:]
+print(len(datasets.load_dataset(name, data_files={"test": files}, revision=revision, split="test")))
+"""
+
+
+def test_what_datasets_downloaded_by_name_is_found(hub: LoopbackHub, folders: dict[str, Path], tmp_path: Path) -> None:
+    files = [f"all/{split}-00000-of-00001.parquet" for split in ("dev", "test")]
+    env = {**os.environ, "USE_TORCH": "0", **hub.env(tmp_path)}
+    subprocess.run([sys.executable, "-c", BY_NAME, "cais/mmlu", MMLU_COMMIT, *files], env=env, check=True)
+    answer = client(client_env("http://127.0.0.1:9", tmp_path) | {"HF_HUB_OFFLINE": "1"}, "mmlu")
+    assert answer.get("hash") == from_files(folders["mmlu"], "mmlu")
+
+
+def test_a_script_or_a_card_in_the_repository_is_no_matter(folders: dict[str, Path], tmp_path: Path) -> None:
+    card = b"---\nconfigs:\n- config_name: all\n  data_files: other/*.csv\n---\n"
+    files = {**mmlu_repo(folders["mmlu"]), "mmlu.py": b"raise SystemExit('run')", "README.md": card}
+    with LoopbackHub(datasets={"cais/mmlu": files}) as server:
+        assert client(server.env(tmp_path), "mmlu").get("hash") == from_files(folders["mmlu"], "mmlu")
+
+
+def test_a_token_opens_what_is_not_for_everybody(folders: dict[str, Path], tmp_path: Path) -> None:
+    private = Repo(mmlu_repo(folders["mmlu"]), token="hf_secret")
+    with LoopbackHub(datasets={"cais/mmlu": private}) as server:
+        env = server.env(tmp_path) | {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "0"}
+        refused(client(env, "mmlu"), "cais/mmlu is not on http://127.0.0.1", "or not for you")
+        assert client(env | {"HF_TOKEN": "hf_secret"}, "mmlu").get("hash") == from_files(folders["mmlu"], "mmlu")
+
+
+def test_cells_stay_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a reader that guesses types takes for nothing, a number, a truth or a date; and numbers stay numbers."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    cells = ["None", "NA", "nan", "null", "", "0.50", "007", "1e3", "True", "2024-01-01", " x ", "\u00a0", "#N/A", "中"]
+    columns = {"text": cells, "list": [[cell, "NA"] for cell in cells], "number": list(range(len(cells)))}
+    (tmp_path / "t.parquet").write_bytes(parquet(columns))
+    rows = hub_files.read_table(tmp_path / "t.parquet", "t", "try again")
+    assert rows == [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def test_datasets_is_not_imported_for_files(folders: dict[str, Path]) -> None:
+    code = "import sys; from pathlib import Path; from qwen_eval import data\n"
+    code += "data.mmlu(data.Source(Path(sys.argv[1])), ['anatomy']); assert 'datasets' not in sys.modules"
+    env = {**os.environ, "PYTHONPATH": str(EVAL)}
+    subprocess.run([sys.executable, "-c", code, folders["mmlu"]], env=env, check=True)
+
+
 TEST_FILE = "all/test-00000-of-00001.parquet"
 DEV = parquet({"question": ["?"], "subject": ["anatomy"], "choices": [["1", "2", "3", "4"]], "answer": [0]})
+NO_ROWS = parquet({name: [] for name in ("question", "subject", "choices", "answer")})
 BAD_ROW = parquet({"question": ["?"], "subject": ["anatomy"], "choices": [["1", "2", "3"]], "answer": [0]})
 BAD_CELL = parquet({"question": ["?"], "subject": ["anatomy"], "choices": [["1", None, "3", "4"]], "answer": [0]})
 BAD_ANSWER = parquet({"question": ["?"], "subject": ["anatomy"], "choices": [["1", "2", "3", "4"]], "answer": [-1]})
 BAD_COLUMNS = parquet({"prompt": ["?"], "subject": ["anatomy"]})
+NO_TABLE = ["is not a readable parquet file with rows", TEST_FILE, "delete "]
 HUB_DEFECTS = {
     "no such file": (Repo({}), ["has no all/dev-", MMLU_COMMIT]),
     "no such revision": (Repo({TEST_FILE: b""}, revisions={"main"}), ["has no all/dev-", MMLU_COMMIT]),
@@ -216,7 +296,9 @@ HUB_DEFECTS = {
     "unauthorized": (Repo({}, status=401), ["answered 401", "hf auth login"]),
     "broken server": (Repo({}, status=503), ["answered 503", "try again later"]),
     "damaged": (Repo({TEST_FILE: DEV}, announced={TEST_FILE: "0" * 64}), ["is damaged (SHA-256 ", "delete "]),
-    "no parquet": (Repo({TEST_FILE: b"<html>"}), ["is not a readable parquet file", TEST_FILE]),
+    "no parquet": (Repo({TEST_FILE: b"<html>"}), [*NO_TABLE, "(ArrowInvalid: "]),
+    "a torn page": (Repo({TEST_FILE: torn(DEV)}), [*NO_TABLE, "(OSError: "]),
+    "no rows": (Repo({TEST_FILE: NO_ROWS}), NO_TABLE),
     "three choices": (Repo({TEST_FILE: BAD_ROW}), [f"{TEST_FILE} row 0: no question with four choices"]),
     "no text": (Repo({TEST_FILE: BAD_CELL}), [f"{TEST_FILE} row 0: B is None"]),
     "answer -1": (Repo({TEST_FILE: BAD_ANSWER}), [f"{TEST_FILE} row 0: no question with four choices"]),

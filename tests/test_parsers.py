@@ -197,5 +197,5 @@ def test_a_hundred_kilobytes_of_anything_take_no_longer_than_they_are_long(name:
 @given(st.lists(st.tuples(st.text(max_size=9), st.text(max_size=9)), max_size=6))
 def test_samples_come_back_as_they_were_stored(pairs: list[tuple[str, str]]) -> None:
     rows = [{"id": name, "response": {"kind": "text", "text": text}} for name, text in pairs]
-    with file_of(b"".join(map(files.json_line, rows))) as path:
+    with file_of(files.json_lines(rows)) as path:
         assert samples.read_samples(path) == {row["id"]: json.loads(json.dumps(row)) for row in rows}

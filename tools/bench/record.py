@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import jsonlines
 
 from bench.contest import Timing
 
@@ -20,15 +21,13 @@ class Record:
         path.parent.mkdir(parents=True, exist_ok=True)
         if overwrite:
             path.unlink(missing_ok=True)
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-            try:
-                found = json.loads(line)
-            except json.JSONDecodeError:  # the bench was killed while it wrote this line
-                continue
-            if "rows" in found:
-                self._rows[found["repeat"]] = found["rows"]
-            else:
-                self._timings[found["contest"], found["side"], found["repetition"]] = Timing(**found["timing"])
+        path.touch()
+        with jsonlines.open(path) as reader:
+            for found in reader.iter(type=dict, skip_invalid=True):  # a line is cut where the bench was killed
+                if "rows" in found:
+                    self._rows[found["repeat"]] = found["rows"]
+                else:
+                    self._timings[found["contest"], found["side"], found["repetition"]] = Timing(**found["timing"])
 
     def get(self, contest: str, side: str, repetition: int) -> Timing | None:
         """A timing stored before."""
@@ -46,5 +45,5 @@ class Record:
         self._write({"repeat": repeat, "rows": list(rows)})
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        with jsonlines.open(self._path, "a") as writer:
+            writer.write(line)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import jsonlines
+
 from qwen_eval.schema import InputError
 
 LETTERS = "ABCDEFGHIJ"
@@ -94,9 +96,9 @@ def _merged(parts: Sequence[Samples]) -> Samples | None:
 def _read_file(path: Path, metric: str | None) -> Samples | None:
     try:
         if path.suffix == ".jsonl":
-            with path.open(encoding="utf-8") as file:
-                head = json.loads(file.readline() or "null")
-            if isinstance(head, dict) and "doc_id" in head and "resps" in head:
+            with jsonlines.open(path, loads=json.loads) as reader:
+                head = reader.read(type=dict)
+            if "doc_id" in head and "resps" in head:
                 return _guarded(path, lambda: lm_eval(path, metric))
         elif path.suffix == ".json":
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -106,7 +108,7 @@ def _read_file(path: Path, metric: str | None) -> Samples | None:
                 return _guarded(path, lambda: opencompass(path, content))
         elif path.suffix == ".eval":
             raise InputError(f"{path} is a packed log; write it as JSON first: inspect log convert --to json")
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError, RecursionError):
         return None
     return None
 
@@ -114,7 +116,7 @@ def _read_file(path: Path, metric: str | None) -> Samples | None:
 def _guarded(path: Path, work: Callable[[], Samples]) -> Samples:
     try:
         return work()
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is not the sample file it begins like ({type(error).__name__}: {error})") from error
 
 
@@ -125,7 +127,8 @@ def lm_eval(path: Path, metric: str | None = None) -> Samples:
 
     `results_<date>.json` beside it, where it lies, tells the model's length, and whether BOS was switched off.
     """
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    with jsonlines.open(path, loads=json.loads) as reader:
+        rows: list[Any] = list(reader.iter(skip_empty=True))
     notes = []
     filters = list(dict.fromkeys(row.get("filter", "none") for row in rows))
     if len(filters) > 1:

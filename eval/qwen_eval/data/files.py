@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import jsonlines
+
 from qwen_eval.schema import DataError
 
 
@@ -108,15 +110,26 @@ def json_lines(blob: Blob, remedy: str) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises DataError for what `decode` refuses, for a line that is not JSON (or has numbers or nesting beyond what Python
     reads) and for one that is not an object.
     """
-    for line, text in enumerate(decode(blob, remedy).split("\n"), 1):
-        if not text.strip():
-            continue
+    line = 0  # of the text that the reader took last
+
+    def lines() -> Iterator[str]:
+        nonlocal line
+        for line, text in enumerate(decode(blob, remedy).split("\n"), 1):  # noqa: B007  # the reader asks for its number
+            yield text
+
+    # With Python's own parser: what faster ones, which the reader takes where they are, refuse or round is another matter.
+    reader = jsonlines.Reader(lines(), loads=json.loads)
+    while True:
         try:
-            value = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{blob.name}:{line}: not JSON ({error.msg}, column {error.colno}); {remedy}") from None
-        except (ValueError, RecursionError):
-            raise DataError(f"{blob.name}:{line}: not JSON (a number or a nesting without end); {remedy}") from None
+            value = reader.read(allow_none=True, skip_empty=True)
+        except EOFError:
+            return
+        except (jsonlines.InvalidLineError, RecursionError) as error:
+            why = error.__cause__
+            reason = "a number or a nesting without end"
+            if isinstance(why, json.JSONDecodeError):
+                reason = f"{why.msg}, column {why.colno}"
+            raise DataError(f"{blob.name}:{line}: not JSON ({reason}); {remedy}") from None
         if not isinstance(value, dict):
             raise DataError(f"{blob.name}:{line}: found {type(value).__name__}, expected a JSON object; {remedy}")
         yield line, value

@@ -1,13 +1,19 @@
 """Benchmark files from the Hugging Face hub or ModelScope: pinned, verified, cached, and refused in one clear line.
 
-The hub's own clients do the downloading and the caching. What is added here: a file is asked for once, briefly, before
-the client starts (which, with its retries, takes half a minute to give up on a hub that does not answer); what arrived
-is compared with the SHA-256 that the hub announced; every failure says which files to get instead and where to put them.
+The hub's own clients do the downloading and the caching, `datasets` the reading of tables. load_dataset is given the file
+that huggingface_hub brought, which lies where `datasets` itself would put it, and not the repository's name: by name it
+asks the hub ten questions each time it runs, does not find its own cache when the hub cannot be reached (the key of an
+entry has the commit that the hub told), compares no content with its sum, and refuses a repository that has a script.
+
+What is added here: a file is asked for once, briefly, before the client starts (which, with its retries, takes half a
+minute to give up on a hub that does not answer); what arrived is compared with the SHA-256 that the hub announced; every
+failure says which files to get instead and where to put them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import os
 import re
@@ -15,7 +21,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -75,17 +81,39 @@ def fetch(place: Place, names: Sequence[str], hub: str = "hf") -> Fetched:
 
 
 def read_table(path: Path, name: str, how: str) -> list[dict[str, Any]]:
-    """The rows of a parquet file. Raises DataError, by the file's `name`, when it cannot be read."""
-    import pyarrow
-    from pyarrow import parquet
+    """The rows of a parquet file, through `datasets` and its cache (HF_DATASETS_CACHE). Raises DataError, by the file's
+    `name`, when the file cannot be read or has no rows, and when the cache cannot be written."""
+    import datasets  # it takes a second to import, and who reads files from a folder does without
 
     try:
-        # In this thread: pools that still read ahead when a process ends abort it now and then (datasets' streaming does).
-        with parquet.ParquetFile(path) as file:
-            rows: list[dict[str, Any]] = file.read(use_threads=False).to_pylist()
-            return rows
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{name} is not a readable parquet file ({_brief(error)}): delete {path}, or {how}") from error
+        # Map-style: pools that still read ahead when a process ends abort it now and then (those of streaming do).
+        with _quiet():
+            files = {"train": [glob.escape(str(path))]}  # a path is taken for a pattern
+            table = datasets.load_dataset("parquet", data_files=files, split="train")
+        return table.to_list()
+    except Exception as error:  # what a damaged file raises is of pyarrow's classes or Python's, wrapped or not
+        reason = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        if isinstance(reason, OSError) and reason.errno is not None:
+            cache = f"{datasets.config.HF_DATASETS_CACHE} ({_brief(reason)}): make room or name another folder by"
+            raise DataError(f"{name} cannot be put into the cache {cache} HF_DATASETS_CACHE, or {how}") from error
+        what = f"{name} is not a readable parquet file with rows ({_brief(reason)})"
+        raise DataError(f"{what}: delete {path}, or {how}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no log lines of `datasets`: a table takes a moment, and an error is raised, in one line."""
+    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
+
+    bars, level = not are_progress_bars_disabled(), logging.get_verbosity()
+    disable_progress_bars()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            enable_progress_bars()
 
 
 class Archive:
@@ -121,8 +149,8 @@ def _from_hugging_face(place: Place, name: str) -> tuple[Path, str]:
         return _verified(place, name, Path(get(local_files_only=True)))
     except errors.LocalEntryNotFoundError:
         pass  # not cached: on to the network
-    if constants.HF_HUB_OFFLINE:
-        raise DataError(f"{what}: {name} is not in the cache and HF_HUB_OFFLINE is set; unset it, or {place.how}")
+    if variable := _offline():
+        raise DataError(f"{what}: {name} is not in the cache and {variable} is set; unset it, or {place.how}")
     url = huggingface_hub.hf_hub_url(place.repo, name, repo_type="dataset", revision=place.revision)
     try:
         huggingface_hub.get_hf_file_metadata(url, timeout=PROBE_SECONDS)
@@ -146,6 +174,20 @@ def _from_hugging_face(place: Place, name: str) -> tuple[Path, str]:
             f"{what} cannot be downloaded ({reason}); name a mirror by HF_ENDPOINT, or {place.how}"
         ) from error
     return _verified(place, name, Path(path))
+
+
+def _offline() -> str:
+    """The environment variable that keeps the hub's clients off the network, "" where none does."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE"
+    if "HF_DATASETS_OFFLINE" in os.environ:
+        from datasets import config  # knows which values mean yes
+
+        if config.HF_HUB_OFFLINE:
+            return "HF_DATASETS_OFFLINE"
+    return ""
 
 
 def _from_modelscope(place: Place, name: str) -> tuple[Path, str]:

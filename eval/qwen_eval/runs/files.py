@@ -1,12 +1,14 @@
 """Files that survive a crash: whole or not at all, appended line by line, and one writer at a time.
 
-Standard library only. Every failure to write is an InputError of one line; what was written before stays.
+Every failure to write is an InputError of one line; what was written before stays. On Windows, too, where no folder can be
+flushed to the disk: a name that was put in its place may be lost there with the power, and the old file is found.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import logging
 import os
@@ -15,10 +17,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jsonlines
+from filelock import FileLock, Timeout
+
 from qwen_eval.schema import InputError
 
 SYNC_SECONDS = 2.0  # what a loss of power may cost; a kill or a crash of the program costs nothing
+LEAVING_SECONDS = 0.2  # after which a lock that another process has is in use, not on its way to be given back
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows writes two bytes for a line feed without it
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_NO_FLUSH = (errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # of a folder
 
 _log = logging.getLogger("harness")
 
@@ -37,44 +45,30 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(path: Path, busy: str | None = None) -> Iterator[None]:
-    """Holds the lock file `path` while the block runs. The lock is the kernel's (flock) and ends with the process, however
-    that ends; a file left by a crash is locked by nobody. On NFS Linux makes it a lock of the server's; where a file
-    system has none the block runs without, and a warning says so.
+    """Holds the lock file `path` while the block runs. The lock is the kernel's (flock; on Windows LockFile) and ends with
+    the process, however that ends; a file left by a crash is locked by nobody. On NFS Linux makes it a lock of the
+    server's; where a file system has none the block runs without, and a warning says so.
 
-    busy: what to raise as InputError where another process holds it; None waits.
+    busy: what to raise as InputError where another process holds it; None waits. Raises InputError, too, where the file
+    cannot be made.
     """
+    lock = FileLock(path, timeout=LEAVING_SECONDS if busy else -1, fallback_to_soft=False)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = _acquire(path, busy)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise InputError(busy) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            _log.warning("%s: no locks on this file system; let no second process write here", path.parent)
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # Windows removes no file that is open
             path.unlink()  # while it is held: whoever waits for it finds it gone and makes another
-        os.close(descriptor)
-
-
-def _acquire(path: Path, busy: str | None) -> int:
-    """The descriptor of the locked file. Raises InputError with the text `busy`, OSError."""
-    import fcntl  # not on Windows, where --help and the reports work all the same
-
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), path.stat()):
-                    return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            raise InputError(busy) from None
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                _log.warning("%s: no locks on this file system; let no second process write here", path.parent)
-                return descriptor
-            os.close(descriptor)
-            raise
-        os.close(descriptor)  # its last holder removed it between our opening and locking it
+        lock.release()
 
 
 class Appender:
@@ -85,7 +79,7 @@ class Appender:
         self.path = path
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _BINARY, 0o666)
             content = path.read_bytes()
             whole = content.rfind(b"\n") + 1
             if whole < len(content):
@@ -108,12 +102,15 @@ class Appender:
                 self._synced = time.monotonic()
 
     def close(self) -> None:
-        """Flushes what the disk has not taken yet."""
+        """Flushes what the disk has not taken yet; nothing the second time."""
+        descriptor, self._file = self._file, -1
+        if descriptor < 0:
+            return
         with writing(self.path):
             try:
-                os.fsync(self._file)
+                os.fsync(descriptor)
             finally:
-                os.close(self._file)
+                os.close(descriptor)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -130,20 +127,38 @@ def write_whole(path: Path, content: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync_folder(path.parent)
 
 
-def json_line(row: Mapping[str, Any]) -> bytes:
-    """A row as one line of JSON in UTF-8."""
+def _sync_folder(folder: Path) -> None:
+    """Flushes a folder's names to the disk, where the system can (Windows opens no folder, some file systems flush none)."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except (PermissionError, IsADirectoryError):
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FLUSH:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """The rows as lines of JSON in UTF-8."""
+    content = io.BytesIO()  # the writer puts down a line in two parts, and what goes to the disk goes at once
+    with jsonlines.Writer(content, dumps=_json) as writer:
+        writer.write_all(rows)
+    return content.getvalue()
+
+
+def _json(row: Mapping[str, Any]) -> bytes:
     # lone surrogates (a model can write half a character) have no UTF-8: JSON's own escapes carry them
     try:
-        return json.dumps(row, ensure_ascii=False).encode("utf-8") + b"\n"
+        return json.dumps(row, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
-        return json.dumps(row).encode("ascii") + b"\n"
+        return json.dumps(row).encode("ascii")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -158,4 +173,4 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes one JSON object a line, whole or not at all. Raises InputError when the folder cannot be written."""
-    write_whole(path, b"".join(map(json_line, rows)))
+    write_whole(path, json_lines(rows))

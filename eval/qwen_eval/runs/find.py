@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import jsonlines
+
 from qwen_eval.runs import samples
 from qwen_eval.schema import InputError
 
@@ -91,10 +93,10 @@ def ours(path: Path) -> bool:
     """Whether a file, or the first of a folder's, is a sample file of ours."""
     files = sample_files(path) if path.is_dir() else [path]
     try:
-        with files[0].open(encoding="utf-8") as file:
-            head = json.loads(file.readline())
+        with jsonlines.open(files[0], loads=json.loads) as reader:
+            head = reader.read(type=dict)
         return {"id", "stats", "response"} <= head.keys()
-    except (OSError, ValueError, IndexError, AttributeError):
+    except (OSError, ValueError, IndexError, EOFError, RecursionError):
         return False
 
 

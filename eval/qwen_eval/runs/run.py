@@ -6,12 +6,13 @@ The table is printed on stdout; progress goes to stderr (answer.py). How a scrip
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
+
+import jsonlines
 
 from qwen_eval import __version__, options, terminal
 from qwen_eval.data import demo
@@ -53,9 +54,9 @@ def rescore(benchmark: Benchmark) -> None:
 
 def dump_prompts(benchmark: Benchmark) -> None:
     """Every sample's prompt on stdout, one JSON object a line."""
-    for sample in benchmark.asked:
-        row = {"id": sample.id, "group": sample.group, "prompt": prompt_of(sample.request)}
-        print(json.dumps(row, ensure_ascii=False))
+    with jsonlines.Writer(sys.stdout) as writer:
+        for sample in benchmark.asked:
+            writer.write({"id": sample.id, "group": sample.group, "prompt": prompt_of(sample.request)})
 
 
 def prepare(benchmark: Benchmark) -> None:

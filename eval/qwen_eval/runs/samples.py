@@ -8,10 +8,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import glob
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import jsonlines
 
 from qwen_eval.runs import files
 from qwen_eval.runs.signature import prompt_hash, prompt_of
@@ -37,10 +40,11 @@ class SampleFile:
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Adds one row. Raises InputError."""
-        self._file.append(files.json_line(row))
+        self._file.append(files.json_lines([row]))
 
     def replace(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Puts these rows in place of all that is stored, at once; nothing can be appended after that."""
+        self._file.close()  # Windows puts nothing in the place of an open file
         files.write_json_lines(self.path, rows)
 
     def close(self) -> None:
@@ -84,12 +88,15 @@ def read_samples(path: Path) -> dict[str, dict[str, Any]]:
     """The rows of a sample file by sample id, without a torn last line. Raises InputError for a line that is no row."""
     rows: dict[str, dict[str, Any]] = {}
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):  # cut by a crash, or being written at this moment
-                break
+        # a line without an end was cut by a crash, or is being written at this moment
+        whole = itertools.takewhile(lambda line: line.endswith(b"\n"), file)
+        reader = jsonlines.Reader(whole, loads=json.loads)
+        for number in itertools.count(1):
             try:
-                row = json.loads(line)
+                row: Any = reader.read()
                 rows[row["id"]] = row
+            except EOFError:
+                break
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InputError(
                     f"{path}:{number} is not a sample row ({error}); delete that line, and its item is asked again, or use "

@@ -1,4 +1,8 @@
-"""JSON over HTTP to an OpenAI-compatible server: retries with back-off, and a key that nothing prints or stores."""
+"""JSON over HTTP to an OpenAI-compatible server: retries with back-off, and a key that nothing prints or stores.
+
+The loop of attempts is not urllib3's: that one ends before an answer's body is read, and a body that is cut off or holds an
+error is what most needs another attempt; and its wait between two attempts cannot be ended when the run is.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,13 @@ import os
 import random
 import threading
 from collections.abc import Mapping
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import InvalidHeader
+from urllib3.util import Retry
 
 from qwen_eval.schema import InputError
 
@@ -141,14 +145,14 @@ def _delay(attempt: int, asked: float | None) -> float:
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Seconds of a Retry-After header: a number, or a date (RFC 9110, 10.2.3)."""
+    """Seconds of a Retry-After header: a number, or a date (RFC 9110, 10.2.3). None for another text."""
     if not value:
         return None
     try:
-        return max(0.0, float(value))
+        return max(0.0, float(value))  # with a fraction, too, which is outside the standard and sent all the same
     except ValueError:
         pass
     try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(timezone.utc)).total_seconds())
-    except (TypeError, ValueError):
+        return Retry().parse_retry_after(value)
+    except (InvalidHeader, ValueError, OverflowError):
         return None

@@ -18,8 +18,8 @@ import pytest
 import torch
 
 import tiny
-from qwen_eval.models.tokenizers import QwenTokenizer
 from qwen_eval import main
+from qwen_eval.models.tokenizers import QwenTokenizer
 from qwen_eval.runs import results
 from qwen_eval.runs.samples import read_samples
 from qwen_eval.schema import Chosen, Sample
@@ -127,9 +127,7 @@ def write_preferring(folder: Path, option: str | None) -> Path:
     return folder
 
 
-def assert_as_recorded(
-    benchmark: Benchmark, samples: Sequence[Sample], chosen: Sequence[Chosen], folder: Path
-) -> int:
+def assert_as_recorded(benchmark: Benchmark, samples: Sequence[Sample], chosen: Sequence[Chosen], folder: Path) -> int:
     """Compares answers under the qwen2023 recipe with what the 2023 script recorded, a CSV a subject in `folder`.
 
     Every prediction is the recorded one, but where the two best recorded probabilities are less than 1e-6 apart; every

@@ -74,7 +74,7 @@ def test_a_planted_regression_is_caught(reference: Path, tmp_path: Path, call: C
     for name, value in tensors.items():
         tensors[name] = value + 0.5 * value.std() * torch.randn(value.shape, generator=generator)
     save_file(tensors, noisy / "model.safetensors", metadata={"format": "pt"})
-    other = measure(tmp_path / "results", "-c", str(noisy), scripts=(mmlu, long_ppl))
+    other = measure(tmp_path / "results", "-c", str(noisy), benchmarks=("mmlu", "long_ppl"))
     for benchmark in ("mmlu", "long_ppl"):
         files = sample_file(reference, benchmark), sample_file(other, benchmark)
         for gate in (["--exact"], ["--max-loss"], ["--max-loss", "2"], ["--non-inferior", "2"]):

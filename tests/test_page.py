@@ -19,6 +19,7 @@ from browser import Browser
 from qwen_eval.report.page import build, stored_runs
 from qwen_eval.report.page.samples import UNIT, prompt_text, shared_heads, status
 from qwen_eval.runs import files, manifest
+from qwen_eval.tasks import load
 from shared import REPOSITORY
 
 QUESTIONS = 14_042  # as many as MMLU has
@@ -325,7 +326,7 @@ def test_what_json_cannot_say_and_what_looks_like_a_template(tmp_path: Path) -> 
     ruled_out = row(1, False)
     ruled_out["response"] = {**ruled_out["response"], "logprobs": [-0.5, float("-inf"), float("-inf"), -1.5]}
     write_run(tmp_path, "odd", "mmlu", [ruled_out], "{{script}}")
-    text = build(stored_runs(tmp_path, ["mmlu"]), [], [])
+    text = build(stored_runs(tmp_path, {"mmlu": load.official()["mmlu"].facts()}), [], [])
     (packed,) = re.findall(r'id="data">([^<]*)<', text)
     (run,) = json.loads(gzip.decompress(base64.b64decode(packed)), parse_constant=pytest.fail)["runs"]
     assert run["items"]["reply"] == [{"p": [-0.5, None, None, -1.5]}] and run["model"] == "{{script}}"
@@ -347,12 +348,29 @@ def test_heads_are_what_a_group_shares_up_to_a_line() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "group", "stats", "letter"),
+    [
+        ("mmlu", "anatomy", {"correct": 1.0}, "r"), ("mmlu", "anatomy", {"correct": 0.0}, "w"),
+        ("gsm8k", "", {"correct": 0.0, "invalid": 1.0}, "i"),
+        ("humaneval", "", {"passed": 2.0, "texts": 2.0}, "r"), ("humaneval", "", {"passed": 1.0, "texts": 2.0}, "w"),
+        ("plugin", "react_positive", {"calls": 1.0, "selected": 1.0, "input": 0.0}, "r"),
+        ("plugin", "react_positive", {"calls": 1.0, "selected": 0.0}, "w"),
+        ("plugin", "react_negative", {"calls": 1.0}, "w"), ("plugin", "react_negative", {"calls": 0.0}, "r"),
+        ("plugin", "hfagent", {"code": 0.75, "selection": 1.0, "used": 1.0}, "w"),
+        ("plugin", "hfagent", {"code": 1.0, "selection": 0.5}, "r"), ("plugin", "hfagent", {"unsplit": 1.0}, "i"),
+        ("wmt22", "en-zh", {"sentences": 1.0}, "u"), ("long_ppl", "128", {"documents": 2.0}, "u"),
+    ],
+)  # fmt: skip
+def test_what_counts_as_right(name: str, group: str, stats: dict[str, float], letter: str) -> None:
+    assert status({"group": group, "stats": stats}, load.official()[name].facts().views) == letter
+
+
+@pytest.mark.parametrize(
     ("stats", "letter"),
     [
         ({"correct": 1.0}, "r"), ({"correct": 0.0, "invalid": 1.0}, "i"), ({"passed": 2.0, "texts": 2.0}, "r"),
-        ({"passed": 1.0, "texts": 2.0}, "w"), ({"calls": 1.0, "selected": 1.0}, "r"), ({"calls": 1.0}, "w"),
-        ({"calls": 0.0}, "r"), ({"code": 0.75}, "w"), ({"sentences": 1.0}, "u"),
+        ({"passed": 1.0, "texts": 2.0}, "w"), ({"score": 0.5}, "w"), ({"sentences": 1.0}, "u"),
     ],
 )  # fmt: skip
-def test_what_counts_as_right(stats: dict[str, float], letter: str) -> None:
-    assert status({"stats": stats}) == letter
+def test_what_counts_as_right_where_nothing_is_known_of_the_benchmark(stats: dict[str, float], letter: str) -> None:
+    assert status({"group": "", "stats": stats}) == letter

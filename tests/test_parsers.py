@@ -25,6 +25,7 @@ from qwen_eval.data import choice, demo, files, problems, translation
 from qwen_eval.models import files as weights
 from qwen_eval.models import tokenizers
 from qwen_eval.models.window import parse_windows
+from qwen_eval.runs import files as durable
 from qwen_eval.runs import results, samples
 from qwen_eval.schema import InputError
 from qwen_eval.tasks import agent
@@ -197,5 +198,5 @@ def test_a_hundred_kilobytes_of_anything_take_no_longer_than_they_are_long(name:
 @given(st.lists(st.tuples(st.text(max_size=9), st.text(max_size=9)), max_size=6))
 def test_samples_come_back_as_they_were_stored(pairs: list[tuple[str, str]]) -> None:
     rows = [{"id": name, "response": {"kind": "text", "text": text}} for name, text in pairs]
-    with file_of(files.json_lines(rows)) as path:
+    with file_of(durable.json_lines(rows)) as path:
         assert samples.read_samples(path) == {row["id"]: json.loads(json.dumps(row)) for row in rows}

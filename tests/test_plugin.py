@@ -14,11 +14,12 @@ from rouge_score.rouge_scorer import RougeScorer
 import plugin_eval
 import report
 import tiny
+from known import benchmark_of, work
 from qwen_eval import data
 from qwen_eval.data import demo
 from qwen_eval.engines.local.engine import HFEngine
-from qwen_eval.runs import results, run
-from qwen_eval.schema import Benchmark, DataError, Generated, InputError, ModelSpec, Sample, Scored
+from qwen_eval.runs import results
+from qwen_eval.schema import DataError, Generated, InputError, ModelSpec, Sample, Scored
 from qwen_eval.stats import scores
 from qwen_eval.tasks import agent
 from qwen_eval.tasks.extract import react
@@ -26,14 +27,6 @@ from shared import REPOSITORY, shared
 
 OWN = data.agent_set(plugin_eval.OWN_SET)
 RECIPES = ("default", "qwen2023")
-
-
-def options(*words: object) -> Any:
-    return plugin_eval.parser().parse_args([*map(str, words)])
-
-
-def built(*words: object) -> Benchmark:
-    return plugin_eval.build(options(*words))
 
 
 def reply(text: str, end: str = "eos") -> Generated:
@@ -45,7 +38,7 @@ def no_tokens(texts: Sequence[str]) -> list[list[str]]:
 
 
 def asked(part: str, gold: str = "") -> Sample:
-    return Sample(f"{part}/0", plugin_eval.ask(options(), part, 0, "?"), gold, part)
+    return Sample(f"{part}/0", benchmark_of("plugin").ask(part, 0, "?"), gold, part)
 
 
 def figures(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
@@ -172,7 +165,7 @@ def test_what_is_counted_beside() -> None:
 
 def test_generation_stops_where_the_tool_would_speak() -> None:
     for recipe, stop in (("default", ("Observation:",)), ("qwen2023", ())):
-        request = plugin_eval.ask(options("--recipe", recipe), "react_positive", 0, "?")
+        request = benchmark_of("plugin", "--recipe", recipe).ask("react_positive", 0, "?")
         assert request.stop == stop and request.prompt == ({"role": "user", "content": "?"},)
 
 
@@ -272,7 +265,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_whole_run(recipe: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All three parts; every published figure in the CSV and in the tables of the report."""
     words = ["-c", checkpoint, "-d", "demo", "--recipe", recipe, "--max-new-tokens", 8, "-o", tmp_path, "--quiet"]
-    assert run.run(options(*words), plugin_eval.build) == 0
+    assert work("plugin", *words) == 0
     first = capsys.readouterr().out
     assert "the agent's code ran in" in first and "data:demo-react_positive-" in first and "hfagent-own-" in first
     rows = figures(tmp_path)
@@ -281,7 +274,7 @@ def test_a_whole_run(recipe: str, checkpoint: Path, tmp_path: Path, capsys: pyte
     assert {int(rows[name, "hfagent"]["n"]) for name in ("tool_selection", "tool_used", "code", "unsplit")} == {32}
     ends = sum(float(rows[f"end_{why}", "react"]["value"]) for why in plugin_eval.ENDS)
     assert ends == pytest.approx(100)
-    assert run.run(options(*words), plugin_eval.build) == 0  # stored replies, scored again
+    assert work("plugin", *words) == 0  # stored replies, scored again
     assert "already in" in capsys.readouterr().out
     (tmp_path / "published.csv").write_bytes((REPOSITORY / "results" / "published.csv").read_bytes())
     make = report.read(tmp_path).markdown
@@ -294,25 +287,26 @@ def test_replies_of_2023_scored_under_default_but_not_the_other_way(checkpoint: 
     words = ["-d", "demo", "--max-new-tokens", 4, "--limit", 2, "-o", tmp_path, "--quiet"]
     runs = {}
     for recipe in RECIPES:
-        run.run(options("-c", checkpoint, "--recipe", recipe, *words), plugin_eval.build)
+        work("plugin", "-c", checkpoint, "--recipe", recipe, *words)
         runs[recipe] = results.read_results(tmp_path / "plugin.csv")[-1]["run_id"]
-    run.run(options("--rescore", runs["qwen2023"], *words), plugin_eval.build)
+    work("plugin", "--rescore", runs["qwen2023"], *words)
     with pytest.raises(InputError, match=r"tokens of .* are not stored"):
-        run.run(options("--rescore", runs["default"], "--recipe", "qwen2023", *words), plugin_eval.build)
+        work("plugin", "--rescore", runs["default"], "--recipe", "qwen2023", *words)
 
 
 def test_known_replies_come_to_known_figures(tmp_path: Path) -> None:
     """Two of four right tools, inputs worth 1, 1/2, 0 and 0, one false positive of two, one agent task of two solved."""
     positive = written(tmp_path / "p.jsonl", *({"prompt": f"q{i}", "response": turn("a b")} for i in range(4)))
     negative = written(tmp_path / "n.jsonl", {"prompt": "q"}, {"prompt": "r"})
-    agent = written(tmp_path / "h.jsonl", TOOL, {**PROBLEM, "instructions": ["Say `a`.", "Say `a` aloud."]})
-    benchmark = built("--react-positive", positive, "--react-negative", negative, "--hfagent", agent)
+    tasks = written(tmp_path / "h.jsonl", TOOL, {**PROBLEM, "instructions": ["Say `a`.", "Say `a` aloud."]})
+    given = ["--react-positive", positive, "--react-negative", negative, "--hfagent", tasks]
+    benchmark = benchmark_of("plugin", *given)
     said = ["Thought: t\nAction: Tool \nAction Input: a b", "\nAction: tool\nAction Input: a c", "Action: x", "no"]
     said += ["x\nAction: tool", "hello", "with `speak`. Answer:\nspeak(a)", "with `speak`. Answer:\nspeak('c')"]
     replies = [reply(text) for text in said]
-    assert benchmark.score_in_tokens
-    scores = benchmark.score_in_tokens(no_tokens)(benchmark.samples, replies, lambda: None)
-    scored = [Scored(*row) for row in zip(benchmark.samples, replies, scores, strict=True)]
+    assert benchmark.together
+    scores = benchmark.score_all(benchmark.asked, replies, no_tokens, lambda: None)
+    scored = [Scored(*row) for row in zip(benchmark.asked, replies, scores, strict=True)]
     found = {(metric.metric, metric.group): metric.value for metric in benchmark.metrics(scored)}
     assert found["tool_selection", "react"] == 50 and found["tool_input", "react"] == 0.375
     assert found["false_positive", "react"] == 50 and found["arguments_exact", "react"] == 25
@@ -324,8 +318,7 @@ def test_known_replies_come_to_known_figures(tmp_path: Path) -> None:
 def test_the_demonstration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if not (demo.FOLDER / "checkpoint").is_dir():
         pytest.skip("the demonstration checkpoint is not there")
-    args = options("-c", "demo", "-o", tmp_path, "--limit", 2, "--max-new-tokens", 64, "--quiet")
-    assert run.run(args, plugin_eval.build) == 0
+    assert work("plugin", "-c", "demo", "-o", tmp_path, "--limit", 2, "--max-new-tokens", 64, "--quiet") == 0
     shown = capsys.readouterr().out
     assert "plugin  demo  chat, 0-shot, recipe default, fp32, dynamic_ntk+logn  (partial)" in shown
     rows = figures(tmp_path)  # of the first two items of each part, which it has learned to answer
@@ -333,8 +326,7 @@ def test_the_demonstration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_prompts_can_be_printed_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    args = options("-c", "nobody/nothing", "--hfagent", "--dump-prompts", "-o", tmp_path)
-    assert run.run(args, plugin_eval.build) == 0
+    assert work("plugin", "-c", "nobody/nothing", "--hfagent", "--dump-prompts", "-o", tmp_path) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["id"] for row in rows] == [f"hfagent/{index}" for index in range(len(OWN.tasks))]
     ((message,),) = [row["prompt"] for row in rows[:1]]
@@ -346,17 +338,18 @@ def test_prompts_can_be_printed_without_a_model(tmp_path: Path, capsys: pytest.C
 def test_the_agent_s_prompt_is_part_of_the_signature(tmp_path: Path) -> None:
     given = tmp_path / "prompt.txt"
     given.write_text("Tools:\n<<all_tools>>\nTask: <<prompt>>\nI will use the following")
-    ours, theirs = built(), built("--hfagent", "--agent-prompt", given)
+    words = ("--hfagent", "--agent-prompt", given)
+    ours, theirs = benchmark_of("plugin"), benchmark_of("plugin", *words)
     assert ours.signature["agent"] == hashlib.sha256(agent.AGENT_PROMPT.encode()).hexdigest()[:8]
     assert theirs.signature["agent"] == hashlib.sha256(given.read_bytes()).hexdigest()[:8]
     assert ours.signature["data"] == theirs.signature["data"] and ours.signature["data"].startswith("hfagent-own-")
-    content = theirs.samples[0].request.prompt[0]["content"]
+    content = theirs.asked[0].request.prompt[0]["content"]
     assert content.startswith("Tools:\n- text_classifier(text, labels): ") and OWN.tasks[0].instruction in content
     given.write_text("no place")
     with pytest.raises(DataError, match="has no <<prompt>>"):
-        built("--hfagent", "--agent-prompt", given)
+        benchmark_of("plugin", *words)
 
 
 def test_shots_are_refused() -> None:
     with pytest.raises(InputError, match="no shots"):
-        plugin_eval.build(options("--shots", 3))
+        benchmark_of("plugin", "--shots", 3)

@@ -54,7 +54,7 @@ class Whole:
 
 @pytest.fixture(scope="module")
 def questions() -> list[Sample]:
-    return list(benchmark_of("mmlu", "-d", shared("data/mmlu")).samples)
+    return list(benchmark_of("mmlu", "-d", shared("data/mmlu")).asked)
 
 
 @pytest.fixture(scope="module")

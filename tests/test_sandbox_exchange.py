@@ -8,16 +8,16 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from examples import examples
 from qwen_eval.sandbox.inside import proxies
 from qwen_eval.sandbox.inside.answers import CandidateEnd
 from qwen_eval.sandbox.inside.exchange import End
 from qwen_eval.sandbox.inside.faults import CandidateError, Gone, Unfit
 from qwen_eval.sandbox.inside.proxies import CheckerEnd
 from qwen_eval.sandbox.inside.wire import WireError
-from hypothesis import given
-from hypothesis import strategies as st
-
-from examples import examples
 
 
 def ends() -> tuple[End, End]:

@@ -14,10 +14,10 @@ import torch
 import tiny
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.engines.local.runtime import Runtime
-from qwen_eval.runs import run, self_check
+from qwen_eval.runs import self_check
 from qwen_eval.schema import Choose, Chosen, Generate, Generated, InputError, ModelSpec, OnResponse, Sample
 from test_engine import LETTERS, questions
-from test_runner import Letters, build, options
+from test_runner import Letters, Questions, ask, options
 
 
 @pytest.fixture(scope="module")
@@ -163,10 +163,10 @@ def test_a_run_is_stopped_before_anything_is_stored(tmp_path: Path) -> None:
     asked = options(tmp_path)
     checking = type(asked)(**{**vars(asked), "no_self_check": False})
     with pytest.raises(InputError, match=r"self-check: .* --no-self-check goes on"):
-        run.run(checking, build, engine=engine)
+        ask(Questions(checking), engine)
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size]
     engine.asked = 0
-    run.run(asked, build, engine=engine)
+    ask(Questions(asked), engine)
     assert engine.asked == 16
 
 

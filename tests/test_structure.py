@@ -30,12 +30,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "options": {"data"},
     "tasks": {"options", "data", "stats", "sandbox"},
     "engines": {"options", "models"},
-    "runs": {"options", "terminal", "data", "stats", "engines"},
-    "compare": {"runs", "stats"},
-    "report": {"data", "runs", "stats"},
-    "main": {"options", "terminal", "runs"},
+    "runs": {"options", "terminal", "data", "stats", "engines", "tasks"},
+    "compare": {"runs", "stats", "data", "tasks", "terminal"},
+    "report": {"runs", "stats", "data", "tasks", "terminal"},
+    "main": {"options", "terminal", "models", "engines", "runs", "tasks"},
 }
-SCRIPTS_MAY_IMPORT = {"main", "options", "data", "tasks", "stats", "sandbox", "runs", "engines"}
+SCRIPTS_MAY_IMPORT = {"main", "options", "data", "tasks", "stats", "sandbox", "runs"}
 
 
 def imports(path: Path) -> set[str]:

@@ -8,32 +8,47 @@ from pathlib import Path
 
 import pytest
 
-import mmlu
 import suite
+from known import work
+from qwen_eval import options
 from qwen_eval.engines.local.engine import HFEngine
-from qwen_eval.runs import estimate
+from qwen_eval.runs import estimate, run
 from qwen_eval.runs import results as results_csv
-from qwen_eval.runs import run as runner
-from qwen_eval.schema import Benchmark, CheckpointError, Choose, Generate, InputError, Measure, ModelSpec, Sample
+from qwen_eval.schema import (
+    CheckpointError,
+    Choose,
+    Engine,
+    Generate,
+    InputError,
+    Measure,
+    ModelSpec,
+    Sample,
+)
+from qwen_eval.tasks import load
+from qwen_eval.tasks.benchmark import Benchmark
+
+# benchmark, mode, shots of every run but the precisions', in order
+PLANNED = [
+    ("mmlu", "base", 5), ("ceval", "base", 5), ("cmmlu", "base", 5), ("gsm8k", "base", 8), ("humaneval", "base", 0),
+    ("wmt22", "base", 5), ("long_ppl", "base", 0), ("long_ppl", "base", 0), ("long_ppl", "base", 0), ("long_ppl", "base", 0),
+    ("mmlu", "chat", 0), ("ceval", "chat", 0), ("gsm8k", "chat", 0), ("gsm8k", "chat", 4), ("humaneval", "chat", 0),
+    ("plugin", "chat", 0),
+]  # fmt: skip
 
 
 def planned(tmp_path: Path, *words: str, precisions: list[str] | None = None) -> list[suite.Job]:
     args = argparse.Namespace(checkpoint_path="demo", chat_checkpoint=None, data=None, precisions=precisions)
-    return suite.plan(args, ["-o", str(tmp_path), "--quiet", "--limit", "2", *words])
+    return suite.plan(args, ["-o", str(tmp_path), "--quiet", "--limit", "2", *words], load.official())
 
 
 def test_every_protocol_of_the_tables_is_planned(tmp_path: Path) -> None:
     """The long-context table has four rows; all other jobs are one run."""
     jobs = planned(tmp_path, precisions=[])
-    assert len(jobs) == len(suite.BASE) + 3 + len(suite.CHAT)
-    all_options = [job.options for job in jobs]
-    chats = [getattr(options, "chat", False) for options in all_options]
-    assert chats == [False] * (len(suite.BASE) + 3) + [True] * len(suite.CHAT)
-    long = [options for options in all_options if hasattr(options, "lengths")]
+    assert [(job.kind.name, options.mode(job.args), job.args.shots) for job in jobs] == PLANNED
+    long = [job.args for job in jobs if job.kind.name == "long_ppl"]
     assert [(row.dynamic_ntk, row.logn, row.window) for row in long] == [
         ("off", "off", "off"), ("on", "off", "off"), ("on", "on", "off"), ("on", "on", "auto"),
     ]  # fmt: skip
-    assert [options.shots for options in all_options][:6] == [5, 5, 5, 8, 0, 5]
 
 
 def test_one_engine_serves_all_and_rows_are_those_of_the_scripts(
@@ -48,10 +63,9 @@ def test_one_engine_serves_all_and_rows_are_those_of_the_scripts(
 
     monkeypatch.setattr("qwen_eval.engines.local.engine.HFEngine", Counted)
     together, alone = tmp_path / "together", tmp_path / "alone"
-    suite.run(planned(together, precisions=[])[:3])
+    suite.run_all(planned(together, precisions=[])[:3])
     assert len(opened) == 1
-    options = mmlu.parser().parse_args(["-c", "demo", "-o", str(alone), "--quiet", "--limit", "2"])
-    runner.run(options, mmlu.build)
+    work("mmlu", "-c", "demo", "-o", alone, "--quiet", "--limit", 2)
     same = ("metric", "group", "value", "n", "signature", "run_id", "tokens")
     rows = [
         [{name: row[name] for name in same} for row in results_csv.read_results(path / "mmlu.csv")]
@@ -65,9 +79,9 @@ def test_mmlu_is_asked_in_the_other_precisions_and_a_model_is_loaded_once_each(t
     jobs = planned(tmp_path, precisions=["bf16", "int8", "nf4"])
     models = [job.model for job in jobs]
     assert len(list(itertools.groupby(models))) == len(set(models)) == 4
-    last = [(job.options.dtype, job.options.quantize, job.script is mmlu.SCRIPT) for job in jobs[-3:]]
-    assert last == [("bfloat16", "none", True), ("bfloat16", "int8", True), ("bfloat16", "nf4", True)]
-    assert {job.options.quantize for job in planned(tmp_path, "--quantize", "nf4")} == {"nf4"}
+    last = [(job.args.dtype, job.args.quantize, job.kind.name) for job in jobs[-3:]]
+    assert last == [("bfloat16", "none", "mmlu"), ("bfloat16", "int8", "mmlu"), ("bfloat16", "nf4", "mmlu")]
+    assert {job.args.quantize for job in planned(tmp_path, "--quantize", "nf4")} == {"nf4"}
     with pytest.raises(InputError, match="int4"):
         planned(tmp_path, precisions=["int4"])
 
@@ -81,7 +95,20 @@ def test_the_work_of_a_benchmark_by_hand() -> None:
         Generate(({"role": "user", "content": "p" * 35},), 100),
     ]  # fmt: skip
     samples = [Sample(str(number), request, None) for number, request in enumerate(requests)]
-    asked = Benchmark("b", 1, "default", "base", 0, samples, None, lambda scored: [])
+
+    class Asked(Benchmark):
+        name = "b"
+
+        def data_origin(self) -> str:
+            return "here"
+
+        def read(self) -> None:
+            return None
+
+        def samples(self) -> list[Sample]:
+            return samples
+
+    asked = Asked(Asked.parser().parse_args([]))
     read = (140 + 35 + 35) + (70 + 35) + 70 + 700 + 35
     assert estimate.work(asked) == estimate.Work(6, round(read / 3.5), 1124)
 
@@ -95,8 +122,9 @@ def test_speeds_come_from_earlier_runs_of_the_same_model() -> None:
         "cmmlu": [row("d", "m", 500, 3)],
         "gsm8k": [row("e", "m", 70, 1), row("f", "m", 70, 0)],
     }
-    assert estimate.speeds(results, "m") == {"read": 300.0, "write": 50.0}  # by hand: 1500 / 5 and 100 / 2
-    assert estimate.speeds(results, "nobody") == {}
+    writes = {name: kind.writes for name, kind in load.official().items()}
+    assert estimate.speeds(results, writes, "m") == {"read": 300.0, "write": 50.0}  # by hand: 1500 / 5 and 100 / 2
+    assert estimate.speeds(results, writes, "nobody") == {}
     assert estimate.seconds(estimate.Work(3, 600, 100), {"read": 300, "write": 50}) == 4
     assert [estimate.clock(time) for time in (42, 600, 5400, 200_000)] == ["42 s", "10 min", "1.5 h", "2.3 d"]
 
@@ -110,6 +138,7 @@ def test_a_dry_run_computes_nothing_and_a_run_ends_with_the_tables(
         checkpoint_path="demo",
         chat_checkpoint=None,
         data=None,
+        own=[],
         precisions=[],
         dry_run=True,
         speed=None,
@@ -120,8 +149,7 @@ def test_a_dry_run_computes_nothing_and_a_run_ends_with_the_tables(
     assert "mmlu base 5-shot" in out and "about " in out and "assumed where nothing was measured" in out
     assert not (tmp_path / "results").exists() and not readme.exists()
     # a whole run of one benchmark; the plan is as long as it is, so the others are left out here
-    monkeypatch.setattr(suite, "BASE", suite.BASE[:1])
-    monkeypatch.setattr(suite, "CHAT", ())
+    monkeypatch.setattr(suite, "runs_of", lambda kind, mode: [()] if (kind.name, mode) == ("mmlu", "base") else [])
     args.dry_run = False
     assert suite.work(args, words) == 0
     once = readme.read_bytes()
@@ -137,17 +165,17 @@ def test_what_cannot_be_run_is_named_and_the_others_go_on(
 ) -> None:
     jobs = planned(tmp_path, precisions=["nf4"])
     jobs = [jobs[0], jobs[1], jobs[-1], jobs[2]]  # mmlu, ceval, mmlu in 4 bits, cmmlu
-    original = runner.run
+    original = run.run
 
-    def refusing(options: argparse.Namespace, *rest: object) -> int:
-        if options.quantize == "nf4":
+    def refusing(benchmark: Benchmark, engine: Engine) -> None:
+        if benchmark.args.quantize == "nf4":
             raise CheckpointError("no 4 bits\nhere")
-        if rest[0] is jobs[1].script.build:
+        if benchmark.name == "ceval":
             raise InputError("no sandbox")
-        return original(options, *rest)  # type: ignore[arg-type]
+        original(benchmark, engine)
 
-    monkeypatch.setattr(runner, "run", refusing)
-    assert suite.run(jobs) == 2
+    monkeypatch.setattr(run, "run", refusing)
+    assert suite.run_all(jobs) == 2
     said = capsys.readouterr().err
     assert "left out: mmlu base nf4: no 4 bits here" in said and "left out: ceval base none: no sandbox" in said
     assert {path.name for path in tmp_path.glob("*.csv")} == {"mmlu.csv", "cmmlu.csv"}
@@ -156,4 +184,4 @@ def test_what_cannot_be_run_is_named_and_the_others_go_on(
 def test_a_checkpoint_that_cannot_be_loaded_ends_the_suite(tmp_path: Path) -> None:
     args = argparse.Namespace(checkpoint_path=str(tmp_path / "none"), chat_checkpoint=None, data="demo", precisions=[])
     with pytest.raises(CheckpointError, match="none"):
-        suite.run(suite.plan(args, ["-o", str(tmp_path), "--quiet"])[:1])
+        suite.run_all(suite.plan(args, ["-o", str(tmp_path), "--quiet"], load.official())[:1])

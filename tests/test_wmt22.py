@@ -13,17 +13,12 @@ import pytest
 
 import tiny
 import wmt22
+from known import benchmark_of, work
 from qwen_eval import data, schema
-from qwen_eval.data import Source
-from qwen_eval.runs import results, run
+from qwen_eval.runs import results
 from qwen_eval.schema import DataError, InputError
 from qwen_eval.stats import intervals, scores
 from shared import shared
-
-
-def options(*words: str):
-    return wmt22.parser().parse_args([*words])
-
 
 SOURCES = {
     "en": ["One boat sails.", "Two lamps burn at dusk.", "The keeper sleeps."],
@@ -45,8 +40,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_prompt_by_hand(folder: Path) -> None:
-    part = data.wmt22(Source(folder), "en-zh")
-    sample = wmt22.samples(options("--shots", "1"), part)[1]
+    sample = benchmark_of("wmt22", "--shots", 1, "-d", folder, "--direction", "en-zh").asked[1]
     shot = data.translation_shots(wmt22.SHOTS)[0]
     assert sample.request.text() == (
         "Translate the following sentences from English into Chinese.\n\n"
@@ -93,20 +87,8 @@ def test_figures_equal_sacrebleu_s_command_line(
         "6",
     ]
     theirs = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    args = options(
-        "--hypotheses",
-        str(hypotheses),
-        "--direction",
-        direction,
-        "--ref",
-        ref,
-        "-d",
-        str(shared("data/wmt22")),
-        "-o",
-        str(tmp_path),
-        "--quiet",
-    )
-    run.run(args, wmt22.build, engine=wmt22.stand_in(args))
+    words = ["--hypotheses", hypotheses, "--direction", direction, "--ref", ref, "-d", shared("data/wmt22")]
+    work("wmt22", *words, "-o", tmp_path, "--quiet")
     ours = {row["metric"]: row for row in results.read_results(tmp_path / "wmt22.csv")}
     record_property("items", len(theirs))
     for row in theirs:
@@ -141,8 +123,7 @@ def test_the_translation_is_the_first_line_and_a_run_ends_to_end(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = tiny.write_qwen1(tmp_path / "model", positions=4096)
-    args = options("-c", str(checkpoint), "-d", str(folder), "-o", str(tmp_path), "--quiet", "--max-new-tokens", "8")
-    run.run(args, wmt22.build)
+    work("wmt22", "-c", checkpoint, "-d", folder, "-o", tmp_path, "--quiet", "--max-new-tokens", 8)
     assert "tok:zh" in capsys.readouterr().out
     rows = {(row["metric"], row["group"]): row for row in results.read_results(tmp_path / "wmt22.csv")}
     assert rows["bleu", "all"]["n"] == "6" and ("chrf2", "en-zh") in rows
@@ -154,16 +135,14 @@ def test_the_translation_is_the_first_line_and_a_run_ends_to_end(
 def test_wrong_files_are_named(folder: Path, tmp_path: Path) -> None:
     short = tmp_path / "short.txt"
     short.write_text("only one\n")
-    args = options(
-        "--hypotheses", str(short), "--direction", "en-zh", "-d", str(folder), "-o", str(tmp_path), "--quiet"
-    )
+    common = ["--hypotheses", short, "-d", folder, "-o", tmp_path, "--quiet"]
     with pytest.raises(DataError, match=r"short\.txt: 1 texts for 3 items"):
-        run.run(args, wmt22.build, engine=wmt22.stand_in(args))
+        work("wmt22", *common, "--direction", "en-zh")
     with pytest.raises(InputError, match="--direction"):
-        wmt22.stand_in(options("--hypotheses", str(short)))
+        work("wmt22", *common)
     broken = tmp_path / "shots.jsonl"
     broken.write_text('{"direction": "en-zh", "source": "x"}\n')
     with pytest.raises(DataError, match=r"shots\.jsonl:1"):
-        wmt22.build(options("--shots-file", str(broken), "-d", str(folder)))
+        benchmark_of("wmt22", "--shots-file", broken, "-d", folder)
     with pytest.raises(InputError, match="at most 5"):
-        wmt22.build(options("--shots", "6", "-d", str(folder)))
+        benchmark_of("wmt22", "--shots", 6, "-d", folder)

@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-import gsm8k
-import mmlu
 from bench.settings import Settings
-from qwen_eval import data
+from gsm8k import Gsm8k
+from mmlu import Mmlu
 from qwen_eval.data import demo
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.models import qwen1
 from qwen_eval.models.cutting import QWEN_PATTERN
 from qwen_eval.schema import Generate, Sample
 from qwen_eval.tasks import choice
+from qwen_eval.tasks.benchmark import Benchmark
 
 VOCABULARY = 151_936
 SMALL_VOCABULARY = 8192
@@ -29,12 +29,9 @@ TOLERANCE = 1e-4  # natural-log probability: the engine's promise in float32
 
 def mmlu_samples(settings: Settings, subjects: Sequence[str] | None = None) -> tuple[list[Sample], str]:
     """All questions of these subjects (None: of all), real where there are any, else the demonstration's; and which."""
-    if settings.shared:
-        source, origin = data.Source(settings.shared / "data/mmlu"), "real questions"
-        subjects = subjects or list(data.subjects("mmlu"))
-    else:
-        source, subjects, origin = data.Source(demo.data("mmlu")), demo.subjects("mmlu"), "demonstration questions"
-    return choice.samples(data.mmlu(source, list(subjects)), 5, mmlu.ask("default")), origin
+    words = ["--subjects", ",".join(subjects)] if subjects and settings.shared else []
+    asked = _asked(settings, Mmlu, words)
+    return list(asked), "real questions" if settings.shared else "demonstration questions"
 
 
 def first_of_each(samples: Sequence[Sample], count: int) -> list[Sample]:
@@ -45,13 +42,15 @@ def first_of_each(samples: Sequence[Sample], count: int) -> list[Sample]:
 def gsm8k_requests(settings: Settings, count: int | None, new_tokens: int) -> tuple[list[Generate], str]:
     """The first `count` problems (None: all), real ones where there are any, else the demonstration's; and which. They end
     by their length alone."""
-    if settings.shared:
-        source, origin = data.Source(settings.shared / "data/gsm8k"), "real problems"
-    else:
-        source, origin = data.Source(demo.data("gsm8k")), "demonstration problems"
-    problems = data.gsm8k(source)
-    ask = gsm8k.base(gsm8k.parser().parse_args(["--max-new-tokens", str(new_tokens)]), problems)
-    return [dataclasses.replace(ask(problem), stop=()) for problem in problems.test[:count]], origin
+    asked = _asked(settings, Gsm8k, ["--max-new-tokens", str(new_tokens)])[:count]
+    origin = "real problems" if settings.shared else "demonstration problems"
+    return [dataclasses.replace(sample.request, stop=()) for sample in asked], origin
+
+
+def _asked(settings: Settings, kind: type[Benchmark], words: Sequence[str]) -> Sequence[Sample]:
+    """What a benchmark asks, on the shared data or the demonstration's."""
+    folder = str(settings.shared / "data" / kind.name) if settings.shared else demo.NAME
+    return kind(kind.parser().parse_args(["-d", folder, *words])).asked
 
 
 def write_qwen1(settings: Settings, width: int, layers: int) -> Path:

@@ -1,5 +1,5 @@
 """Where tests find the shared data: real benchmark files, recorded logits, the real tokenizer. It is no part of the
-repository; tests that need it skip without it and say so."""
+repository; tests that need it skip without it and say so. `make shared` fetches what a hub has of it."""
 
 from __future__ import annotations
 

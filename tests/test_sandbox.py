@@ -252,9 +252,7 @@ def test_a_timeout_is_tried_once_more_alone_and_reported_once(monkeypatch: pytes
 # the pool
 
 
-def test_verdicts_are_in_order_and_handed_over_as_they_come(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_verdicts_are_in_order_and_handed_over_as_they_come(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     test = check_of("assert not candidate()")
     programs = [Program(f"def f(): return {i % 3}", test, "f") for i in range(12)]
     seen: list[int] = []

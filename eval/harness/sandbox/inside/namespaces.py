@@ -157,7 +157,9 @@ def _move_modules(settings: Settings) -> None:
         move(module, "__file__", "__path__", "__cached__")
         move(spec, "origin", "submodule_search_locations", "cached")
         move(getattr(spec, "loader", None), "path")
-    move(sys, "prefix", "exec_prefix", "base_prefix", "base_exec_prefix", "executable", "_base_executable", "_stdlib_dir")
+    move(
+        sys, "prefix", "exec_prefix", "base_prefix", "base_exec_prefix", "executable", "_base_executable", "_stdlib_dir"
+    )
     sys.path[:] = settings.path_inside()
     sys.path_importer_cache.clear()
     importlib.invalidate_caches()

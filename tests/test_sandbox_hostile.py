@@ -15,7 +15,7 @@ import pytest
 
 from harness.sandbox import Program, Sandbox, Verdict
 from harness.schema import InputError
-from hostile import ENTRY_POINT, TEST, WAITS, Hostile
+from hostile import ENTRY_POINT, TEST, Hostile
 from hostile.escape import ESCAPES
 from hostile.forgery import FORGERIES
 from hostile.resources import GLUTTONS
@@ -25,8 +25,9 @@ HOSTILE = [*FORGERIES, *GLUTTONS, *ESCAPES]
 HONEST = Program(
     "def answer(x): return x * 7919 + 104729 if type(x) is int else [x[0], x[0] * 7919]", TEST, ENTRY_POINT
 )
-LIMITS = {"cpu_seconds": 0.4, "memory_bytes": 256 << 20}
-PATIENT, IMPATIENT = 60.0, 1.5  # seconds by the clock: on a busy machine a program of a moment may take some
+MEMORY = 256 << 20
+# CPU seconds and seconds by the clock: for programs that never end, and for all others, on a busy machine too
+IMPATIENT, PATIENT = (0.4, 2.0), (5.0, 60.0)
 # what a tier is known not to hold back; none of it reaches anything outside the sandbox
 KNOWN_GAPS = {
     "bubblewrap": {"many_files"},  # it cannot limit the files of a tmpfs, only their bytes
@@ -103,17 +104,18 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surroundi
 
 @pytest.fixture(scope="module")
 def sandboxes() -> Iterator[Callable[..., Sandbox]]:
-    """Opens the sandbox of a tier, "" for the strongest, with a limit by the clock; skips where there is none. What it
+    """Opens the sandbox of a tier, "" for the strongest, with limits of time; skips where there is none. What it
     leaves behind is an error."""
-    opened: dict[tuple[str, float], Sandbox] = {}
+    opened: dict[tuple[str, tuple[float, float]], Sandbox] = {}
 
-    def sandbox(tier: str, wall: float = PATIENT) -> Sandbox:
-        if (tier, wall) not in opened:
+    def sandbox(tier: str, limits: tuple[float, float] = PATIENT) -> Sandbox:
+        if (tier, limits) not in opened:
+            cpu, wall = limits
             try:
-                opened[tier, wall] = Sandbox(workers=2, only=[tier] if tier else [], wall_seconds=wall, **LIMITS)
+                opened[tier, limits] = Sandbox(2, cpu, wall, MEMORY, only=[tier] if tier else [])
             except InputError as error:
                 pytest.skip(str(error))
-        return opened[tier, wall]
+        return opened[tier, limits]
 
     mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
     yield sandbox
@@ -140,7 +142,7 @@ def test_hostile_program_between_honest_ones(
 ) -> None:
     if not known(hostile):
         pytest.skip("system calls have other numbers here")
-    sandbox = sandboxes("", IMPATIENT if hostile.says == WAITS else PATIENT)
+    sandbox = sandboxes("", IMPATIENT if hostile.status == "timeout" else PATIENT)
     if hostile.name in KNOWN_GAPS.get(sandbox.tier.partition("+")[0], ()):
         pytest.skip(f"a known gap of {sandbox.tier}")
     before, verdict, after = sandbox.check([HONEST, surroundings.program(hostile), HONEST])

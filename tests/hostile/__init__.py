@@ -20,7 +20,6 @@ class Hostile:
 
 
 ENTRY_POINT = "answer"
-WAITS = ("wall time",)  # the limit that ends a program that only waits
 TEST = """
 # what_a_test_says
 def check(candidate):

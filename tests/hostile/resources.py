@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import PRELUDE, WAITS, Hostile
+from . import PRELUDE, Hostile
 
 GLUTTONS = [
     Hostile(
@@ -100,7 +100,7 @@ raise E
 """,
         "timeout",
     ),
-    Hostile("endless_sleep", "import time\ntime.sleep(1e6)", "timeout", WAITS),
+    Hostile("endless_sleep", "import time\ntime.sleep(1e6)", "timeout"),
     Hostile(
         "endless_wait_with_signals_blocked",
         """
@@ -109,7 +109,6 @@ signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
 def answer(x): signal.sigwait({signal.SIGUSR1})
 """,
         "timeout",
-        WAITS,
     ),
     Hostile(
         "alarm_and_timer",
@@ -203,7 +202,6 @@ threading.Thread(target=lambda: time.sleep(1e6)).start()
 ctypes.CDLL(None).pthread_exit(None)
 """,
         "timeout",
-        WAITS,
     ),
     Hostile(
         "raised_limits",

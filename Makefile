@@ -6,6 +6,7 @@
 # make verify  checks against the code of 2023, then the READMEs' Verification table
 # make demo-model  trains the demonstration model again          make tables regenerates the tables
 # make gate    the demonstration model against its stored baseline      make baseline  stores that anew
+# make shared  the third-party files that tests ask for and a hub has, into SHARED_DIR (../shared)
 # make bench-gpu  the 7B layout on a GPU, against its floor         make bench-vllm  against lm-eval over vLLM
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ BENCH_READY := .venv/.bench
 # Arguments for pip when it installs torch, e.g. an --index-url with another build than your platform's default.
 TORCH_PIP_ARGS ?=
 
-.PHONY: setup demo test test-slow test-vllm test-faults lint format bench bench-vllm bench-gpu verify tables demo-model gate baseline clean
+.PHONY: setup demo shared test test-slow test-vllm test-faults lint format bench bench-vllm bench-gpu verify tables demo-model gate baseline clean
 
 setup: $(READY)
 
@@ -30,6 +31,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/python eval/suite.py -c demo --overwrite
 	$(BIN)/python eval/report.py --show main
+
+shared: $(READY)
+	$(BIN)/python tools/fetch_shared.py
 
 # each worker of the suite computes with one thread: two workers on two cores
 test: $(READY)

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 
-def processes_of(pid: int, patience: float = 5.0, known: Collection[str] = ()) -> list[str]:
+def processes_of(pid: int, patience: float = 60.0, known: Collection[str] = ()) -> list[str]:
     """The sandbox processes that the process `pid` started and its zombies, but for the known ones, after giving them
     some seconds to go."""
     deadline = time.monotonic() + patience

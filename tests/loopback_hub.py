@@ -23,6 +23,17 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 MAIN = "0123456789abcdef0123456789abcdef01234567"
 
+# For a client process: `connections`, the time limit in seconds of each connection that it tries. How soon a hub is given
+# up follows from these alone, on a busy machine too.
+RECORD_CONNECTIONS = """
+import socket
+connections = []
+def record(self, address, connect=socket.socket.connect):
+    connections.append(self.gettimeout())
+    return connect(self, address)
+socket.socket.connect = record
+"""
+
 
 @dataclass
 class Repo:

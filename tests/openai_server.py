@@ -11,7 +11,6 @@ import json
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -179,12 +178,12 @@ class OpenAIServer(Loopback):
 
 class FaultProxy(Loopback):
     """Passes requests on to `target`, except that the first attempt at each distinct body meets the next fault of a
-    cycle: 429 with Retry-After, 500, a reset connection, an answer too slow, JSON cut short in two ways. faults: how
-    many of each were met."""
+    cycle: 429 with Retry-After, 500, a reset connection, an answer that comes when the client has given up, JSON cut
+    short in two ways. faults: how many of each were met."""
 
-    def __init__(self, target: str, slow: float) -> None:
+    def __init__(self, target: str) -> None:
         super().__init__()
-        self._target, self._slow = target.removesuffix("/v1"), slow
+        self._target = target.removesuffix("/v1")
         self._seen: set[str] = set()
         self._lock = threading.Lock()
         self._kinds: list[Callable[[BaseHTTPRequestHandler, bytes], None]] = [
@@ -220,8 +219,9 @@ class FaultProxy(Loopback):
         handler.connection.close()
 
     def late(self, handler: BaseHTTPRequestHandler, content: bytes) -> None:
-        time.sleep(self._slow)
-        send(handler, 200, json.loads(content))
+        handler.connection.settimeout(60)
+        assert handler.connection.recv(1) == b""  # the client's end
+        handler.close_connection = True
 
     def short(self, handler: BaseHTTPRequestHandler, content: bytes) -> None:
         """Half of the announced bytes, then the end of the connection."""

@@ -1,5 +1,5 @@
 """Where tests find the shared data: real benchmark files, recorded logits, the real tokenizer. It is no part of the
-repository; tests that need it skip without it and say so."""
+repository; tests that need it skip without it and say so. `make shared` fetches what a hub has of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
+MISSING = "(set SHARED_DIR)"  # ends the reason of every skip for want of these files
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def folder() -> Path:
+    """Where the shared data is looked for."""
+    return Path(os.environ.get("SHARED_DIR") or REPOSITORY.parent / "shared")
 
 
 def shared(path: str = "") -> Path:
@@ -16,11 +22,10 @@ def shared(path: str = "") -> Path:
 
     Where it is missing the test skips; with REQUIRE_SHARED=1 in the environment it fails.
     """
-    root = Path(os.environ.get("SHARED_DIR") or REPOSITORY.parent / "shared")
-    found = root / path
+    found = folder() / path
     if found.exists():
         return found
-    why = f"shared data: {found} is missing (set SHARED_DIR)"
+    why = f"shared data: {found} is missing {MISSING}"
     if os.environ.get("REQUIRE_SHARED") == "1":
         pytest.fail(why)
     pytest.skip(why)

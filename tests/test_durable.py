@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from examples import examples
 from qwen_eval import main, terminal
 from qwen_eval.runs import files, results
+from qwen_eval.runs.samples import SampleFile
 from qwen_eval.schema import Choose, Chosen, InputError, OnResponse, Sample
 from shared import REPOSITORY
 from test_runner import Letters, Questions, ask, options
@@ -250,7 +251,7 @@ def test_a_run_where_folders_cannot_be_opened_nor_open_files_replaced(
 
 
 def test_rows_are_replaced_where_open_files_cannot_be(windows: list[int], tmp_path: Path) -> None:
-    stored = samples_file.SampleFile(tmp_path, "run")
+    stored = SampleFile(tmp_path, "run")
     stored.append({"id": "a"})
     stored.replace([{"id": "b"}])
     stored.close()
@@ -295,7 +296,7 @@ import test_runner as t
 from qwen_eval import main
 class Slow(t.Letters):
     def choose(self, requests, done):
-        return super().choose(requests, lambda index, answer: (done(index, answer), time.sleep(0.05)))
+        return super().choose(requests, lambda index, answer: (done(index, answer), time.sleep(2)))
 main.exit_with("mmlu.py", lambda: t.ask(t.Questions(t.options(Path(sys.argv[1]))), Slow(1)))
 """
 

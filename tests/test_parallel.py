@@ -34,7 +34,7 @@ def start(words: Sequence[str], output: Path, processes: int = 1) -> subprocess.
 
 def run(words: Sequence[str], output: Path, processes: int = 1) -> tuple[str, str]:
     process = start(words, output, processes)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     return out, err
 
@@ -95,7 +95,7 @@ def test_a_killed_process_costs_its_unfinished_items_only(alone: Path, tmp_path:
         time.sleep(0.002)
         part = list((tmp_path / "samples").glob("*.rank1.jsonl"))
     os.kill(rank_one(process.pid), signal.SIGKILL)
-    process.communicate(timeout=120)
+    process.communicate(timeout=600)
     assert process.returncode != 0 and not (tmp_path / "mmlu.csv").exists()
     files = list((tmp_path / "samples").glob("*.jsonl"))
     answered = set().union(*(read_samples(path) for path in files))

@@ -168,8 +168,9 @@ def test_an_iterator_is_its_items_and_not_equal_to_a_list_of_them(sandbox: Sandb
 
 def test_numpy_can_be_used_and_its_numbers_cross(sandbox: Sandbox) -> None:
     numpy = pytest.importorskip("numpy")
-    if Path("/tmp") in Path(numpy.__file__).resolve().parents:
-        pytest.skip("numpy lies below /tmp, where programs see an empty folder of their own")
+    above = Path(numpy.__file__).resolve().parents
+    if sandbox.tier.startswith("landlock") and os.geteuid() == 0 and any(not path.stat().st_mode & 1 for path in above):
+        pytest.skip("numpy lies below a folder that no other user may look into, and nothing can be mounted here")
     source = "import numpy as np\ndef f(x): return np.mean(x), np.int64(2), np.bool_(True), np.array(x)[0]"
     assert judge(sandbox, source, "assert candidate([1, 2]) == (1.5, 2, True, 1)").status == "passed"
 
@@ -251,19 +252,22 @@ def test_a_timeout_is_tried_once_more_alone_and_reported_once(monkeypatch: pytes
 # the pool
 
 
-def test_verdicts_are_in_order_and_handed_over_as_they_come(sandbox: Sandbox) -> None:
+def test_verdicts_are_in_order_and_handed_over_as_they_come(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     test = check_of("assert not candidate()")
-    programs = [
-        Program(f"import time\ntime.sleep({1 if i == 0 else 0})\ndef f(): return {i % 3}", test, "f") for i in range(12)
-    ]
-    sandbox.check(programs[1:5])  # every process of the pool is up
+    programs = [Program(f"def f(): return {i % 3}", test, "f") for i in range(12)]
     seen: list[int] = []
-    main = threading.current_thread()
+    main, another, original = threading.current_thread(), threading.Event(), sandbox._check
+
+    def first_one_waits(slot: int, program: Program) -> Verdict:
+        assert program is not programs[0] or another.wait(60)
+        return original(slot, program)
 
     def done(index: int, verdict: Verdict) -> None:
         assert threading.current_thread() is main
         seen.append(index)
+        another.set()
 
+    monkeypatch.setattr(sandbox, "_check", first_one_waits)
     verdicts = sandbox.check(programs, done)
     assert [verdict.status == "passed" for verdict in verdicts] == [i % 3 == 0 for i in range(12)]
     assert sorted(seen) == list(range(12))
@@ -289,12 +293,12 @@ def test_an_error_of_the_caller_and_closing_twice_leave_nothing_behind() -> None
         raise LookupError("of the caller")
 
     known = processes_of(os.getpid(), patience=0)
-    sandbox = _opened(workers=2, cpu_seconds=60)
+    sandbox = _opened(workers=2, cpu_seconds=600, wall_seconds=600)
     started = time.monotonic()
     with pytest.raises(LookupError):
         sandbox.check([endless, quick, endless], fails)
     sandbox.close()
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 200
     assert processes_of(os.getpid(), known=known) == []
     with pytest.raises(RuntimeError, match="closed"):
         sandbox.check([quick])

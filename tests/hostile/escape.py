@@ -202,14 +202,14 @@ attempt(
     _way_out(
         "delete_the_temporary_folder",
         """
-import shutil
+import encodings, shutil
 def gone(path):
     def remove():
         shutil.rmtree(path, ignore_errors=True)
         os.rmdir(path)
     return remove
 attempt(
-    tmp=gone("/tmp"), folder=gone(FOLDER), here=gone("."), library=gone(os.path.dirname(os.__file__)),
+    tmp=gone("/tmp"), folder=gone(FOLDER), here=gone("."), library=gone(os.path.dirname(encodings.__file__)),
     swapped=lambda: os.rename("/tmp", "/tmp2"),
 )
 """,

@@ -82,15 +82,17 @@ class Tier:
 def wanted() -> Iterator[Tier]:
     """Every kind of isolation worth trying here, the strongest first; limits alone, at the end, are none to rely on."""
     root = os.geteuid() == 0
+    readable = view.library()
     folders, paths = view.packages()
     base = Settings(
         mode="namespaces",
         user_namespace=False,
         uid=_FIRST_UID + os.getpid() % 100_000 * _UIDS_OF_A_HARNESS if root else None,
-        readable=tuple(view.library()),
+        readable=tuple(readable),
         hidden=tuple(view.hidden()),
         packages=tuple(folders),
         path=(*view.import_path(), *paths),
+        places=tuple(view.places(readable, folders)),
         seccomp=True,
         bwrap=shutil.which("bwrap") or "",
         code=str(Path(__file__).resolve().parent),

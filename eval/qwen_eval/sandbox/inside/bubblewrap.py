@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from .namespaces import TMP_BYTES, split
+from .namespaces import TMP_BYTES, hidden, split
 from .settings import Budget, Settings
 
 ENVIRONMENT = {
@@ -31,21 +31,25 @@ def command(settings: Settings, role: str, budget: Budget, uid: int | None) -> l
         arguments += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     for name, value in ENVIRONMENT.items():
         arguments += ["--setenv", name, value]
+    base = Path(sys.base_prefix).resolve()
+    if (home := settings.inside(base)) != base:  # an interpreter that was moved may find neither its library nor itself
+        arguments += ["--setenv", "PYTHONHOME", str(home), "--setenv", "LD_LIBRARY_PATH", str(home / "lib")]
     python = Path(sys.executable).resolve()
     real, links = split([str(python), *settings.readable])
-    hidden = [path for path in settings.hidden if Path(path).is_dir()]
+    packages = [Path(path) for path in settings.packages]
+    covered = [str(settings.inside(path)) for path in hidden(settings, real)]
     # it would make the folders above for its own user alone
-    above = {parent for path in (*real, *map(Path, settings.packages)) for parent in path.parents}
+    above = {parent for path in (*real, *packages) for parent in settings.inside(path).parents}
     for folder in sorted(above - {Path("/")}):
         arguments += ["--perms", "0755", "--dir", str(folder)]
-    for path in map(str, real):
-        arguments += ["--ro-bind", path, path]
-    for path in hidden:
-        arguments += ["--perms", "0755", "--tmpfs", path]
-    for path in settings.packages:
-        arguments += ["--ro-bind", path, path]
-    for path in hidden:
-        arguments += ["--remount-ro", path]
+    for path in real:
+        arguments += ["--ro-bind", str(path), str(settings.inside(path))]
+    for place in covered:
+        arguments += ["--perms", "0755", "--tmpfs", place]
+    for path in packages:
+        arguments += ["--ro-bind", str(path), str(settings.inside(path))]
+    for place in covered:
+        arguments += ["--remount-ro", place]
     for link in links:
         if link.parent.resolve() == link.parent:
             arguments += ["--symlink", str(link.resolve()), str(link)]
@@ -64,6 +68,7 @@ def command(settings: Settings, role: str, budget: Budget, uid: int | None) -> l
         "--chdir",
         "/tmp",
     ]
-    inner = [str(python), "-s", "-S", "-B", "-X", "utf8", "-c", _START, _HOME]
-    told = [role, json.dumps(asdict(settings)), json.dumps(asdict(budget)), json.dumps(uid), sys.argv[1]]
+    inner = [str(settings.inside(python)), "-s", "-S", "-B", "-X", "utf8", "-c", _START, _HOME]
+    there = replace(settings, path=tuple(settings.path_inside()))
+    told = [role, json.dumps(asdict(there)), json.dumps(asdict(budget)), json.dumps(uid), sys.argv[1]]
     return [*arguments, "--", *inner, *told]

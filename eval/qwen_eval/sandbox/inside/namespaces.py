@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from .settings import Settings
 _STAGE = Path("/proc")  # where the new root is built: it always exists and no file that we show lies below it
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _SAFE = linux.MS_NOSUID | linux.MS_NODEV
+_SYSTEM = ("usr", "lib", "lib64", "etc")  # below / and the same on every machine
 _MOUNT_FLAGS = 0xF  # ro, nosuid, nodev, noexec: the same in statvfs(2) and mount(2)
 TMP_BYTES = 32 << 20
 TMP_FILES = 1024
@@ -31,37 +34,46 @@ def enter(settings: Settings) -> None:
 
 
 def split(paths: Iterable[str]) -> tuple[list[Path], list[Path]]:
-    """The real files and folders among and behind some paths, and the paths that lead to them over symbolic links."""
+    """The real files and folders among and behind some paths, and the system's paths that lead to them over symbolic
+    links; others are not needed, as the import path has real folders."""
     given = {Path(path) for path in paths}
     real = {path.resolve() for path in given}
-    return sorted(real), sorted(given - real)
+    return sorted(real), sorted(path for path in given - real if path.parts[1] in _SYSTEM)
+
+
+def hidden(settings: Settings, real: Iterable[Path]) -> list[Path]:
+    """The hidden folders that lie in one of these."""
+    found = {Path(path) for path in settings.hidden}
+    return sorted(path for path in found if path.is_dir() and any(folder in path.parents for folder in real))
 
 
 def build_root(settings: Settings) -> None:
-    """Replaces the root by a read-only one that holds the readable files, /dev/null and its like, and an empty /tmp.
+    """Replaces the root by a read-only one that holds the readable files, /dev/null and its like, and an empty /tmp, and
+    moves this interpreter's import path and loaded modules along.
 
     There is no /proc: nothing that we run needs one, and it is the best place to attack from.
     """
+    os.umask(0o022)  # the folders that are made here are for every user
     linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
     linux.mount("tmpfs", str(_STAGE), "tmpfs", _SAFE, "mode=0755,size=4m,nr_inodes=4096")
     real, links = split(settings.readable)
     shown: list[Path] = []
     for path in real:
         if not _already_visible(path, shown):
-            _show(path)
+            _show(path, settings.inside(path))
             shown.append(path)
-    packages = [Path(package) for package in settings.packages]
-    for folder in map(Path, settings.hidden):
-        _hide(folder, [package for package in packages if folder in package.parents])
-    for package in packages:
-        if not _staged(package).exists():
-            _show(package)
+    for folder in hidden(settings, real):
+        _hide(settings, folder)
+    for package in map(Path, settings.packages):
+        if not _staged(settings.inside(package)).exists():
+            _show(package, settings.inside(package))
     for name in _DEVICES:
-        _show(Path("/dev", name), device=True)
+        _show(Path("/dev", name), Path("/dev", name), device=True)
     for link in links:
         _link(link)
     _staged(Path("/tmp")).mkdir(exist_ok=True)
     _read_only(_STAGE, _SAFE)
+    _move_modules(settings)
     os.chdir(_STAGE)
     linux.pivot_here()
 
@@ -84,9 +96,9 @@ def _already_visible(path: Path, shown: list[Path]) -> bool:
     return any(above in path.parents and above.stat().st_dev == path.stat().st_dev for above in shown)
 
 
-def _show(path: Path, device: bool = False) -> None:
-    """Mounts a file or folder of the old root at the same place in the new one, read-only."""
-    target = _staged(path)
+def _show(path: Path, place: Path, device: bool = False) -> None:
+    """Mounts a file or folder of the old root at a place in the new one, read-only."""
+    target = _staged(place)
     if path.is_dir():
         target.mkdir(parents=True, exist_ok=True)
     else:
@@ -98,14 +110,14 @@ def _show(path: Path, device: bool = False) -> None:
     _read_only(target, flags | linux.MS_NOSUID | (0 if device else linux.MS_NODEV))
 
 
-def _hide(folder: Path, packages: list[Path]) -> None:
-    """Covers a folder by an empty one that shows these packages alone."""
-    target = _staged(folder)
-    if target.is_dir():
-        linux.mount("tmpfs", str(target), "tmpfs", _SAFE, "mode=0755,size=1m,nr_inodes=1024")
-        for package in packages:
-            _show(package)
-        _read_only(target, _SAFE)
+def _hide(settings: Settings, folder: Path) -> None:
+    """Covers a folder by an empty one that shows the packages alone."""
+    target = _staged(settings.inside(folder))
+    linux.mount("tmpfs", str(target), "tmpfs", _SAFE, "mode=0755,size=1m,nr_inodes=1024")
+    for package in map(Path, settings.packages):
+        if folder in package.parents:
+            _show(package, settings.inside(package))
+    _read_only(target, _SAFE)
 
 
 def _read_only(target: Path, flags: int) -> None:
@@ -120,3 +132,34 @@ def _link(path: Path) -> None:
         with contextlib.suppress(OSError):  # its folder is shown, and so are the links in it
             staged.parent.mkdir(parents=True, exist_ok=True)
             staged.symlink_to(path.resolve())
+
+
+def _move_modules(settings: Settings) -> None:
+    """Tells this interpreter where its files are in the new root. The old one is still there to follow links in."""
+
+    def moved(path: object) -> object:
+        if isinstance(path, str) and path.startswith("/"):
+            with contextlib.suppress(OSError):
+                return str(settings.inside(Path(path).resolve()))
+        return path
+
+    def move(owner: object, *names: str) -> None:
+        for name in names:
+            value = getattr(owner, name, None)
+            with contextlib.suppress(AttributeError):  # some cannot be set
+                if isinstance(value, list):
+                    value[:] = map(moved, value)
+                elif isinstance(value, str):
+                    setattr(owner, name, moved(value))
+
+    for module in list(sys.modules.values()):
+        spec = getattr(module, "__spec__", None)
+        move(module, "__file__", "__path__", "__cached__")
+        move(spec, "origin", "submodule_search_locations", "cached")
+        move(getattr(spec, "loader", None), "path")
+    move(
+        sys, "prefix", "exec_prefix", "base_prefix", "base_exec_prefix", "executable", "_base_executable", "_stdlib_dir"
+    )
+    sys.path[:] = settings.path_inside()
+    sys.path_importer_cache.clear()
+    importlib.invalidate_caches()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -14,7 +15,8 @@ class Settings:
     make the others. uid: the first of three user ids to change to (in a user namespace the only one), None to stay the
     same user. readable: files and folders that programs can read; hidden: folders below them that they cannot
     (installed packages, which may hold a benchmark's answers); packages: folders in or beside those that they can;
-    path: the import path. seccomp: filter system calls. bwrap: bubblewrap's executable; code: the folder that holds
+    path: the import path. places: for where programs get a root of their own, pairs of a folder here and the one it is
+    there, the longest first. seccomp: filter system calls. bwrap: bubblewrap's executable; code: the folder that holds
     this package.
     """
 
@@ -25,6 +27,7 @@ class Settings:
     hidden: tuple[str, ...]
     packages: tuple[str, ...]
     path: tuple[str, ...]
+    places: tuple[tuple[str, str], ...]
     seccomp: bool
     bwrap: str
     code: str
@@ -36,6 +39,17 @@ class Settings:
             name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
         }
         return cls(**values)
+
+    def inside(self, path: Path) -> Path:
+        """Where a real file or folder of this machine is in a program's own root. OSError where it has no place there."""
+        for here, there in self.places:
+            if path.is_relative_to(here):
+                return Path(there, path.relative_to(here))
+        raise OSError(f"{path} has no place in the sandbox")
+
+    def path_inside(self) -> list[str]:
+        """The import path in a program's own root."""
+        return [str(self.inside(Path(path).resolve())) for path in self.path]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from harness.engines import abilities, completions, measuring, plan
 from harness.engines.abilities import Abilities
 from harness.engines.prompting import encode_prompt
 from harness.engines.server import Refused, Server
+from harness.models import versions
 from harness.models.checkpoint import Checkpoint, open_checkpoint
 from harness.models.tokenizers import TextTokenizer
 from harness.schema import (
@@ -52,7 +53,7 @@ class APIEngine:
     ) -> None:
         if spec:
             _refuse_settings(spec)
-        self.notes: list[str] = []
+        self.notes: list[str] = versions.untried(("transformers",)) if spec else []  # it tokenizes
         self.checkpoint: Checkpoint | None = open_checkpoint(spec) if spec else None
         self._server, self._concurrency, self._seed = server, concurrency, seed
         self._model, self._limit = abilities.served_model(server, served)

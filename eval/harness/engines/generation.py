@@ -248,7 +248,9 @@ def _run_plain(runtime: Runtime, replies: Sequence[Reply]) -> Iterator[Reply]:
             return_dict_in_generate=True,
         )
         cache = next((written[name] for name in caches.NAMES if name in written), None)
-        caches.check_filled(cache, written.sequences.shape[1] - 1, runtime.model)  # the last token is written, never read
+        caches.check_filled(
+            cache, written.sequences.shape[1] - 1, runtime.model
+        )  # the last token is written, never read
         runtime.tokens_computed += sum(len(reply.prompt) + len(reply.tokens) for reply in batch)
         return batch
 

@@ -47,7 +47,7 @@ class Runtime:
         self._automatic = batch_size is None
         self.tokens_computed = 0
         self.tokens_in_prompts = 0
-        self.notes: list[str] = []
+        self.notes: list[str] = checkpoint.notes
         self.weights: dict[str, int] = {}  # stored bytes by type
         self.resident = 0  # bytes that loading the model added
         self._model: Any = None

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.engines import measuring, plan
 from harness.engines.prompting import encode_prompt, split_reply
-from harness.models import memory
+from harness.models import memory, versions
 from harness.models.checkpoint import Checkpoint, open_checkpoint
 from harness.schema import (
     CheckpointError,
@@ -49,7 +49,7 @@ class VLLMEngine:
             raise CheckpointError(
                 f"vLLM has no Qwen-1; write {self.checkpoint.name} in Qwen2's format with --export DIR, and take that: -c DIR"
             )
-        self.notes: list[str] = []
+        self.notes: list[str] = versions.untried(("transformers",))  # it tokenizes
         self.cached = 0  # tokens of prompts that the prefix cache had
         self._tensor_parallel, self._seed = tensor_parallel, seed
         self._computed = self._asked = 0

@@ -128,7 +128,7 @@ class QWenRotaryEmbedding(Qwen2RotaryEmbedding):
 class QWenAttention(Qwen2Attention):
     """Qwen2's attention with the rotation done in float32 and rounded afterwards."""
 
-    def forward(
+    def forward(  # type: ignore[override]  # the cache's name depends on transformers' version
         self,
         hidden_states: torch.Tensor,
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
@@ -146,10 +146,7 @@ class QWenAttention(Qwen2Attention):
         rotated_query, rotated_key = apply_rotary_pos_emb(query.float(), key.float(), *position_embeddings)
         query, key = rotated_query.to(query.dtype), rotated_key.to(key.dtype)
         if cache is not None:
-            # transformers 5.0 to 5.2 pass cache_position for static caches; later versions keep it in the cache
-            position = {"cache_position": kwargs["cache_position"]} if "cache_position" in kwargs else {}
-            extra = (position,) if position else ()
-            key, value = cache.update(key, value, self.layer_idx, *extra)
+            key, value = cache.update(key, value, self.layer_idx)
         name = self.config._attn_implementation
         attend: Any = eager_attention_forward if name == "eager" else ALL_ATTENTION_FUNCTIONS[name]
         output, weights = attend(

@@ -1,5 +1,6 @@
 # make setup   virtual environment with pinned dependencies      make demo   the main job on the embedded model and data
-# make test    the test suite                                    make lint   ruff and mypy
+# make test    the test suite                                    make lint   ruff, mypy, vermin (minimum Python)
+# make test-versions  the test suite with the oldest and the newest transformers allowed; torch stays
 # make test-vllm  engine vllm, engine api on vLLM's server
 # make test-slow  minutes: all of real MMLU                      make bench  speed against baselines, ratios in one run
 # make test-faults  200 kills, a starved memory, ten thousand examples of every property
@@ -16,7 +17,7 @@ BENCH_READY := .venv/.bench
 # Arguments for pip when it installs torch, e.g. an --index-url with another build than your platform's default.
 TORCH_PIP_ARGS ?=
 
-.PHONY: setup demo shared test test-slow test-vllm test-faults lint format bench bench-vllm bench-gpu verify tables demo-model gate baseline clean
+.PHONY: setup demo shared test test-slow test-versions test-vllm test-faults lint format bench bench-vllm bench-gpu verify tables structure demo-model gate baseline clean
 
 setup: $(READY)
 
@@ -47,6 +48,24 @@ test-faults: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults -s
 	OMP_NUM_THREADS=1 HYPOTHESIS_EXAMPLES=$${HYPOTHESIS_EXAMPLES:-10000} $(BIN)/python -m pytest -n 2 -m properties
 
+# The ends of what pyproject.toml allows, each laid over the environment with the dependencies that it wants
+TRANSFORMERS := 5.10.1 5.24.0
+OVERLAYS := $(TRANSFORMERS:%=build/versions/%/.ready)
+
+test-versions: $(OVERLAYS)
+	for version in $(TRANSFORMERS); do \
+		export PYTHONPATH=$(CURDIR)/build/versions/$$version OMP_NUM_THREADS=1; \
+		$(BIN)/python -c "import transformers; assert transformers.__version__ == '$$version'" && \
+		$(BIN)/python -m pytest -n 2 -m 'not slow' || failed="$$failed $$version"; \
+	done; test -z "$$failed" || { echo "failed with transformers$$failed"; exit 1; }
+
+$(OVERLAYS): build/versions/%/.ready: $(READY)
+	rm -rf build/versions/$*
+	mkdir -p build/versions
+	grep -vE '^(huggingface_hub|safetensors|tokenizers|transformers|typer)==' constraints.txt > build/versions/constraints.txt
+	$(BIN)/python -m pip install --quiet --target build/versions/$* --constraint build/versions/constraints.txt transformers==$*
+	touch $@
+
 # vLLM's build for CPUs pins versions of its own, so it has an environment of its own; torch first, as above
 test-vllm: .venv-vllm/.ready
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -m vllm --timeout 1800 tests/test_vllm.py
@@ -64,6 +83,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/vermin --quiet --no-tips --violations --target=3.10- eval demo tools tests
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

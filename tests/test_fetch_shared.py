@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import data
 
 from loopback_hub import LoopbackHub, client_env
+from qwen_eval import data
 from shared import REPOSITORY
 from test_data import write_ceval, write_cmmlu, write_mmlu
 from test_hub import archive, mmlu_repo, parquet

@@ -27,8 +27,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:1] = [str(ROOT / "eval")]
 
-from harness import data, hub  # noqa: E402
-from harness.schema import DataError  # noqa: E402
+from qwen_eval import data  # noqa: E402
+from qwen_eval.data import hub  # noqa: E402
+from qwen_eval.schema import DataError  # noqa: E402
 
 TOKENIZER = ("Qwen/Qwen-7B", "qwen.tiktoken")
 TOKENIZER_SHA256 = "b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a33186"

@@ -15,7 +15,7 @@ from typing import Any
 from qwen_eval.engines import plan
 from qwen_eval.engines.local import measuring
 from qwen_eval.engines.prompting import encode_prompt, split_reply
-from qwen_eval.models import memory
+from qwen_eval.models import memory, versions
 from qwen_eval.models.checkpoint import Checkpoint, open_checkpoint
 from qwen_eval.schema import (
     CheckpointError,
@@ -50,7 +50,7 @@ class VLLMEngine:
             raise CheckpointError(
                 f"vLLM has no Qwen-1; write {self.checkpoint.name} in Qwen2's format with --export DIR, and take that: -c DIR"
             )
-        self.notes: list[str] = []
+        self.notes: list[str] = versions.untried(("transformers",))  # it tokenizes
         self.cached = 0  # tokens of prompts that the prefix cache had
         self._tensor_parallel, self._seed = tensor_parallel, seed
         self._computed = self._asked = 0

@@ -21,7 +21,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
-from qwen_eval.models import configs, files, hub, qwen1
+from qwen_eval.models import configs, files, hub, qwen1, versions
 from qwen_eval.models.context import ContextExtension, install
 from qwen_eval.models.tokenizers import QwenTokenizer, TextTokenizer, one_line, open_tokenizer
 from qwen_eval.models.window import parse_windows
@@ -86,6 +86,11 @@ class Checkpoint:
             parts += [path.read_bytes() for path in sorted(self.folder.glob("*.py"))]
         parts += [files.fingerprint(self.weights).encode(), self.tokenizer.fingerprint.encode()]
         return hashlib.sha256(b"\n".join(parts)).hexdigest()[:16]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the figures should know: libraries of versions that were not tried."""
+        return versions.untried()
 
     @property
     def template_hash(self) -> str:

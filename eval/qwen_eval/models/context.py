@@ -22,6 +22,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from qwen_eval.models.caches import refuse_unread
 from qwen_eval.models.window import window_attention
 from qwen_eval.schema import CheckpointError
 
@@ -246,6 +247,7 @@ def _register(base: str, extension: ContextExtension) -> str:
     name = f"extended{extension.trained_length}_{int(extension.logn)}_{sizes}_{base}"
 
     def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **kwargs: Any) -> Any:
+        refuse_unread(kwargs)
         if extension.logn:
             position_ids = kwargs.get("position_ids")
             if position_ids is None:

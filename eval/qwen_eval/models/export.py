@@ -29,7 +29,7 @@ TEMPLATE = (
 
 
 def export_qwen2(spec: ModelSpec, folder: Path) -> str:
-    """Writes the copy into `folder` (new or empty). Returns a sentence that says what it is.
+    """Writes the copy into `folder` (new or empty). Returns a sentence that says what it is, and the checkpoint's notes.
 
     Raises CheckpointError: not a Qwen-1 checkpoint, a folder in use, context extension that would be lost and matter.
     """
@@ -51,9 +51,10 @@ def export_qwen2(spec: ModelSpec, folder: Path) -> str:
         raise CheckpointError(
             f"{folder} cannot be written ({error.strerror or error}); choose another folder"
         ) from error
-    return (
+    said = (
         f"{folder} is {checkpoint.name} as Qwen2, {checkpoint.precision}, for up to {checkpoint.context_limit} tokens"
     )
+    return "\n".join([said, *checkpoint.notes])
 
 
 def as_qwen2(model: PreTrainedModel, limit: int) -> Qwen2ForCausalLM:

@@ -23,6 +23,7 @@ from transformers.models.qwen2.modeling_qwen2 import (
     eager_attention_forward,
 )
 
+from qwen_eval.models import caches
 from qwen_eval.schema import CheckpointError
 
 MODEL_TYPE = "qwen"
@@ -127,15 +128,16 @@ class QWenRotaryEmbedding(Qwen2RotaryEmbedding):
 class QWenAttention(Qwen2Attention):
     """Qwen2's attention with the rotation done in float32 and rounded afterwards."""
 
-    def forward(
+    def forward(  # type: ignore[override]  # the cache's name depends on transformers' version
         self,
         hidden_states: torch.Tensor,
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         attention_mask: torch.Tensor | None,
-        past_key_values: Any = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """hidden_states [rows, length, hidden size] -> (the same shape, attention weights or None)."""
+        """hidden_states [rows, length, hidden size] -> (the same shape, attention weights or None). The cache comes under
+        the name that the installed transformers gives it."""
+        cache = caches.take(kwargs)
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
         query, key, value = (
             projection(hidden_states).view(shape).transpose(1, 2)
@@ -143,11 +145,8 @@ class QWenAttention(Qwen2Attention):
         )
         rotated_query, rotated_key = apply_rotary_pos_emb(query.float(), key.float(), *position_embeddings)
         query, key = rotated_query.to(query.dtype), rotated_key.to(key.dtype)
-        if past_key_values is not None:
-            # transformers 5.0 to 5.2 pass cache_position for static caches; later versions keep it in the cache
-            position = {"cache_position": kwargs["cache_position"]} if "cache_position" in kwargs else {}
-            extra = (position,) if position else ()
-            key, value = past_key_values.update(key, value, self.layer_idx, *extra)
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_idx)
         name = self.config._attn_implementation
         attend: Any = eager_attention_forward if name == "eager" else ALL_ATTENTION_FUNCTIONS[name]
         output, weights = attend(

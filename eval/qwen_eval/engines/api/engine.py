@@ -21,6 +21,7 @@ from qwen_eval.engines.api.abilities import Abilities
 from qwen_eval.engines.api.server import Refused, Server
 from qwen_eval.engines.local import measuring
 from qwen_eval.engines.prompting import encode_prompt
+from qwen_eval.models import versions
 from qwen_eval.models.checkpoint import Checkpoint, open_checkpoint
 from qwen_eval.models.tokenizers import TextTokenizer
 from qwen_eval.schema import (
@@ -54,7 +55,7 @@ class APIEngine:
     ) -> None:
         if spec:
             _refuse_settings(spec)
-        self.notes: list[str] = []
+        self.notes: list[str] = versions.untried(("transformers",)) if spec else []  # it tokenizes
         self.checkpoint: Checkpoint | None = open_checkpoint(spec) if spec else None
         self._server, self._concurrency, self._seed = server, concurrency, seed
         self._model, self._limit = abilities.served_model(server, served)

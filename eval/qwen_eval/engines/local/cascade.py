@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from qwen_eval.engines.local.kernels import Packed, attend_to_all, merge
+from qwen_eval.models.caches import refuse_unread
 
 NAME = "harness_cascade"  # no mask function is registered under it, so models pass no mask
 
@@ -73,6 +74,7 @@ def attention(
         raise Unsupported("the layer hides what it is or brings a mask")
     if query.shape[0] != cascade.rows or key.shape[2] != cascade.tokens:
         raise Unsupported("the layer changed the number of keys")
+    refuse_unread(kwargs)
     wanted = [name for name in ("softcap", "s_aux", "position_bias", "head_mask") if kwargs.get(name) is not None]
     window = kwargs.get("sliding_window")
     if wanted or (window is not None and cascade.sees > window):

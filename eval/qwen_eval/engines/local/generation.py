@@ -23,6 +23,7 @@ from qwen_eval.engines.local.runtime import Runtime
 from qwen_eval.engines.local.sampling import Reply, choose_tokens, stream
 from qwen_eval.engines.local.slots import Slots, Step
 from qwen_eval.engines.prompting import encode_prompt, split_reply
+from qwen_eval.models import caches
 from qwen_eval.schema import Generate, Generated, OnResponse
 
 MIN_SAVING = 2048  # tokens a shared prefix must save: a group of its own cannot share the batch with the others
@@ -239,13 +240,18 @@ def _run_plain(runtime: Runtime, replies: Sequence[Reply]) -> Iterator[Reply]:
         config = GenerationConfig(
             do_sample=False, max_new_tokens=max(reply.max_tokens for reply in batch), pad_token_id=0, eos_token_id=None
         )
-        runtime.model.generate(
+        written = runtime.model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             generation_config=config,
             logits_processor=LogitsProcessorList([Ours(batch)]),
             stopping_criteria=StoppingCriteriaList([Ended(batch)]),
+            return_dict_in_generate=True,
         )
+        cache = next((written[name] for name in caches.NAMES if name in written), None)
+        caches.check_filled(
+            cache, written.sequences.shape[1] - 1, runtime.model
+        )  # the last token is written, never read
         runtime.tokens_computed += sum(len(reply.prompt) + len(reply.tokens) for reply in batch)
         return batch
 

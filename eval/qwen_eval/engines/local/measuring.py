@@ -18,6 +18,7 @@ from torch import Tensor
 
 from qwen_eval.engines.local.budget import free_bytes, piece_that_fits, token_bytes
 from qwen_eval.engines.local.runtime import Runtime, out_of_memory
+from qwen_eval.models import caches
 from qwen_eval.models.context import installed
 from qwen_eval.models.tokenizers import TextTokenizer
 from qwen_eval.schema import DataError, InputError, Measure, Measured, OnResponse
@@ -159,19 +160,22 @@ def _losses(runtime: Runtime, batch: Sequence[Chunk], slices: int, piece: int | 
     sums = [0.0] * len(batch)
     extension = installed(model)
     cache: Any = None
+    behind: dict[str, Any] = {}  # the keywords that hand over the cache
     step = piece or length
     if step < length:
         from transformers import DynamicCache
 
         cache = DynamicCache(config=model.config)
+        behind = {caches.name_in(model.base_model.forward): cache}
     alpha = runtime.checkpoint.context.alpha(length)
     for start in range(0, length, step):
         part = ids[:, start : start + step]
         positions = torch.arange(start, start + part.shape[1], device=device).expand(len(batch), -1)
         with extension.alpha(alpha) if extension else nullcontext():
             hidden = model.base_model(
-                input_ids=part, position_ids=positions, past_key_values=cache, use_cache=cache is not None
+                input_ids=part, position_ids=positions, use_cache=cache is not None, **behind
             ).last_hidden_state
+        caches.check_filled(cache, start + part.shape[1], model)
         for row, chunk in enumerate(batch):
             # the state at position p predicts p + 1; scored are the last `scored` tokens of the chunk
             first = max(start, length - chunk.scored - 1)

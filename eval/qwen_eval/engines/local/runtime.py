@@ -47,7 +47,7 @@ class Runtime:
         self._automatic = batch_size is None
         self.tokens_computed = 0
         self.tokens_in_prompts = 0
-        self.notes: list[str] = []
+        self.notes: list[str] = checkpoint.notes
         self.weights: dict[str, int] = {}  # stored bytes by type
         self.resident = 0  # bytes that loading the model added
         self._model: Any = None
@@ -231,8 +231,11 @@ class Runtime:
         model = self.model
         if self.checkpoint.context.windows:
             raise Unsupported("window attention is on")
-        if not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(model.forward).parameters.values()):
+        parameters = inspect.signature(model.forward).parameters
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
             raise Unsupported("its code passes no arguments on to its attention")
+        if "position_ids" not in parameters:  # packed rows would be counted on from one to the next, without a word
+            raise Unsupported("its code takes no positions")
         before = model.config._attn_implementation
         try:
             model.set_attn_implementation(cascade.NAME)

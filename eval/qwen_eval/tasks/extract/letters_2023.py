@@ -59,10 +59,10 @@ def ceval_2023(reply: str, question: str, options: Sequence[str]) -> str:
         reply = reply.replace(first, "答案是")
     if len(last.strip()) > 4:
         reply = reply.replace(last, "")
-    return _first(_CEVAL, _substituted(reply, options, "。", re.NOFLAG), options)
+    return _first(_CEVAL, _substituted(reply, options, "。", 0), options)
 
 
-def _substituted(reply: str, options: Sequence[str], stop: str, flags: re.RegexFlag) -> str:
+def _substituted(reply: str, options: Sequence[str], stop: str, flags: int) -> str:
     """The reply with every occurrence of an option (less its trailing full stops) turned into its letter."""
     for letter, option in sorted(zip(LETTERS, options, strict=True), key=lambda pair: -len(pair[1])):
         reply = re.sub(re.escape(option.rstrip(stop)), letter, reply, flags=flags)

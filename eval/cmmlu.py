@@ -22,6 +22,7 @@ class Cmmlu(ChineseExam):
     shots = {"base": 5}
     writes = ()
     recipes = ("default", "qwen2023")
+    released = True
     has_subjects = True
     sums = official("cmmlu")
     hub = ("haonan-li/cmmlu", "test")

@@ -32,6 +32,7 @@ class Gsm8k(generation.Text):
     name, version, title, order = "gsm8k", 1, "GSM8K", 4
     shots = {"base": 8, "chat": 0}
     recipes = ("default", "qwen2023")
+    released = True
     stop = ("\n\n", "Question:")
     sums = official("gsm8k")
     hub = ("openai/gsm8k", "gsm8k")

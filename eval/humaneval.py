@@ -31,6 +31,7 @@ GREEDY = "|samples:1|temp:0"
 class Humaneval(Code):
     name, version, title, order = "humaneval", 1, "HumanEval", 5
     recipes = ("default", "qwen2023")
+    released = True
     sums = official("humaneval")
     hub = ("openai/openai_humaneval", "openai_humaneval")
     suite = {"base": ((),), "chat": (("--chat",),)}

@@ -34,6 +34,7 @@ NOTE_ZH = "各长度（token 数）下的困惑度。已发布各行所用的文
 class LongPpl(Benchmark):
     name, version, title, order = "long_ppl", 1, "Long context", 8
     recipes = ("default", "qwen2023")
+    released = True
     suite = {"base": (("--grid", "readme"),)}
     views = (View("perplexity", kind="perplexity", decides=False),)
     tables = (Table("long_ppl", "Long context", by="context", notes=(NOTE,), order=5, readme=True,

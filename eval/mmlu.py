@@ -39,6 +39,7 @@ MEMORY_ZH = (
 class Mmlu(MultipleChoice):
     name, version, title, order = "mmlu", 1, "MMLU", 1
     recipes = ("default", "qwen2023")
+    released = True
     has_subjects = True
     sums = official("mmlu")
     hub = ("cais/mmlu", "all")

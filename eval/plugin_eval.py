@@ -53,6 +53,7 @@ class Plugin(Benchmark):
     shots = {"chat": 0}
     writes = ("chat",)
     recipes = ("default", "qwen2023")
+    released = True
     headline = ("tool_selection", "all")
     suite = {"chat": ((),)}
     views = (

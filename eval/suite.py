@@ -144,6 +144,7 @@ def run_all(jobs: Sequence[Job]) -> int:
             assert engine is not None
             engine.extend(options.model_spec(job.args))  # the long-context rows differ in this alone
             run.run(benchmark, engine)
+            del job.benchmark  # its prompts need not be kept
         except InputError as error:
             if isinstance(error, CheckpointError) and job.args.quantize == "none":
                 raise

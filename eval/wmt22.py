@@ -38,6 +38,7 @@ class Translation(Benchmark):
     shots = {"base": 5}
     writes = ("base",)
     recipes = ("default", "qwen2023")
+    released = True
     headline = ("bleu", "all")
     sums = official("wmt22")
     suite = {"base": ((),)}

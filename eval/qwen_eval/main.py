@@ -23,12 +23,13 @@ from qwen_eval.engines.replay import GivenTexts
 from qwen_eval.runs import run, workers
 from qwen_eval.schema import InputError
 from qwen_eval.tasks.benchmark import SCRIPTS, Benchmark
-from qwen_eval.tasks.load import load
+from qwen_eval.tasks.load import check, load
 
 
 def main(kind: type[Benchmark]) -> NoReturn:
     """Runs the script of a benchmark: parses its arguments, does what they ask for and exits with the status."""
     try:
+        check(kind)
         parser = kind.parser()
     except InputError as error:
         fail(os.path.basename(sys.argv[0]), str(error))  # noqa: PTH119  # a name, not a path

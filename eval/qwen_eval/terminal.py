@@ -78,11 +78,9 @@ def interval(metric: Metric) -> str:
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines with the first column to the left and the others to the right, two spaces apart."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    import tabulate
+
+    tabulate.WIDE_CHARS_MODE = False  # a table is the same text with and without the package that knows wide characters
+    align = ["left", *["right"] * (len(rows[0]) - 1)]
+    table = tabulate.tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=align)
+    return [line.rstrip() for line in table.split("\n")]

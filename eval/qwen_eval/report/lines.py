@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from qwen_eval.data import demo
+from qwen_eval.runs.results import read_table
 from qwen_eval.schema import InputError
 from qwen_eval.tasks.facts import Column, Table
 
@@ -46,16 +46,10 @@ class Line:
 
 def read_published(path: Path) -> list[dict[str, str]]:
     """The published figures. Raises InputError for a missing file, other columns or a value that is no number."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != PUBLISHED:
-                raise InputError(f"{path}:1 has other columns than {','.join(PUBLISHED)}; restore the file")
-            rows = list(reader)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}); restore it or name its folder with --results"
-        ) from error
+    table = read_table(path)
+    if tuple(table.columns) != PUBLISHED:
+        raise InputError(f"{path}:1 has other columns than {','.join(PUBLISHED)}; restore the file")
+    rows: list[dict[str, str]] = table.to_dict("records")
     for number, row in enumerate(rows, 2):
         try:
             float(row["value"])

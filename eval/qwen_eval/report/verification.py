@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from qwen_eval.report.words import speaker
+from qwen_eval.runs.results import read_table
 from qwen_eval.schema import InputError
 
 COLUMNS = ["check", "result", "command", "timestamp", "git_commit"]
@@ -16,16 +16,12 @@ UNCHECKED = "Not checked yet; run `make verify`."
 def markdown(path: Path, language: str = "en") -> str:
     """The table, with the day and the commit of the checks. Raises InputError for a file with other columns."""
     say = speaker(language)
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if reader.fieldnames != COLUMNS:
-                raise InputError(f"{path}:1 has other columns than {','.join(COLUMNS)}; run make verify")
-            rows = list(reader)
-    except FileNotFoundError:
-        rows = []
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error}); run make verify") from error
+    rows: list[dict[str, str]] = []
+    if path.exists():
+        table = read_table(path)
+        if list(table.columns) != COLUMNS:
+            raise InputError(f"{path}:1 has other columns than {','.join(COLUMNS)}; run make verify")
+        rows = table.to_dict("records")
     if not rows:
         return say(UNCHECKED) + "\n"
     out = ["| " + " | ".join(map(say, ("What was checked", "Result", "Command"))) + " |", "|:--|--:|:--|"]

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from qwen_eval.schema import Choose, Chosen, Generate, Generated, InputError, Measured, Metric, Sample, Scored
-from qwen_eval.tasks.benchmark import Benchmark
+from qwen_eval.tasks.benchmark import PACKAGE, Benchmark
 
 MOST = 64  # samples tried
 
@@ -58,6 +59,7 @@ def _made_up(sample: Sample) -> Any:
 
 def _where(error: Exception) -> str:
     """The last line of code outside this package that was at work."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "qwen_eval" not in frame.filename]
-    last = frames[-1] if frames else traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    outside = [frame for frame in frames if not Path(frame.filename).is_relative_to(PACKAGE)]
+    last = (outside or frames)[-1]
     return f"{last.filename}:{last.lineno}"

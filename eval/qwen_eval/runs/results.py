@@ -20,10 +20,8 @@ COLUMNS = [
 ]
 # fmt: on
 ADDED = 2  # columns that files of earlier versions do not have; they stand last
-NUMBERS = {
-    *("shots", "value", "ci_low", "ci_high", "n", "partial", "seconds", "tokens"),
-    *("peak_memory_gb", "weights_gb", "resident_gb"),
-}
+REQUIRED = ("shots", "value", "ci_low", "ci_high", "n", "partial", "seconds", "tokens")  # numbers that no row lacks
+NUMBERS = {*REQUIRED, "peak_memory_gb", "weights_gb", "resident_gb"}
 # a cell that begins so is a formula to a spreadsheet, or our own mark
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 
@@ -79,19 +77,40 @@ def _number(value: float) -> str:
 
 
 def read_results(path: Path) -> list[dict[str, str]]:
-    """The rows of a results CSV; an empty list when there is no such file. Raises InputError for another header and for
-    what cannot be read."""
+    """The rows of a results CSV; an empty list when there is no such file. All cells are text as it stands ("None", "NA",
+    "0.50"). A last line that a crash cut is left out. Raises InputError for another header and for what cannot be read."""
+    if not path.exists():
+        return []
+    table = read_table(path)
+    if list(table.columns) not in (COLUMNS, COLUMNS[:-ADDED]):
+        raise InputError(f"{path}:1 has other columns than this version writes; move the file away")
+    rows: list[dict[str, str]] = table.to_dict("records")
+    for number, row in enumerate(rows, 1):
+        for name in REQUIRED:
+            try:
+                float(row[name])
+            except ValueError:
+                raise InputError(
+                    f"{path}: row {number} has no number in column {name} ({row[name]!r}); correct or delete the row"
+                ) from None
+    return [{**dict.fromkeys(COLUMNS, ""), **_unmarked(row)} for row in rows]
+
+
+def read_table(path: Path) -> Any:
+    """A CSV as a pandas DataFrame of text. Raises InputError for a file that is missing or no CSV."""
+    import pandas
+
     try:
-        if not path.exists():
-            return []
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if reader.fieldnames not in (COLUMNS, COLUMNS[:-ADDED]):
-                raise InputError(f"{path}:1 has other columns than this version writes; move the file away")
-            rows = [_unmarked(row) for row in reader if None not in row.values() and None not in row]
-            return [{**dict.fromkeys(COLUMNS, ""), **row} for row in rows]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as results ({error}); move the file away") from error
+        text = path.read_bytes().decode("utf-8")
+        whole, _, last = text.rpartition("\n")
+        if last and last.count(",") < whole.partition("\n")[0].count(
+            ","
+        ):  # cut by a crash, or being written at this moment
+            text = whole + "\n"
+        return pandas.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, na_filter=False)
+    except (OSError, UnicodeDecodeError, ValueError) as error:  # pandas' own errors are ValueErrors
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} cannot be read as a table ({reason}); move the file away") from error
 
 
 def append_results(path: Path, rows: Sequence[Mapping[str, str]]) -> bool:

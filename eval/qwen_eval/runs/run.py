@@ -34,7 +34,7 @@ def run(benchmark: Benchmark, engine: Engine, team: workers.Team = workers.ALONE
     Raises InputError for bad input; what was answered before is stored by then.
     """
     info = engine.describe()
-    if benchmark.args.checkpoint_path == demo.NAME:
+    if benchmark.args.checkpoint_path == demo.NAME and info.engine != "file":
         info = dataclasses.replace(info, model=demo.NAME, revision="demo")
     if team.leads:
         _locked(benchmark, engine, info, team)

@@ -120,9 +120,17 @@ class Code(generation.Text):
         add("--timeout", type=options.seconds, default=3.0, metavar="S", help="CPU seconds a program (default 3)")
         add("--allow-unsandboxed", action="store_true", help="where nothing isolates, run with limits alone")
         add("--completions", type=Path, metavar="FILE", help="JSONL: task_id, completion; no model")
+        add("--solutions", action="store_true", help="no model: judge the reference solutions of the data")
 
     def given_texts(self) -> tuple[list[Path], list[Sequence[str]]] | None:
-        """With --completions, the completions of a file in a model's place; as many for every task."""
+        """In a model's place the completions of a file, as many for every task (--completions), or the reference solutions
+        (--solutions). Raises InputError where the data has none."""
+        if self.args.solutions:
+            golds = {name: self.solution(row) for name, row in self._by_id.items()}
+            lacking = [name for name, text in golds.items() if not text]
+            if lacking:
+                raise InputError(f"{self.name} has no reference solution of {lacking[0]}; leave --solutions out")
+            return [Path("reference-solutions")], [(golds[sample.id],) for sample in self.asked]
         path = self.args.completions
         return ([path], [*completions(path, list(self._by_id))]) if path else None
 

@@ -142,8 +142,9 @@ def _record(kind: Any, content: Mapping[str, Any]) -> Any:
     """A record from its JSON. Raises TypeError for a field that it does not have, ValueError for one of another type."""
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in dict(content).items()}
     for one in dataclasses.fields(kind):
-        usual = one.default if one.default is not dataclasses.MISSING else ""
-        value = values.get(one.name, usual)
-        if isinstance(usual, (str, int, tuple)) and not isinstance(value, (type(usual), tuple)):
+        value = values.get(one.name, one.default)
+        wanted = (str, tuple) if one.default is dataclasses.MISSING else type(one.default)
+        checked = one.default is dataclasses.MISSING or isinstance(one.default, (str, int, tuple))
+        if checked and one.default_factory is dataclasses.MISSING and not isinstance(value, wanted):
             raise ValueError(f"{one.name} is {value!r}")
     return kind(**values)

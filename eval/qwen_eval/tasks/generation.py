@@ -114,6 +114,8 @@ class Text(Benchmark):
         )
 
     def frame(self) -> str:
+        if type(self).request is not Text.request or "samples" in vars(type(self)):  # another prompt than the rows' own
+            return super().frame()
         row = _Named()
         try:
             return self.turn(row) if self.mode == "chat" else f"{self.shot(row)}\0{self.prompt(row)}"

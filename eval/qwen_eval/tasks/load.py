@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
@@ -24,8 +25,17 @@ def load(path: Path) -> list[type[Benchmark]]:
     if not found:
         raise InputError(f"{path} defines no benchmark: a class made from one of qwen_eval.tasks that has a name")
     for kind in found:
-        kind.check_facts()
+        check(kind)
     return found
+
+
+def check(kind: type[Benchmark]) -> None:
+    """Raises InputError for a benchmark that could not be run, or whose results would be taken for one of the eight's."""
+    kind.check_facts()
+    if kind.is_own() and kind.name in official():
+        raise InputError(
+            f"{inspect.getfile(kind)}: there is a benchmark {kind.name!r} already; give yours another name"
+        )
 
 
 def official() -> dict[str, type[Benchmark]]:
@@ -35,12 +45,12 @@ def official() -> dict[str, type[Benchmark]]:
 
 
 def known(own: Iterable[Path] = ()) -> dict[str, type[Benchmark]]:
-    """The eight and those of the files, by name. Raises InputError for a name that is taken."""
+    """The eight and those of the files, by name. Raises InputError for a name that two of them have."""
     found = official()
     for path in own:
         for kind in load(path):
             if kind.name in found:
-                raise InputError(f"{path}: there is a benchmark {kind.name!r} already; give it another name")
+                raise InputError(f"{path}: there is a benchmark {kind.name!r} already; give yours another name")
             found[kind.name] = kind
     return found
 
@@ -72,7 +82,7 @@ def _module(path: Path) -> ModuleType:
     path = path.resolve()
     for module in list(sys.modules.values()):  # what was imported by its name is not loaded again under another
         file = getattr(module, "__file__", None)
-        if file and getattr(module, "__name__", "") != "__main__" and Path(file) == path:
+        if file and getattr(module, "__name__", "") != "__main__" and Path(file).resolve() == path:
             return module
     name = path.stem if path.parent == SCRIPTS else f"own_{path.stem}"
     if str(path.parent) not in sys.path:  # so that it finds the modules beside it, as it does when it is run

@@ -12,7 +12,7 @@ import pytest
 EVAL = Path(__file__).resolve().parents[1] / "eval"
 FAULTS = """
 import resource, torch
-from qwen_eval.engines import heap
+from qwen_eval.engines.local import heap
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -8,6 +8,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from qwen_eval import main
 from qwen_eval.data import ChoiceSet
 from qwen_eval.runs import results as results_csv
 from qwen_eval.runs import run, samples
-from qwen_eval.schema import Choose, Chosen, Engine, EngineInfo, InputError, OnResponse, Sample, Score
+from qwen_eval.schema import Choose, Chosen, EngineInfo, InputError, OnResponse, Sample, Score
 from qwen_eval.tasks.benchmark import Benchmark
 from qwen_eval.tasks.choice import ChoiceRow, MultipleChoice, Question, categories
 
@@ -81,7 +82,7 @@ def options(tmp_path: Path, *words: str) -> argparse.Namespace:
     )
 
 
-def ask(benchmark: Benchmark, engine: Engine) -> None:
+def ask(benchmark: Benchmark, engine: Any) -> None:
     """What a command line does with a benchmark, with this engine in place of the one that it names."""
     run.prepare(benchmark)
     run.run(benchmark, engine)

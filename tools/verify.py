@@ -22,8 +22,18 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path[:1] = [str(ROOT / "eval")]
+
+from qwen_eval.runs.commit import git_commit  # noqa: E402
+
 OUT = ROOT / "results" / "verification.csv"
 COLUMNS = ("check", "result", "command", "timestamp", "git_commit")
+MADE = (
+    ":!results",
+    ":!README.md",
+    ":!README_CN.md",
+    ":!RESULTS.md",
+)  # written by this, so no change of what is checked
 
 
 @dataclass(frozen=True)
@@ -100,21 +110,10 @@ def run(check: Check) -> tuple[str, bool]:
         return outcome(check, ElementTree.parse(path).getroot())
 
 
-def commit() -> str:
-    """The commit that was checked, with + when the checkout has changes outside results/ and the READMEs."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-
-    made = (":!results", ":!README.md", ":!README_CN.md", ":!RESULTS.md")
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *made)
-    return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
-
-
 def main(names: Sequence[str]) -> int:
     """Runs the checks whose names hold one of the words (all without words); writes the file when all were run."""
     chosen = [check for check in CHECKS if not names or any(name.lower() in check.name.lower() for name in names)]
-    rows, good, checked = [], bool(chosen), commit()
+    rows, good, checked = [], bool(chosen), git_commit(MADE)
     for check in chosen:
         result, held = run(check)
         good &= held

@@ -7,14 +7,16 @@ import json
 import os
 import platform
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from qwen_eval.runs.commit import git_commit
+
 ROOT = Path(__file__).resolve().parents[2]
+MEASURED = ("eval", "tools/bench")  # the code that is measured and the code that measures
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Settings:
 def code() -> str:
     """A hash of the code that is measured and of the code that measures."""
     digest = hashlib.sha256()
-    for folder in ("eval", "tools/bench"):
+    for folder in MEASURED:
         for path in sorted((ROOT / folder).rglob("*.py")):
             digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
@@ -54,13 +56,7 @@ def code() -> str:
 
 def commit() -> str:
     """The checkout's commit, with + when measured or measuring code was changed since; empty outside a checkout."""
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    found = git("rev-parse", "--short=12", "HEAD")
-    return found + ("+" if found and git("status", "--porcelain", "--", "eval", "tools/bench") else "")
+    return git_commit(MEASURED, untracked=True)
 
 
 def machine() -> str:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
+HERE = Path("eval/qwen_eval/runs/commit.py")  # this file in a checkout
+ROOT = Path(__file__).resolve().parents[3]
 
-def git_commit() -> str:
-    """The harness's own commit, with + when the checkout has changes; empty outside a checkout."""
-    here = Path(__file__).parent
+
+def git_commit(paths: Sequence[str] = (), untracked: bool = False) -> str:
+    """The harness's own commit, with + when the checkout has changes; empty outside a checkout.
+
+    paths: only changes there count, as git's path patterns from the top of the checkout (":!results": not there).
+    untracked: whether files that git does not know count.
+    """
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=10, check=False)
         return done.stdout.strip() if done.returncode == 0 else ""
 
     try:
+        if not git("ls-files", "--", str(HERE)):  # installed below somebody else's checkout, whose commit says nothing
+            return ""
         commit = git("rev-parse", "--short=12", "HEAD")
-        return commit + ("+" if commit and git("status", "--porcelain", "--untracked-files=no") else "")
+        files = "--untracked-files=" + ("normal" if untracked else "no")
+        return commit + ("+" if commit and git("status", "--porcelain", files, "--", *paths) else "")
     except (OSError, subprocess.TimeoutExpired):
         return ""

@@ -17,8 +17,6 @@ import glob
 import hashlib
 import os
 import re
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -222,6 +220,9 @@ def _from_modelscope(place: Place, name: str) -> tuple[Path, str]:
 
 def probe(url: str) -> None:
     """Raises OSError when nothing answers there within a few seconds; any HTTP status is an answer."""
+    import urllib.error  # loads the mail and TLS modules, which --help need not wait for
+    import urllib.request
+
     with contextlib.suppress(urllib.error.HTTPError):
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PROBE_SECONDS).close()
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from qwen_eval import main
-from qwen_eval.data import ChoiceSet
+from qwen_eval.data.choice import ChoiceSet
 from qwen_eval.runs import results as results_csv
 from qwen_eval.runs import run, samples
 from qwen_eval.schema import Choose, Chosen, EngineInfo, InputError, OnResponse, Sample, Score

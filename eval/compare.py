@@ -35,13 +35,13 @@ REGRESSION = 3  # exit status
 
 def show(lines: Iterable[str]) -> None:
     """Prints lines, with the control characters of replies escaped."""
-    print(terminal.printable("\n".join(lines)))
+    print(terminal.escape_controls("\n".join(lines)))
 
 
 def run(args: argparse.Namespace, shared: Sequence[str]) -> int:
     """Compares, prints, and returns the exit status: 0, or 3 where a gate failed. Raises InputError."""
     path = Path(args.b)
-    samples = detect.read(path, args.metric) if path.exists() and not find.ours(path) else None
+    samples = detect.read(path, args.metric) if path.exists() and not find.is_own_format(path) else None
     if samples:
         return run_against(args, samples, shared)
     if shared or args.metric or args.average or args.checkpoint_path or args.data:

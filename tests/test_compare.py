@@ -198,7 +198,7 @@ def test_runs_are_found_by_id_and_by_model(reference: Path, call: Compare) -> No
     status, out = call(sample_file(reference, "mmlu"), sample_file(reference, "gsm8k"))
     assert status == 2 and "name two runs of one benchmark" in out
     status, out = call(name, Path(__file__), "--results", reference)
-    assert status == 2 and "neither in our format nor in a known harness's" in out
+    assert status == 2 and "neither in this harness's format nor in a known other one" in out
     status, out = call(name, name, "--results", reference, "-c", "demo", "--dtype", "float32")
     assert status == 2 and "for another harness's samples" in out
 

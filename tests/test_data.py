@@ -124,7 +124,7 @@ def test_the_folder_above_will_do_when_it_is_clear_which(tmp_path: Path) -> None
     assert choice.mmlu(source, ["anatomy"]) == choice.mmlu(Source(tmp_path / "data"), ["anatomy"])
     assert list(choice.cmmlu(source, ["arts"])) == ["arts"]
     write_mmlu(tmp_path / "copy")
-    with pytest.raises(DataError, match=r"copy, .*data hold it: name one"):
+    with pytest.raises(DataError, match=r"copy, .*data qualify; name one"):
         choice.mmlu(source, ["anatomy"])
 
 
@@ -231,7 +231,7 @@ def test_a_header_without_rows_and_an_id_twice_are_refused(tmp_path: Path) -> No
     with pytest.raises(DataError, match="has no rows of logic"):
         choice.ceval(Source(tmp_path), ["logic"])
     path.write_bytes(head + b"7,Why?,1,2,3,4,A\n7,How?,1,2,3,4,A\n")
-    with pytest.raises(DataError, match=r"_val.csv:3: id '7' is there twice"):
+    with pytest.raises(DataError, match=r"_val.csv:3: id '7' is repeated"):
         choice.ceval(Source(tmp_path), ["logic"])
 
 

@@ -98,7 +98,7 @@ def test_humaneval_from_a_file_or_its_folder(name: str, tmp_path: Path) -> None:
 
 CODE_DEFECTS = {
     "a field is missing": ({"task_id": "HumanEval/7"}, ":3: prompt is None, expected text"),
-    "a task twice": (TASK, ":3: HumanEval/0 is there twice"),
+    "a task twice": (TASK, ":3: HumanEval/0 is repeated"),
     "another function": (TASK | {"task_id": "x", "entry_point": "doubl"}, ":3: the prompt does not define 'doubl'"),
 }
 

@@ -68,7 +68,7 @@ def test_no_question_of_the_tests_is_taught() -> None:
     instructions = [task.instruction for task in agent_set(plugin_eval.OWN_SET).tasks]
     taught_text = "".join(joined(lambda rng: tool_code.agent_drill(rng, 4)))
     assert len(instructions) == len(tested) and not any(text in taught_text for text in instructions)
-    names = {task.entry_point for task in problems.humaneval(Source(demo.data("humaneval"))).tasks}
+    names = {task.entry_point for task in problems.humaneval(Source(demo.FOLDER / "data" / "humaneval")).tasks}
     new = names - {function.name for function in tasks.fixed_functions()}
     chats = "".join(joined(tasks.chat))
     assert len(new) == 9 and "`add_1(x)`" in chats and not any(f"`{name}(x)`" in chats for name in new)

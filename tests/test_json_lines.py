@@ -35,8 +35,8 @@ def test_numbers_are_those_of_the_lines() -> None:
     [
         (b'{"a": 1', "not JSON (Expecting ',' delimiter, column 8)"),
         (b'{"a": 1} {}', "not JSON (Extra data, column 10)"),
-        (b"[" * 100_000, "not JSON (a number or a nesting without end)"),
-        (b"9" * 5000, "not JSON (a number or a nesting without end)"),
+        (b"[" * 100_000, "not JSON (a number or a nesting too long)"),
+        (b"9" * 5000, "not JSON (a number or a nesting too long)"),
         (b"[1]", "found list, expected a JSON object"),
         (b"null", "found NoneType, expected a JSON object"),
         (b'"\xff"', "byte 0xff at offset 13 is not UTF-8"),
@@ -104,7 +104,7 @@ def test_a_line_that_is_no_row_is_refused_by_its_number(line: bytes, tmp_path: P
 def test_a_file_that_no_harness_wrote_is_recognized_by_no_reader(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "f.jsonl"
     path.write_bytes(content)
-    assert not find.ours(path) and detect.read(path) is None
+    assert not find.is_own_format(path) and detect.read(path) is None
 
 
 def test_another_harness_s_texts_may_hold_any_character(tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ def test_a_set_of_one_s_own(tmp_path: Path) -> None:
         ({**TOOL, "tool": "for"}, "cannot be a name"),
         ({**TOOL, "tool": 3}, "tool is 3, expected text"),
         ({**TOOL, "parameters": "text"}, "parameters is 'text', expected a list of texts"),
-        ({**TOOL, "parameters": ["a", "a"]}, "there twice"),
+        ({**TOOL, "parameters": ["a", "a"]}, "is repeated"),
         ({**TOOL, "returns": "{sound}"}, "cannot be filled in"),
         ({**TOOL, "returns": "{text"}, "cannot be filled in"),
         ({**TOOL, "returns": "{text.__class__}"}, "nothing else in braces"),
@@ -229,7 +229,7 @@ def test_a_set_without_tools_or_instructions(tmp_path: Path) -> None:
     for row in (TOOL, ""):
         with pytest.raises(DataError, match=r"0 instructions|is empty"):
             agent_set(written(tmp_path / "set.jsonl", row))
-    with pytest.raises(DataError, match="there twice"):
+    with pytest.raises(DataError, match="is repeated"):
         agent_set(written(tmp_path / "set.jsonl", TOOL, TOOL, PROBLEM))
 
 

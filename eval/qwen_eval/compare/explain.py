@@ -129,7 +129,8 @@ def _differ(stage: str, ours: Any, theirs: Any) -> bool:
         return False
     if not isinstance(ours, str):
         return bool(ours != theirs)
-    return ours.strip() != theirs.strip() and ours.rpartition("####")[2].strip() != theirs.rpartition("####")[2].strip()
+    pairs = (ours, theirs), (ours.rpartition("####")[2], theirs.rpartition("####")[2])
+    return all(one.strip() != other.strip() for one, other in pairs)
 
 
 def waterfall_lines(joined: JoinedSamples, benchmark: Benchmark, engine: Engine | None, show: int) -> list[str]:

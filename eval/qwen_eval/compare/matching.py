@@ -30,14 +30,14 @@ def match(samples: Samples, rows: Mapping[str, Mapping[str, Any]]) -> tuple[dict
         at_position = f"{group}/{item.index}" if group else item.index
         candidates = [name for name in (at_position, f"HumanEval/{item.index}") if name in rows]
         texts = [_without_spaces(text) for text in item.texts if text.strip()]
-        name = next((name for name in candidates if _asks(prompts[name], texts)), None)
-        if name is None and texts:
+        ours = next((name for name in candidates if _asks(prompts[name], texts)), None)
+        if ours is None and texts:
             others = (name for name in groups.get(group) or rows if name not in matched and prompts[name])
-            name = next((name for name in others if _asks(prompts[name], texts)), None)
-        if name is None or name in matched:
+            ours = next((name for name in others if _asks(prompts[name], texts)), None)
+        if ours is None or ours in matched:
             unmatched.append(item)
         else:
-            matched[name] = item
+            matched[ours] = item
     return matched, unmatched
 
 

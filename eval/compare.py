@@ -207,7 +207,7 @@ def parser() -> options.Parser:
     )
     add("-d", "--data", metavar="DIR", help="the run's data, as for its script, whose other options may follow")
     made.add_argument(
-        "--own", type=Path, action="append", default=[], metavar="FILE", help="a benchmark of your own (several times)"
+        "--own", type=Path, action="append", default=[], metavar="FILE", help="a benchmark of your own (repeatable)"
     )
     gate = made.add_argument_group("gates: exit status 3 when one fails").add_argument
     gate("--exact", action="store_true", help="an item that is not a flagged tie came out differently")

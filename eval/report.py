@@ -1,16 +1,16 @@
-"""Makes the tables of README.md, README_CN.md and RESULTS.md from results/*.csv (ours) and results/published.csv (figures
-others published).
+"""Generates the tables of README.md, README_CN.md and RESULTS.md from results/*.csv (our runs) and results/published.csv
+(published figures).
 
-    python eval/report.py                      rewrites what stands between <!-- table:NAME --> and <!-- /table:NAME -->
+    python eval/report.py                      rewrites the text between <!-- table:NAME --> and <!-- /table:NAME -->
     python eval/report.py --check              changes nothing; exit status 3 when a table is stale
     python eval/report.py --show main          prints one table
-    python eval/report.py --html FILE          one page with runs, tables, figures and every sample, for a browser
-    python eval/report.py --csv DIR            the tables as CSV
-    python eval/report.py --figures DIR        models by benchmark, perplexity by length, accuracy against memory (PNG, SVG)
-    python eval/report.py --eval-results DIR   what a model's repository on the hub shows as its evaluation results
+    python eval/report.py --html FILE          one HTML page with runs, tables, figures and every sample
+    python eval/report.py --csv DIR            the tables as CSV files
+    python eval/report.py --figures DIR        models by benchmark, perplexity by length, accuracy by memory (PNG, SVG)
+    python eval/report.py --eval-results DIR   evaluation results for the models' repositories on the hub
 
-A file whose name ends in _CN.md gets its tables in Chinese. Our rows carry 95% intervals and a footnote with the signature
-that made them.
+A file whose name ends in _CN.md gets its tables in Chinese. Our rows have 95% intervals and a footnote with their
+signatures.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PUBLISHED = next(
 
 
 class Report(NamedTuple):
-    """A results folder: the benchmarks, the rows of ours by benchmark, the tables by name and their lines."""
+    """A results folder: the benchmarks, our rows by benchmark, the tables by name and their lines."""
 
     folder: Path
     benchmarks: dict[str, Facts]
@@ -63,13 +63,17 @@ class Report(NamedTuple):
         return render.markdown(self.tables[name], self.lines[name], language)
 
 
-def read(folder: Path, published_too: Path | None = None, kinds: dict[str, type[Benchmark]] | None = None) -> Report:
-    """The report of a results folder. published_too: the published figures where the folder has none. kinds: the benchmarks
-    whose classes are known (None: the eight); others are described by their runs' manifests. Raises InputError for files
-    that cannot be read."""
+def read(
+    folder: Path, default_published: Path | None = None, kinds: dict[str, type[Benchmark]] | None = None
+) -> Report:
+    """The report of a results folder.
+
+    default_published: the published figures where the folder has none. kinds: the known benchmark classes (None: the eight);
+    others are described by their runs' manifests. Raises InputError for files that cannot be read.
+    """
     kinds = known() if kinds is None else kinds
     path = folder / "published.csv"
-    published = table_lines.read_published(path if path.exists() or published_too is None else published_too)
+    published = table_lines.read_published(path if path.exists() or default_published is None else default_published)
     own = own_benchmarks(folder, kinds)
     benchmarks = {name: kind.facts() for name, kind in kinds.items()} | own
     results = {name: read_results(folder / f"{name}.csv") for name in benchmarks}
@@ -82,9 +86,9 @@ def read(folder: Path, published_too: Path | None = None, kinds: dict[str, type[
 
 
 def regenerate(text: str, make: Callable[[str], str]) -> str:
-    """The text with what stands between every pair of markers made anew. make: table name -> Markdown.
+    """The text with new content between every pair of markers. make: table name -> Markdown.
 
-    Raises InputError for a marker of no known table or one that is not closed.
+    Raises InputError for a marker of an unknown table or one that is not closed.
     """
     opened = re.findall(r"<!-- table:([a-z0-9_]+) -->", text)
     closed = [match.group(2) for match in MARKED.finditer(text)]
@@ -95,11 +99,11 @@ def regenerate(text: str, make: Callable[[str], str]) -> str:
 
 
 def blank(report: Report, language: str) -> str:
-    """A file with the five tables of the README, yet to be made, and those of benchmarks of one's own."""
+    """A text with markers for the five tables of the README and for those of benchmarks of one's own that have lines."""
     shown = [
         table for table in report.tables.values() if table.readme or (table.order >= OWN and report.lines[table.name])
     ]
-    titles = {table.name: languages.speaker(language, table.chinese)(table.title) for table in shown}
+    titles = {table.name: languages.translator(language, table.chinese)(table.title) for table in shown}
     return "\n".join(f"## {title}\n\n<!-- table:{name} -->\n<!-- /table:{name} -->\n" for name, title in titles.items())
 
 
@@ -108,8 +112,8 @@ def language_of(path: Path) -> str:
     return "zh" if path.stem.endswith("_CN") else "en"
 
 
-def renewed(path: Path, report: Report) -> tuple[str, str]:
-    """A file's text as it is and with its tables made anew. Raises InputError for one that cannot be read."""
+def regenerated(path: Path, report: Report) -> tuple[str, str]:
+    """A file's text before and after its tables are regenerated. Raises InputError for one that cannot be read."""
     try:
         before = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -118,10 +122,10 @@ def renewed(path: Path, report: Report) -> tuple[str, str]:
 
 
 def check(paths: Sequence[Path], report: Report) -> int:
-    """Says which tables are stale; returns the exit status."""
+    """Prints which tables are stale; returns the exit status."""
     status = 0
     for path in paths:
-        before, after = renewed(path, report)
+        before, after = regenerated(path, report)
         pairs = zip(MARKED.finditer(before), MARKED.finditer(after), strict=True)
         stale = [old.group(2) for old, new in pairs if old.group(0) != new.group(0)]
         if stale:
@@ -133,8 +137,8 @@ def check(paths: Sequence[Path], report: Report) -> int:
 
 
 def rewrite(paths: Sequence[Path], report: Report) -> int:
-    """Makes the tables of every file anew, of all or of none; returns the exit status."""
-    texts = [(path, *renewed(path, report)) for path in paths]
+    """Regenerates the tables of all files, or of none if one cannot be; returns the exit status."""
+    texts = [(path, *regenerated(path, report)) for path in paths]
     for path, before, after in texts:
         if after != before:
             write_text(path, after)
@@ -143,12 +147,13 @@ def rewrite(paths: Sequence[Path], report: Report) -> int:
 
 
 def write_page(path: Path, report: Report, wanted: Sequence[str]) -> None:
-    """The page of a results folder. Figures are left out where there is nothing to draw or no matplotlib."""
+    """Writes the page of a results folder. Figures are left out without results or matplotlib. wanted: ids of runs; all if
+    empty. Raises InputError."""
     runs = page.stored_runs(report.folder, report.benchmarks, wanted)
     sections = []
     for name, table in report.tables.items():
         if report.lines[name]:
-            titles = {words: languages.speaker(words, table.chinese)(table.title) for words in languages.LANGUAGES}
+            titles = {words: languages.translator(words, table.chinese)(table.title) for words in languages.LANGUAGES}
             shown = {words: render.shown(table, report.lines[name], words) for words in languages.LANGUAGES}
             sections.append(page.Section(titles, shown))
     with tempfile.TemporaryDirectory() as folder:
@@ -162,7 +167,7 @@ def write_page(path: Path, report: Report, wanted: Sequence[str]) -> None:
 
 
 def export(args: argparse.Namespace, report: Report) -> int:
-    """Writes the tables, figures or metadata that were asked for, and prints the files' names."""
+    """Writes the tables, figures, page or metadata that the options ask for, and prints the paths of the files."""
     paths: list[Path] = []
     if args.csv:
         for name, table in report.tables.items():
@@ -196,17 +201,17 @@ def main() -> None:
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help=f"default: {' '.join(map(str, FILES))}")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 3 when a table is stale")
     parser.add_argument("--show", metavar="TABLE", help="print one table, change nothing")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with runs, tables, figures and samples")
     parser.add_argument(
-        "--run", action="append", default=[], metavar="RUN", help="with --html: only this run (several times)"
-    )
-    parser.add_argument("--csv", type=Path, metavar="DIR", help="write the tables there as CSV, a row a figure")
-    parser.add_argument("--figures", type=Path, metavar="DIR", help="draw the figures there (PNG and SVG)")
-    parser.add_argument(
-        "--eval-results", type=Path, metavar="DIR", help="write .eval_results/*.yaml of every model there"
+        "--html", type=Path, metavar="FILE", help="write an HTML page with runs, tables, figures and samples"
     )
     parser.add_argument(
-        "--own", type=Path, action="append", default=[], metavar="FILE", help="a benchmark of your own (several times)"
+        "--run", action="append", default=[], metavar="RUN", help="with --html: only this run (repeatable)"
+    )
+    parser.add_argument("--csv", type=Path, metavar="DIR", help="write the tables as CSV files, one row per figure")
+    parser.add_argument("--figures", type=Path, metavar="DIR", help="write the figures (PNG and SVG)")
+    parser.add_argument("--eval-results", type=Path, metavar="DIR", help="write .eval_results/*.yaml of every model")
+    parser.add_argument(
+        "--own", type=Path, action="append", default=[], metavar="FILE", help="a benchmark of your own (repeatable)"
     )
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     args = parser.parse_args()

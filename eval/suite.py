@@ -1,13 +1,12 @@
-"""Every benchmark of the README's tables for one checkpoint in one process, the model loaded once a precision; then the
-tables.
+"""Runs every benchmark of the README's tables for one checkpoint in one process, with the model loaded once per precision,
+and regenerates the tables.
 
 python eval/suite.py -c Qwen/Qwen-7B --chat-checkpoint Qwen/Qwen-7B-Chat    base and chat protocols
-python eval/suite.py -c Qwen/Qwen-7B --dry-run                              what would be done and about how long it takes
+python eval/suite.py -c Qwen/Qwen-7B --dry-run                              the plan with estimated times
 python eval/suite.py -c demo                                                the embedded demonstration
 
-Takes every option the benchmarks share and hands it on; -d DIR holds one folder a benchmark (DIR/mmlu, DIR/gsm8k ...). With
---own FILE a benchmark of your own is asked, too. What was answered before is not asked again: after a stop the same command
-goes on.
+Accepts all options that the benchmarks share; -d DIR has one folder per benchmark (DIR/mmlu, DIR/gsm8k ...). --own FILE adds a
+benchmark of your own. Stored answers are not asked again: after an interruption the same command resumes.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from qwen_eval.schema import CheckpointError, Engine, InputError
 from qwen_eval.tasks.benchmark import Benchmark
 from qwen_eval.tasks.load import known
 
-# options of the precision table's rows; a checkpoint that is stored in BF16 has answered the first one by then
+# options of the precision table's rows; for a checkpoint stored in BF16 the first is answered already
 PRECISIONS = {
     "bf16": ("--dtype", "bfloat16"),
     "int8": ("--dtype", "bfloat16", "--quantize", "int8"),
@@ -47,20 +46,20 @@ class Job:
 
     @property
     def model(self) -> tuple[str, str, str]:
-        """What has to be loaded: the checkpoint, the type of its numbers and its quantization."""
+        """What has to be loaded: checkpoint, dtype and quantization."""
         return self.args.checkpoint_path, self.args.dtype, self.args.quantize
 
     @cached_property
     def benchmark(self) -> Benchmark:
-        """What is asked, made once. Raises InputError for bad data."""
+        """The benchmark, built once. Raises InputError for bad data."""
         made = self.kind(self.args)
         run.prepare(made)
         return made
 
 
 def plan(args: argparse.Namespace, shared: Sequence[str], kinds: Mapping[str, type[Benchmark]]) -> list[Job]:
-    """All jobs: base protocols on -c, chat protocols on --chat-checkpoint, then what is asked in other precisions. Jobs of one
-    model stand together. Raises InputError for a precision that cannot be had."""
+    """All jobs: base protocols on -c, chat protocols on --chat-checkpoint, then other precisions. Jobs with the same model are
+    consecutive. shared: options for all. Raises InputError for an unknown precision."""
     chat = args.chat_checkpoint or (demo.NAME if args.checkpoint_path == demo.NAME else None)
     wanted: list[tuple[type[Benchmark], str, Sequence[str]]] = []
     for mode, checkpoint in (("base", args.checkpoint_path), ("chat", chat)):
@@ -78,15 +77,14 @@ def plan(args: argparse.Namespace, shared: Sequence[str], kinds: Mapping[str, ty
 
 
 def runs_of(kind: type[Benchmark], mode: str) -> Sequence[Sequence[str]]:
-    """The options of a benchmark's runs in a mode; of one that says nothing a single run in every mode that it has."""
+    """The options of a benchmark's runs in a mode; by default a single run in every mode that it has."""
     usual = {name: (("--chat",),) if name == "chat" and "base" in kind.shots else ((),) for name in kind.shots}
     return (kind.suite or usual).get(mode, ())
 
 
 def precisions(args: argparse.Namespace, shared: Sequence[str]) -> list[str]:
-    """The precisions that MMLU is asked in beside the checkpoint's own: the named ones; without a name all, if bitsandbytes is
-    installed and the command names no --quantize, --dtype or --engine for everything. Raises InputError for an unknown
-    name."""
+    """The precisions in which MMLU is run besides the checkpoint's own: those of --precisions; without it all, if bitsandbytes
+    is installed and the command fixes no --quantize, --dtype or --engine. Raises InputError for an unknown name."""
     if args.precisions is None:
         fixed = any(word.split("=")[0] in ("--quantize", "--dtype", "--engine") for word in shared)
         return [] if fixed or importlib.util.find_spec("bitsandbytes") is None else list(PRECISIONS)
@@ -97,8 +95,8 @@ def precisions(args: argparse.Namespace, shared: Sequence[str]) -> list[str]:
 
 
 def show(jobs: Sequence[Job], speed: float | None, kinds: Mapping[str, type[Benchmark]]) -> None:
-    """Prints the plan: a line a job with its items, tokens and time, and what the times rest on. Raises InputError for bad
-    data, so that it is said before hours of work."""
+    """Prints the plan: one line per job with its items, tokens and time, and the basis of the times. Raises InputError for bad
+    data, before hours of work."""
     output = jobs[0].args.output_dir
     writes = {name: kind.writes for name, kind in kinds.items()}
     results = {name: read_results(output / f"{name}.csv") for name in kinds}
@@ -106,7 +104,7 @@ def show(jobs: Sequence[Job], speed: float | None, kinds: Mapping[str, type[Benc
     for job in jobs:
         benchmark = job.benchmark
         work = estimate.work(benchmark)
-        path = job.args.checkpoint_path  # results name a hub id, or a folder without the way to it
+        path = job.args.checkpoint_path  # results have a hub id, or the last part of a folder's path
         found = estimate.speeds(results, writes, path) or estimate.speeds(results, writes, Path(path).name)
         measured &= len(found) == len(estimate.ASSUMED)
         given = {} if speed is None else {"read": speed, "write": speed / 10}
@@ -129,9 +127,9 @@ def show(jobs: Sequence[Job], speed: float | None, kinds: Mapping[str, type[Benc
 
 
 def run_all(jobs: Sequence[Job]) -> int:
-    """Runs the jobs in order; the model stays loaded while it is the same. One that cannot be run (no sandbox for programs,
-    a precision that this machine has not) is named, and the others go on. Returns the exit status: 2 when one was left out.
-    Raises CheckpointError when the checkpoint itself cannot be loaded."""
+    """Runs the jobs in order; consecutive jobs share the loaded model. A job that cannot be run (no sandbox for programs, a
+    precision that the machine does not support) is reported, and the others are run. Returns the exit status: 2 when one was
+    left out. Raises CheckpointError when the checkpoint itself cannot be loaded."""
     engine: Engine | None = None
     loaded: tuple[str, str, str] | None = None
     failed: list[str] = []
@@ -139,12 +137,12 @@ def run_all(jobs: Sequence[Job]) -> int:
         try:
             benchmark = job.benchmark
             if job.model != loaded:
-                engine = loaded = None  # its memory is free before the next is loaded
+                engine = loaded = None  # frees its memory before the next is loaded
                 engine, loaded = open_engine(job.args), job.model
             assert engine is not None
-            engine.extend(options.model_spec(job.args))  # the long-context rows differ in this alone
+            engine.extend(options.model_spec(job.args))  # the only difference between the long-context rows
             run.run(benchmark, engine)
-            del job.benchmark  # its prompts need not be kept
+            del job.benchmark  # frees its prompts
         except InputError as error:
             if isinstance(error, CheckpointError) and job.args.quantize == "none":
                 raise
@@ -155,8 +153,8 @@ def run_all(jobs: Sequence[Job]) -> int:
     return 2 if failed else 0
 
 
-def renew(paths: Sequence[Path], results: Path, kinds: dict[str, type[Benchmark]]) -> None:
-    """The tables of the files, made from the results folder; a file that is not there is made with the five tables of the
+def update_tables(paths: Sequence[Path], results: Path, kinds: dict[str, type[Benchmark]]) -> None:
+    """Regenerates the tables of the files from the results folder; a missing file is created with the five tables of the
     README."""
     made = report.read(results, report.PUBLISHED, kinds)
     for path in paths:
@@ -172,24 +170,29 @@ def main() -> None:
     add = parser.add_argument
     add("-c", "--checkpoint-path", default=options.DEFAULT_CHECKPOINT["base"], metavar="MODEL")
     add("--chat-checkpoint", metavar="MODEL", help="for the chat protocols (demo: the same)")
-    add("-d", "--data", metavar="DIR", help="one folder a benchmark below it, or demo; without it the hub")
-    add("--own", type=Path, action="append", default=[], metavar="FILE", help="a benchmark of your own (several times)")
+    add(
+        "-d",
+        "--data",
+        metavar="DIR",
+        help="folder with one sub-folder per benchmark, or demo (default: download from the hub)",
+    )
+    add("--own", type=Path, action="append", default=[], metavar="FILE", help="a benchmark of your own (repeatable)")
     add(
         "--precisions",
         type=options.names,
         metavar="P,P",
-        help="MMLU also in these: bf16,int8,nf4 (the default where bitsandbytes is installed) or none",
+        help="also run MMLU in these: bf16,int8,nf4 (default if bitsandbytes is installed) or none",
     )
     add("--dry-run", action="store_true", help="print the plan with the estimated time, and stop")
     add("--speed", type=options.seconds, metavar="N", help="tokens a second, for the estimate")
-    add("--readme", type=Path, action="append", metavar="FILE", help="whose tables are made anew at the end (several times); "
-        "one that is not there is made (default: the READMEs and RESULTS.md, where the results go to results/)")  # fmt: skip
+    add("--readme", type=Path, action="append", metavar="FILE", help="file whose tables are regenerated at the end "
+        "(repeatable); created if missing (default: the READMEs and RESULTS.md, if the results go to results/)")  # fmt: skip
     args, shared = parser.parse_known_args()
     exit_with(parser.prog, lambda: work(args, shared))
 
 
 def work(args: argparse.Namespace, shared: Sequence[str]) -> int:
-    """Plan, runs, tables. Returns the exit status."""
+    """Plans, runs and updates the tables. Returns the exit status."""
     kinds = known(args.own)
     jobs = plan(args, shared, kinds)
     show(jobs, args.speed, kinds)
@@ -199,7 +202,7 @@ def work(args: argparse.Namespace, shared: Sequence[str]) -> int:
     output = jobs[0].args.output_dir
     paths = args.readme or [path for path in report.FILES if output == Path("results") and path.exists()]
     if paths:
-        renew(paths, output, kinds)
+        update_tables(paths, output, kinds)
     return status
 
 

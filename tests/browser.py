@@ -77,7 +77,7 @@ class Browser:
         self.send("Page.navigate", url=path.resolve().as_uri())
         self.run(
             "new Promise((done, fail) => { const look = () => document.documentElement?.dataset.ready ? done() : "
-            "document.querySelector('#trouble:not([hidden])') ? fail(document.querySelector('#trouble').textContent) : "
+            "document.querySelector('#error:not([hidden])') ? fail(document.querySelector('#error').textContent) : "
             "setTimeout(look, 10); look(); })"
         )
 

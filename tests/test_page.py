@@ -170,7 +170,7 @@ def test_filters_and_search_find_the_items_they_should(tab: Browser) -> None:
     assert count(tab).startswith(f"{len(found)} of ") and set(listed(tab)) == {item["id"] for item in found}
     assert tab.run("[...document.querySelectorAll('#detail mark')].map(node => node.textContent)") == ["灯塔1404"]
     tab.write("nowhere")
-    assert count(tab) == "No item fits these filters." and listed(tab) == []
+    assert count(tab) == "No item matches these filters." and listed(tab) == []
 
 
 def test_two_runs_side_by_side_show_the_flipped_items_first(tab: Browser) -> None:
@@ -178,7 +178,7 @@ def test_two_runs_side_by_side_show_the_flipped_items_first(tab: Browser) -> Non
     before, after = expected(), expected(flip=True)
     pairs = [(a["stats"]["correct"], b["stats"]["correct"], a["id"]) for a, b in zip(before, after, strict=True)]
     lost, won = [name for a, b, name in pairs if a > b], [name for a, b, name in pairs if a < b]
-    assert count(tab).endswith(f"{len(lost)} right, then not; {len(won)} not, then right")
+    assert count(tab).endswith(f"{len(lost)} no longer right; {len(won)} newly right")
     assert set(listed(tab)) < set(lost)  # more of them than the window shows
     choose(tab, "status", "flipped")
     assert count(tab).startswith(f"{len(lost) + len(won)} of ")

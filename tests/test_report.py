@@ -227,7 +227,7 @@ def test_broken_published_figures_are_named(tmp_path: Path) -> None:
 def test_the_repository_s_own_files_are_up_to_date() -> None:
     made = report.read(ROOT / "results")
     for path in report.FILES:
-        before, after = report.renewed(ROOT / path, made)
+        before, after = report.regenerated(ROOT / path, made)
         assert before == after, path
     for name in ("README.md", "README_CN.md"):
         shown = [match.group(2) for match in report.MARKED.finditer((ROOT / name).read_text(encoding="utf-8"))]

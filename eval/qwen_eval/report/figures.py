@@ -1,22 +1,24 @@
-"""Figures of the report: models by benchmark, perplexity against length, accuracy against memory. PNG and SVG, the same
-bytes for the same results."""
+"""Figures of the report: models by benchmark, perplexity by length, accuracy by memory. PNG and SVG; the same results give the
+same bytes."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from qwen_eval.report.lines import DEMONSTRATION, Figure, Line
+from qwen_eval.runs.files import write_atomically
 from qwen_eval.schema import InputError
 from qwen_eval.tasks.facts import Table
 
-OURS, OTHERS = "#c2410c", "#475569"  # told apart by place, name and marker, too
+OURS, OTHERS = "#c2410c", "#475569"  # position, name and marker differ, too
 MARKERS = "osD^v<>P"
 
 
 def draw(lines: Mapping[str, Sequence[Line]], tables: Mapping[str, Table], folder: Path) -> list[Path]:
-    """Draws what there are results for into the folder and returns the files. lines: the lines of a table by its name.
+    """Draws the figures that have results into the folder and returns their files. lines: by table name. tables: by name.
 
     Raises InputError without matplotlib or when there is nothing to draw.
     """
@@ -38,7 +40,7 @@ def draw(lines: Mapping[str, Sequence[Line]], tables: Mapping[str, Table], folde
 
 
 def _save(name: str, job: Callable[[], Any], folder: Path) -> list[Path]:
-    """Writes one figure twice. No date and no random names, so that equal figures are equal files."""
+    """Writes one figure as PNG and SVG, atomically, without dates and random ids, so that equal figures are equal files."""
     from matplotlib import pyplot, rc_context
 
     settings: Any = {
@@ -47,16 +49,20 @@ def _save(name: str, job: Callable[[], Any], folder: Path) -> list[Path]:
     }  # fmt: skip
     with rc_context(settings):
         figure = job()
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / f"{name}.png", folder / f"{name}.svg"]
-        figure.savefig(paths[0], dpi=150, metadata={"Software": None})
-        figure.savefig(paths[1], metadata={"Date": None})
+        formats: dict[str, Any] = {
+            "png": {"dpi": 150, "metadata": {"Software": None}},
+            "svg": {"metadata": {"Date": None}},
+        }
+        for ending, options in formats.items():
+            content = io.BytesIO()
+            figure.savefig(content, format=ending, **options)
+            write_atomically(folder / f"{name}.{ending}", content.getvalue())
         pyplot.close(figure)
-    return paths
+    return [folder / f"{name}.{ending}" for ending in formats]
 
 
 def _models(lines: Sequence[Line], table: Table) -> Any:
-    """One panel a benchmark, one dot a model; ours with their 95% intervals."""
+    """One panel per benchmark, one dot per model; ours with their 95% intervals."""
     from matplotlib import pyplot
 
     columns = [column for column in table.columns if any(column.head in line.figures for line in lines)]
@@ -64,22 +70,22 @@ def _models(lines: Sequence[Line], table: Table) -> Any:
         1, len(columns), figsize=(2 + 1.9 * len(columns), 1.2 + 0.27 * len(lines)), sharey=True, layout="constrained",
         squeeze=False,
     )  # fmt: skip
-    places = range(len(lines), 0, -1)
+    heights = range(len(lines), 0, -1)
     for panel, column in zip(panels[0], columns, strict=True):
-        for place, line in zip(places, lines, strict=True):
+        for height, line in zip(heights, lines, strict=True):
             cell = line.figures.get(column.head)
             if cell:
-                _point(panel, cell.value, place, cell, line.source == "ours", along="x")
+                _point(panel, cell.value, height, cell, line.source == "ours", along="x")
         panel.set_title(column.head, fontsize="small")
         panel.set_xlim(0, 104)
         panel.grid(alpha=0.3)
-    panels[0][0].set_yticks(list(places), [_name(line) for line in lines], fontsize="small")
+    panels[0][0].set_yticks(list(heights), [_name(line) for line in lines], fontsize="small")
     figure.supxlabel("percent; bars: 95% intervals of ours", fontsize="small")
     return figure
 
 
 def _long_ppl(lines: Sequence[Line], table: Table) -> Any:
-    """Perplexity against length, both axes logarithmic, a line a row of the table."""
+    """Perplexity by length on logarithmic axes, one line per row of the table."""
     from matplotlib import pyplot
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
@@ -91,7 +97,7 @@ def _long_ppl(lines: Sequence[Line], table: Table) -> Any:
         axes.errorbar(
             [int(head) for head in heads],
             [cell.value for cell in cells],
-            yerr=list(zip(*map(_reach, cells), strict=True)),
+            yerr=list(zip(*map(_errors, cells), strict=True)),
             label=_name(line) + (" (published)" if published else ""),
             linestyle="--" if published else "-",
             marker=MARKERS[index % len(MARKERS)],
@@ -110,16 +116,16 @@ def _long_ppl(lines: Sequence[Line], table: Table) -> Any:
 
 
 def _memory(lines: Sequence[Line], table: Table) -> Any:
-    """MMLU against memory, a point a precision."""
+    """MMLU by memory, one point per precision."""
     from matplotlib import pyplot
 
     accuracy, *_, memory = table.columns
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
     for line in lines:
         if accuracy.head in line.figures and memory.head in line.figures:
-            cell, place = line.figures[accuracy.head], line.figures[memory.head].value
-            _point(axes, place, cell.value, cell, line.source == "ours", along="y")
-            axes.annotate(_name(line), (place, cell.value), (6, 4), textcoords="offset points", fontsize="small")
+            cell, used = line.figures[accuracy.head], line.figures[memory.head].value
+            _point(axes, used, cell.value, cell, line.source == "ours", along="y")
+            axes.annotate(_name(line), (used, cell.value), (6, 4), textcoords="offset points", fontsize="small")
     axes.set_xlim(left=0)
     axes.margins(x=0.15)
     axes.set_xlabel("memory in GB")
@@ -129,7 +135,7 @@ def _memory(lines: Sequence[Line], table: Table) -> Any:
 
 
 def _name(line: Line) -> str:
-    """A line's model, with a word where its figures are not those of a benchmark's own questions."""
+    """A line's model, with a note if its figures are of demonstration data."""
     marked = any(DEMONSTRATION in figure.marks for figure in line.figures.values())
     return f"{line.model}, demonstration data" if marked else line.model
 
@@ -137,11 +143,11 @@ def _name(line: Line) -> str:
 def _point(axes: Any, x: float, y: float, cell: Figure, ours: bool, along: str) -> None:
     """A dot with its interval along one axis."""
     color, marker = (OURS, "D") if ours else (OTHERS, "o")
-    axes.errorbar(x, y, **{f"{along}err": [[side] for side in _reach(cell)]}, color=color, marker=marker, capsize=2)
+    axes.errorbar(x, y, **{f"{along}err": [[side] for side in _errors(cell)]}, color=color, marker=marker, capsize=2)
 
 
-def _reach(cell: Figure) -> tuple[float, float]:
-    """How far the interval reaches below and above the value; nothing without one."""
+def _errors(cell: Figure) -> tuple[float, float]:
+    """The distances of the interval's bounds below and above the value; zeros without an interval."""
     if cell.low is None or cell.high is None:
         return 0.0, 0.0
     return max(0.0, cell.value - cell.low), max(0.0, cell.high - cell.value)

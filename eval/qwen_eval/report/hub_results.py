@@ -1,7 +1,7 @@
-"""Evaluation results as the hub shows them on a model's page: `.eval_results/*.yaml` in the model's repository.
+"""Evaluation results for a model's page on the hub: `.eval_results/*.yaml` in the model's repository.
 
-Format: https://huggingface.co/docs/hub/eval-results, through huggingface_hub's own EvalResultEntry. A dataset is shown
-with a leaderboard where its repository registers it as a benchmark; the others are read as plain results.
+Format: https://huggingface.co/docs/hub/eval-results, through huggingface_hub's EvalResultEntry. The hub shows a leaderboard for
+datasets that are registered as benchmarks, and plain results for others.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from qwen_eval.report.lines import our_lines
+from qwen_eval.runs.files import write_text
 from qwen_eval.schema import InputError
 from qwen_eval.tasks.facts import Column, Table
 
-TABLES = ("main", "chat")  # whose figures a model's page shows
+TABLES = ("main", "chat")  # with the figures of a model's page
 
 
 def write(
@@ -24,12 +25,12 @@ def write(
     hubs: Mapping[str, tuple[str, str] | None],
     folder: Path,
 ) -> list[Path]:
-    """FOLDER/<model>/.eval_results/<benchmark>.yaml for every model of ours, one entry a protocol and setting.
+    """Writes FOLDER/<model>/.eval_results/<benchmark>.yaml for every model that was run, one entry per protocol and setting,
+    and returns the files.
 
-    hubs: by benchmark the dataset on the hub and the task's id there (of unregistered ones the configuration).
-
-    The demonstration and partial runs are left out: the entries name public datasets. Returns the files. Raises InputError
-    when nothing is left.
+    results: rows by benchmark. hubs: by benchmark the dataset on the hub and the task's id there (of unregistered ones the
+    configuration). The demonstration and partial runs are left out, since the entries name public datasets. Raises
+    InputError when nothing is left or a file cannot be written.
     """
     import yaml
     from huggingface_hub import eval_result_entries_to_yaml
@@ -50,8 +51,7 @@ def write(
             "there is no whole run of a model to describe; the demonstration and partial runs are left out"
         )
     for path, entries in found.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=1000), encoding="utf-8")
+        write_text(path, yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=1000))
     return sorted(found)
 
 
@@ -66,6 +66,6 @@ def _entry(hub: tuple[str, str] | None, row: Mapping[str, str]) -> Any:
 
 
 def _row(rows: Iterable[Mapping[str, str]], column: Column, signature: str, model: str) -> Mapping[str, str]:
-    """The newest row of a figure that stands in a table."""
+    """The newest row of a figure of a table."""
     wanted = (model, signature, *column.ours)
     return [row for row in rows if (row["model"], row["signature"], row["metric"], row["group"]) == wanted][-1]

@@ -1,4 +1,4 @@
-"""Which figures stand in which table: the tables that benchmarks share, and those that each brings itself."""
+"""Which figures are in which table: the tables that benchmarks share, and those that benchmarks define."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def tables(
 ) -> dict[str, Table]:
     """Every table by name, in order, with its columns in the order of the benchmarks.
 
-    kinds: the benchmarks whose classes are known. own: those of which only the facts are known, from manifests. results: our
-    rows by benchmark.
+    kinds: the known benchmark classes. own: facts of the others, from manifests. results: our rows by benchmark. published:
+    the published rows.
     """
     found = {table.name: table for table in SHARED}
     columns: dict[str, list[Column]] = {}
@@ -50,7 +50,7 @@ def tables(
 
 
 def _complete(table: Table, columns: Sequence[Column]) -> Table:
-    """The table with its columns, what they ask it to say, and all of that in Chinese."""
+    """The table with its columns, their notes, and the Chinese texts of both."""
     notes = [*table.notes, *(column.note for column in columns if column.note)]
     chinese = {column.head: column.zh for column in columns if column.zh}
     chinese |= {column.note: column.note_zh for column in columns if column.note_zh}

@@ -1,4 +1,4 @@
-"""The lines of a table: published figures and ours, each with what defines it and what it may be compared with."""
+"""The lines of a table: published figures and ours, each with the protocol that decides what it may be compared with."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from qwen_eval.tasks.facts import Column, Table
 PUBLISHED = ("table", "model", "metric", "group", "setting", "value", "source")
 QUANTIZED = ("int8", "nf4")
 PRECISIONS = {"bf16": "BF16", "fp16": "FP16", "fp32": "FP32", "int8": "Int8", "nf4": "NF4"}
-# fields of a signature that say which model answered and how it was loaded, not what it was asked
+# fields of a signature that describe the model and how it was loaded, not the protocol
 OF_THE_MODEL = ("template", "ctx", "ext", "trained", "window", "dtype")
 PARTIAL, DEMONSTRATION, NOT_COMPARABLE, UNVERIFIED = "partial", "demonstration", "not comparable", "unverified"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of one line: its value in the table's unit and, for ours, the 95% interval; the protocol it was measured in
-    (figures of one column with equal protocols may be compared); what a reader must know of it; the signature of ours."""
+    """A figure of one line. value, low, high: in the table's unit, with the 95% interval of ours. protocol: figures of a
+    column may be compared where it is equal. marks: what a reader must know about it. signature: of ours."""
 
     value: float
     low: float | None = None
@@ -35,8 +35,8 @@ class Figure:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a table: who, where the figures come from, the figures by column, and how ours were computed (recipe,
-    precision, context extension)."""
+    """One line of a table. source: of the figures, "ours" for those of the results folder. figures: by column. how: recipe,
+    precision and context extension of ours."""
 
     model: str
     source: str
@@ -45,7 +45,7 @@ class Line:
 
 
 def read_published(path: Path) -> list[dict[str, str]]:
-    """The published figures. Raises InputError for a missing file, other columns or a value that is no number."""
+    """The published figures. Raises InputError for a missing file, other columns or a value that is not a number."""
     table = read_table(path)
     if tuple(table.columns) != PUBLISHED:
         raise InputError(f"{path}:1 has other columns than {','.join(PUBLISHED)}; restore the file")
@@ -59,9 +59,9 @@ def read_published(path: Path) -> list[dict[str, str]]:
 
 
 def published_lines(table: Table, rows: Sequence[Mapping[str, str]]) -> list[Line]:
-    """One line a model that has a figure in the table, in the order of published.csv, worst average first as there.
+    """One line per model with a figure in the table, in the order of published.csv, as there with the worst average first.
 
-    Qwen-7B's MMLU is in two sources of published.csv; the first named figure of a cell stands.
+    Where two sources have the same figure (Qwen-7B's MMLU), the line names both.
     """
     models: dict[str, dict[str, Figure]] = {}
     sources: dict[str, list[str]] = {}
@@ -80,9 +80,12 @@ def published_lines(table: Table, rows: Sequence[Mapping[str, str]]) -> list[Lin
 
 
 def our_lines(table: Table, results: Mapping[str, Sequence[Mapping[str, str]]]) -> list[Line]:
-    """One line a model and setting (recipe, precision, context extension). Of several runs of a benchmark in a setting
-    the newest counts, a partial one only where none was whole. Runs in 8 or 4 bits, and those that repeat a part of a line
-    in another precision, stand in the precision table; in the others where the model was not measured otherwise."""
+    """One line per model and setting (recipe, precision, context extension).
+
+    Of several runs of a benchmark in a setting the newest counts, a partial one only if none was complete. Runs in 8 or 4
+    bits, and those that repeat a subset of a line in another precision, are in the precision table only, unless the model
+    has no other run. results: our rows by benchmark.
+    """
     settings: dict[tuple[str, ...], dict[str, Mapping[str, str]]] = {}
     for column in table.columns:
         for row in results.get(column.benchmark, ()):
@@ -90,14 +93,14 @@ def our_lines(table: Table, results: Mapping[str, Sequence[Mapping[str, str]]]) 
                 key = tuple(row[name] for name in ("model", "recipe", "precision", "context"))
                 cells = settings.setdefault(key, {})
                 if column.head not in cells or int(row["partial"]) <= int(cells[column.head]["partial"]):
-                    cells[column.head] = row  # the file is in order of time: the newest stays
+                    cells[column.head] = row  # the file is in chronological order: the newest is kept
     if table.by != "precision":
         whole = {(model, recipe) for model, recipe, precision, _ in settings if precision not in QUANTIZED}
         settings = {key: cells for key, cells in settings.items() if not _quantized(key[2]) or key[:2] not in whole}
-        settings = {key: cells for key, cells in settings.items() if not _once_more(key, cells, settings)}
+        settings = {key: cells for key, cells in settings.items() if not _is_subset(key, cells, settings)}
     columns = {column.head: column for column in table.columns}
     lines = []
-    for (model, recipe, precision, context), cells in sorted(settings.items(), key=_plain_first):
+    for (model, recipe, precision, context), cells in sorted(settings.items(), key=_sort_key):
         figures = {head: _figure(columns[head], row) for head, row in cells.items()}
         how = [f"recipe {recipe}"] if recipe != "default" else []
         how += [precision] + ([context] if context != "none" else [])
@@ -106,10 +109,10 @@ def our_lines(table: Table, results: Mapping[str, Sequence[Mapping[str, str]]]) 
     return lines
 
 
-def _once_more(
+def _is_subset(
     key: tuple[str, ...], cells: Mapping[str, object], settings: Mapping[tuple[str, ...], Mapping[str, object]]
 ) -> bool:
-    """Whether a line has some columns only of those that a line of another precision has, all else being equal."""
+    """Whether the columns of a line are a proper subset of those of a line that differs in precision alone."""
     model, recipe, precision, context = key
     return any(
         other[2] != precision and (other[0], other[1], other[3]) == (model, recipe, context) and set(cells) < set(more)
@@ -118,46 +121,47 @@ def _once_more(
 
 
 def _quantized(precision: str) -> bool:
+    """Whether a precision's label is of quantized weights."""
     return precision.split("+")[0] in QUANTIZED
 
 
 def _precision(label: str) -> str:
-    """`BF16`, or `NF4+BF16` where what is not quantized was not loaded in the checkpoint's own precision."""
+    """`BF16`, or `NF4+BF16` where the unquantized part was not loaded in the checkpoint's own precision."""
     return "+".join(PRECISIONS.get(part, part) for part in label.split("+"))
 
 
 def labelled(model: str, by: str, setting: str) -> str:
-    """`Qwen-7B + dynamic_ntk + logn` or `Qwen-7B (Int8)`, as a table's lines are named."""
+    """The name of a line: `Qwen-7B + dynamic_ntk + logn` or `Qwen-7B (Int8)`."""
     if by == "context" and setting != "none":
         return " + ".join([model, *setting.split("+")])
     return f"{model} ({setting})" if by == "precision" else model
 
 
 def best(column: Column, lines: Sequence[Line]) -> set[int]:
-    """The places of the lines whose figure in a column is the best of several lines of equal protocol that differ."""
+    """The indices of the lines with the best figure of a column among lines of equal protocol, where these differ."""
     groups: dict[str, list[tuple[float, int]]] = {}
-    for place, line in enumerate(lines if column.ranked else ()):
+    for index, line in enumerate(lines if column.ranked else ()):
         if column.head in line.figures:
             figure = line.figures[column.head]
-            # compared as they are shown, so that equal texts are equally good
+            # rounded as shown, so that equal texts are equally good
             shown = round(figure.value, column.digits) * (-1 if column.lower else 1)
-            groups.setdefault(figure.protocol, []).append((shown, place))
+            groups.setdefault(figure.protocol, []).append((shown, index))
     return {
-        place
+        index
         for group in groups.values()
         if len({value for value, _ in group}) > 1
-        for value, place in group
+        for value, index in group
         if value == max(value for value, _ in group)
     }
 
 
 def _is_of(column: Column, row: Mapping[str, str]) -> bool:
-    """Whether a row of results is in the column's protocol and holds its figure."""
+    """Whether a row of results has the column's protocol and figure."""
     return (
         (row["metric"], row["group"]) == column.ours
         and column.shots in ("", row["shots"])
         and column.where in row["signature"]
-        and (column.field == "value" or row[column.field] not in ("", "0.000"))  # an engine may not know its memory
+        and (column.field == "value" or row[column.field] not in ("", "0.000"))  # some engines do not know their memory
     )
 
 
@@ -178,12 +182,12 @@ def _figure(column: Column, row: Mapping[str, str]) -> Figure:
         raise InputError(
             f"{row['benchmark']}.csv: run {row['run_id']} has no number ({error}); correct the row"
         ) from None
-    if column.field != "value" or math.isnan(low):  # one document, or no sample of anything
+    if column.field != "value" or math.isnan(low):  # a single document, or not a statistic
         return Figure(value, None, None, protocol, tuple(marks), signature)
     return Figure(value, low, high, protocol, tuple(marks), signature)
 
 
-def _plain_first(item: tuple[tuple[str, ...], object]) -> tuple[str, ...]:
-    """Sorts settings by name, without a context extension before with one."""
+def _sort_key(item: tuple[tuple[str, ...], object]) -> tuple[str, ...]:
+    """By name, settings without a context extension first."""
     *setting, context = item[0]
     return *setting, "" if context == "none" else context

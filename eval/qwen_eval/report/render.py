@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from qwen_eval.report.lines import DEMONSTRATION, NOT_COMPARABLE, PARTIAL, UNVERIFIED, Figure, Line, best
-from qwen_eval.report.words import speaker
+from qwen_eval.report.words import translator
 from qwen_eval.runs.results import escape_formula
 from qwen_eval.tasks.facts import Table
 
@@ -25,7 +25,7 @@ CSV = ("table", "model", "how", "column", "value", "ci_low", "ci_high", "best", 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table: the text that may be bold, and what follows it (interval, marks, number of the footnote)."""
+    """A cell of a table. bold: whether its text is. after: what follows the text (interval, marks, number of the footnote)."""
 
     text: str
     bold: bool = False
@@ -34,8 +34,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Shown:
-    """A table as it is shown: heads, cells (the first column names the line), a sentence or several on bold type, marks and
-    the data, and the numbered footnotes: how ours were computed, and their signatures."""
+    """A table in one language. rows: cells, the first of a row names the line. legend: sentences on bold type, marks and the
+    data. notes: the numbered footnotes, how ours were computed with their signatures."""
 
     heads: list[str]
     rows: list[list[Cell]]
@@ -44,13 +44,13 @@ class Shown:
 
 
 def shown(table: Table, lines: Sequence[Line], language: str = "en") -> Shown:
-    """The table in a language. A mark stands at a figure, or at the model's name where all its figures have it."""
-    say = speaker(language, table.chinese)
+    """The table in a language. A mark is put at a figure, or at the model's name if all its figures have it."""
+    say = translator(language, table.chinese)
     columns = [column for column in table.columns if any(column.head in line.figures for line in lines)]
     winners = {column.head: best(column, lines) for column in columns}
     rows: list[list[Cell]] = []
     notes: list[tuple[str, list[str]]] = []
-    for place, line in enumerate(lines):
+    for index, line in enumerate(lines):
         common = _common(line)
         after = [SYMBOLS[mark] for mark in common]
         signatures = list(dict.fromkeys(figure.signature for figure in line.figures.values() if figure.signature))
@@ -60,7 +60,7 @@ def shown(table: Table, lines: Sequence[Line], language: str = "en") -> Shown:
         row = [Cell(line.model, after=" ".join(after))]
         for column in columns:
             figure = line.figures.get(column.head)
-            row.append(_cell(figure, column.digits, place in winners[column.head], common, say) if figure else Cell(""))
+            row.append(_cell(figure, column.digits, index in winners[column.head], common, say) if figure else Cell(""))
         rows.append([*row, Cell(say(line.source))])
     used = [mark for mark in SYMBOLS if any(mark in figure.marks for line in lines for figure in line.figures.values())]
     words = [*(BOLD for _ in [0] if any(winners.values())), *(LEGEND[mark] for mark in used), *table.notes]
@@ -84,20 +84,20 @@ def markdown(table: Table, lines: Sequence[Line], language: str = "en") -> str:
 
 
 def tidy_csv(table: Table, lines: Sequence[Line]) -> str:
-    """The table as CSV, a row a figure, at full precision; no text of it is a formula to a spreadsheet."""
+    """The table as CSV, one row per figure, at full precision; no text is a formula to a spreadsheet."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(CSV)
     for column in table.columns:
         winners = best(column, lines)
-        for place, line in enumerate(lines):
+        for index, line in enumerate(lines):
             figure = line.figures.get(column.head)
             if figure:
                 bounds = ["" if bound is None else bound for bound in (figure.low, figure.high)]
                 marks = "; ".join(figure.marks)
                 head = map(escape_formula, (table.name, line.model, ", ".join(line.how), column.head))
                 tail = map(escape_formula, (marks, line.source, figure.signature))
-                writer.writerow([*head, figure.value, *bounds, int(place in winners), *tail])
+                writer.writerow([*head, figure.value, *bounds, int(index in winners), *tail])
     return file.getvalue()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qwen_eval.report.words import speaker
+from qwen_eval.report.words import translator
 from qwen_eval.runs.results import read_table
 from qwen_eval.schema import InputError
 
@@ -14,8 +14,8 @@ UNCHECKED = "Not checked yet; run `make verify`."
 
 
 def markdown(path: Path, language: str = "en") -> str:
-    """The table, with the day and the commit of the checks. Raises InputError for a file with other columns."""
-    say = speaker(language)
+    """The table, with date and commit of the checks. Raises InputError for a file with other columns."""
+    say = translator(language)
     rows: list[dict[str, str]] = []
     if path.exists():
         table = read_table(path)

@@ -1,4 +1,4 @@
-"""The words of the tables in Chinese. English is what the tables are written in."""
+"""The Chinese translations of the tables' texts, which are written in English."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ CHINESE = {
 }  # fmt: skip
 
 
-def speaker(language: str, chinese: Mapping[str, str] = MappingProxyType({})) -> Callable[[str], str]:
-    """Gives a phrase of the tables in a language; one that has no translation (a model's name, MMLU) stays as it is.
-    chinese: the phrases that a table brings itself."""
+def translator(language: str, chinese: Mapping[str, str] = MappingProxyType({})) -> Callable[[str], str]:
+    """A function that translates a text of the tables; one without a translation (a model's name, MMLU) stays as it is.
+    chinese: translations that a table defines."""
     words = {**CHINESE, **chinese}
     return (lambda text: words.get(text, text)) if language == "zh" else (lambda text: text)

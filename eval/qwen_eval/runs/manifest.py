@@ -26,10 +26,17 @@ def read_manifest(output: Path, run: str) -> dict[str, Any]:
 
 def read_run(output: Path, run: str) -> tuple[EngineInfo, dict[str, dict[str, Any]]]:
     """The engine's description and the rows by sample id of a finished run. Raises InputError when there is no such run."""
-    path = output / "samples" / f"{run}.jsonl"
     try:
-        return EngineInfo(**read_manifest(output, run)["model"]), read_samples(path)
-    except (OSError, KeyError, TypeError) as error:
+        return EngineInfo(**read_manifest(output, run)["model"]), read_rows(output, run)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"run {run} cannot be read ({error}); run its command again") from error
+
+
+def read_rows(output: Path, run: str) -> dict[str, dict[str, Any]]:
+    """The rows of a run by sample id. Raises InputError when there are none."""
+    try:
+        return read_samples(output / "samples" / f"{run}.jsonl")
+    except OSError as error:
         raise InputError(f"run {run} cannot be read ({error}); run its command again") from error
 
 

@@ -1,4 +1,4 @@
-// Tabs, language, the table of runs; unpacks the data and starts the browser of samples.
+// Tabs, language and the table of runs; unpacks the data and starts the sample browser.
 const tabs = [...document.querySelectorAll("[role=tab]")];
 
 function openTab(tab, focus = false) {
@@ -28,19 +28,19 @@ function runTable(runs) {
   const body = element("tbody");
   for (const { about, size } of runs) {
     const cells = [about.run, about.model, about.precision, about.headline, size.toLocaleString(), about.seconds, about.timestamp, about.signature];
-    body.append(element("tr", "", ...cells.map((text, place) => {
-      const cell = element(place ? "td" : "th", place > 6 ? "code" : "", text);
-      if (!place) cell.scope = "row";
+    body.append(element("tr", "", ...cells.map((text, column) => {
+      const cell = element(column ? "td" : "th", column > 6 ? "code" : "", text);
+      if (!column) cell.scope = "row";
       return cell;
     })));
   }
   document.getElementById("run-table").replaceChildren(element("thead", "", head), body);
 }
 
-function trouble(text) {
-  const place = document.getElementById("trouble");
-  place.textContent = text;
-  place.hidden = false;
+function showError(text) {
+  const node = document.getElementById("error");
+  node.textContent = text;
+  node.hidden = false;
 }
 
 async function start() {
@@ -48,7 +48,7 @@ async function start() {
   const box = document.getElementById("language");
   box.value = language;
   speak();
-  if (typeof DecompressionStream === "undefined") return trouble(say("old"));
+  if (typeof DecompressionStream === "undefined") return showError(say("old"));
   const { runs: found, pool } = await unpack(document.getElementById("data").textContent);
   const runs = found.map((about) => new Run(about, pool));
   const samples = runs.length ? new Samples(runs) : null;
@@ -56,7 +56,7 @@ async function start() {
     speak();
     runTable(runs);
     if (samples) samples.start();
-    else trouble(say("noRuns"));
+    else showError(say("noRuns"));
   };
   box.addEventListener("change", () => { language = box.value; draw(); });
   document.addEventListener("keydown", (event) => {
@@ -70,4 +70,4 @@ async function start() {
   document.documentElement.dataset.ready = "yes";
 }
 
-start().catch((error) => trouble(String(error)));
+start().catch((error) => showError(String(error)));

@@ -1,7 +1,7 @@
-"""Puts the page together: our HTML, style and script, the tables and figures, and the samples as compressed JSON.
+"""Assembles the page: HTML, style and script, the tables and figures, and the samples as compressed JSON.
 
-The page asks for nothing: its content security policy allows no connection, and its own style and script by their hashes
-alone. Whatever a sample holds is data and is only ever shown as text.
+The page loads nothing: its content security policy allows no connection, and only its own style and script, by their hashes.
+Samples are data and are only shown as text.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SCRIPTS = ("words.js", "data.js", "list.js", "detail.js", "samples.js", "app.js"
 
 @dataclass(frozen=True)
 class Section:
-    """A table in both languages: its title, and what stands in it, by language."""
+    """A table in both languages: title and content by language."""
 
     titles: Mapping[str, str]
     tables: Mapping[str, Shown]
@@ -48,11 +48,11 @@ def build(runs: Sequence[Run], sections: Sequence[Section], figures: Sequence[Pa
         "script": script,
     }
     page = (FOLDER / "page.html").read_text(encoding="utf-8")
-    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place.group(1)], page)
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match.group(1)], page)
 
 
 def policy(script: str, style: str) -> str:
-    """The content security policy: nothing from anywhere, this script and this style, pictures that are in the page."""
+    """The content security policy: this script, this style and images inside the page, and nothing else."""
     script_hash, style_hash = (
         base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (script, style)
     )
@@ -63,21 +63,21 @@ def policy(script: str, style: str) -> str:
 
 
 def data(runs: Sequence[Run]) -> dict[str, Any]:
-    """What the script reads."""
+    """The data that the script reads."""
     pool = Pool()
     made = [{**run.about, "items": columns(run.rows, pool, run.views)} for run in runs]
     return {"runs": made, "pool": pool.texts()}
 
 
 def packed(content: Any) -> str:
-    """JSON, compressed, as text that can stand in HTML; the same content gives the same text."""
-    # JSON's escapes carry lone surrogates
+    """The content as JSON, compressed and in base64; the same content gives the same text."""
+    # ASCII: lone surrogates are escaped
     plain = json.dumps(_finite(content), separators=(",", ":"), allow_nan=False).encode("ascii")
     return base64.b64encode(gzip.compress(plain, mtime=0)).decode("ascii")
 
 
 def _finite(value: Any) -> Any:
-    """The same with None for what JSON cannot say: infinities and not-a-number."""
+    """The value with None for infinities and not-a-number, which JSON does not have."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -86,7 +86,7 @@ def _finite(value: Any) -> Any:
 
 
 def table_html(section: Section) -> str:
-    """A table, once in each language; the style shows one."""
+    """A table in each language, of which the style shows one."""
     return "\n".join(_table(section.titles[language], language, shown) for language, shown in section.tables.items())
 
 
@@ -95,10 +95,10 @@ def _table(name: str, language: str, shown: Shown) -> str:
     body = []
     for row in shown.rows:
         cells = []
-        for place, cell in enumerate(row):
+        for index, cell in enumerate(row):
             text = f"<b>{escape(cell.text)}</b>" if cell.bold else escape(cell.text)
             after = f' <span class="after">{escape(cell.after)}</span>' if cell.after else ""
-            tag = 'th scope="row"' if place == 0 else "td"
+            tag = 'th scope="row"' if index == 0 else "td"
             cells.append(f"<{tag}>{text}{after}</{tag.split()[0]}>")
         ours = ' class="ours"' if "[" in row[0].after else ""
         body.append(f"<tr{ours}>{''.join(cells)}</tr>")
@@ -115,7 +115,7 @@ def _table(name: str, language: str, shown: Shown) -> str:
 
 
 def figure_html(path: Path) -> str:
-    """A figure as a picture inside the page."""
+    """A figure as an image inside the page."""
     picture = base64.b64encode(path.read_bytes()).decode("ascii")
     words = {
         "models": ("Models by benchmark", "各模型在各基准上的成绩"),

@@ -1,4 +1,4 @@
-// The data of the page: unpacking, and what can be asked of a run.
+// The page's data: unpacking, and a run's items.
 const STATUS = { r: "right", w: "wrong", i: "invalid", u: "unjudged" };
 const MARK = { r: "✓", w: "✗", i: "∅", u: "·" };
 
@@ -16,7 +16,7 @@ class Run {
     this.items = about.items;
     this.pool = pool;
     this.size = this.items.id.length;
-    this.sharing = new Map(); // place of a prompt's head -> how many items have it
+    this.sharing = new Map(); // index of a prompt's prefix -> number of items that have it
     for (const head of this.items.head) this.sharing.set(head, (this.sharing.get(head) || 0) + 1);
     this.lowered = null;
   }
@@ -27,9 +27,9 @@ class Run {
   target(index) { return this.pool[this.items.target[index]]; }
   status(index) { return this.items.status[index]; }
   answer(index) { const answer = this.items.answer[index]; return typeof answer === "string" ? answer : answer === null ? "" : JSON.stringify(answer); }
-  places() { return this._places ||= new Map(this.items.id.map((id, index) => [id, index])); }
+  indices() { return this._indices ||= new Map(this.items.id.map((id, index) => [id, index])); }
 
-  // What the search reads of an item: its question, replies, extraction, right answer and id, in lower case.
+  // The text of an item that is searched: its question, replies, extracted answer, target and id, in lower case.
   text(index) {
     this.lowered ||= new Array(this.size);
     return this.lowered[index] ||= [
@@ -38,11 +38,11 @@ class Run {
     ].join("\n").toLowerCase();
   }
 
-  // One line for the list.
+  // One line of the list.
   snippet(index) { return readable(this.rest(index)).slice(0, 200).replace(/\s+/g, " ").trim(); }
 }
 
-// The messages of a prompt; raw text is one message without a role. See samples.py for the marks.
+// The messages of a prompt; raw text is one message without a role. See samples.py for the separators.
 function messages(prompt) {
   if (!prompt.includes("\x1e")) return [{ role: "", content: prompt }];
   return prompt.split("\x1e").filter((part, index) => index > 0 || part).map((part) => {
@@ -53,21 +53,21 @@ function messages(prompt) {
 
 function readable(prompt) { return prompt.replace(/\x1e[^\x1f]*\x1f/g, " "); }
 
-// How an item changed between two runs: lost, won, changed or same, and null where the other has no such item.
+// How an item differs between two runs: lost, won, changed or same; null where the other run has no such item.
 function change(run, index, other) {
-  const place = other.places().get(run.items.id[index]);
-  if (place === undefined) return null;
-  const before = run.status(index) === "r", after = other.status(place) === "r";
+  const otherIndex = other.indices().get(run.items.id[index]);
+  if (otherIndex === undefined) return null;
+  const before = run.status(index) === "r", after = other.status(otherIndex) === "r";
   if (before !== after) return before ? "lost" : "won";
-  return run.answer(index) === other.answer(place) && (run.answer(index) || same(run, index, other, place)) ? "same" : "changed";
+  return run.answer(index) === other.answer(otherIndex) && (run.answer(index) || same(run, index, other, otherIndex)) ? "same" : "changed";
 }
 
-function same(run, index, other, place) {
-  return JSON.stringify(run.items.reply[index]) === JSON.stringify(other.items.reply[place]);
+function same(run, index, other, otherIndex) {
+  return JSON.stringify(run.items.reply[index]) === JSON.stringify(other.items.reply[otherIndex]);
 }
 
-// Probabilities of the options: what the model's log-probabilities give when they are made to sum to one.
-// null stands for an infinite one: an option that the model rules out.
+// Probabilities of the options: the model's log-probabilities, normalized to a sum of one.
+// null is negative infinity: an option that the model rules out.
 function probabilities(found) {
   const logs = found.map((value) => (value === null ? -Infinity : value));
   const top = Math.max(...logs);

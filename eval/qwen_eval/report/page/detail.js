@@ -1,27 +1,27 @@
-// One item in full: prompt with its shared part folded, and what each run made of it.
-function detail(place, run, index, other, found) {
-  place.replaceChildren();
-  place.scrollTop = 0;
+// One item in full: the prompt with its shared prefix folded, and the answer of each run.
+function detail(pane, run, index, other, found) {
+  pane.replaceChildren();
+  pane.scrollTop = 0;
   if (index < 0) {
-    place.append(element("p", "faint", say("pick")));
+    pane.append(element("p", "faint", say("pick")));
     return;
   }
   const id = run.items.id[index];
-  const otherIndex = other ? other.places().get(id) : undefined;
+  const otherIndex = other ? other.indices().get(id) : undefined;
   const group = run.group(index);
   const title = element("h2", "", id);
   if (group && !id.startsWith(group)) title.append(element("span", "faint", ` ${group}`));
-  place.append(title);
+  pane.append(title);
   const both = other && otherIndex !== undefined;
   const equal = both && run.head(index) + run.rest(index) === other.head(otherIndex) + other.rest(otherIndex);
-  if (!other || equal) place.append(promptPart(run, index, found));
-  if (both && !equal) place.append(element("p", "faint", say("prompts")));
+  if (!other || equal) pane.append(promptPart(run, index, found));
+  if (both && !equal) pane.append(element("p", "faint", say("prompts")));
   const target = run.target(index);
-  if (target) place.append(block(say("target"), target, found));
+  if (target) pane.append(block(say("target"), target, found));
   const sides = element("div", other ? "sides" : "side");
   sides.append(side(run, index, found, other && !equal));
   if (other) sides.append(both ? side(other, otherIndex, found, !equal) : element("p", "faint", say("missing")));
-  place.append(sides);
+  pane.append(sides);
 }
 
 function promptPart(run, index, found) {
@@ -34,7 +34,7 @@ function promptPart(run, index, found) {
     part.append(folded);
   }
   const rest = messages(run.rest(index));
-  if (head && rest.length && !rest[0].role) rest[0].role = messages(head).at(-1).role; // the rest goes on in that message
+  if (head && rest.length && !rest[0].role) rest[0].role = messages(head).at(-1).role; // the rest continues that message
   for (const message of rest) part.append(...turn(message, found));
   return part;
 }
@@ -65,7 +65,7 @@ function side(run, index, found, withPrompt) {
   return part;
 }
 
-// What was read from the reply: a letter, a number, the programs with their verdicts.
+// The answer extracted from the reply: a letter, a number, or programs with their verdicts.
 function extraction(answer, found) {
   if (!Array.isArray(answer)) {
     const text = typeof answer === "string" ? answer : answer === null ? "" : JSON.stringify(answer, null, 1);
@@ -88,10 +88,10 @@ function block(name, text, found, note = "") {
 
 function options(logs, target, answer) {
   const table = element("table", "options", element("caption", "", say("options")));
-  probabilities(logs).forEach((share, place) => {
-    const letter = String.fromCharCode(65 + place);
+  probabilities(logs).forEach((share, option) => {
+    const letter = String.fromCharCode(65 + option);
     const meter = element("meter");
-    Object.assign(meter, { min: 0, max: 1, value: share, title: logs[place] === null ? "-∞" : logs[place].toFixed(4) });
+    Object.assign(meter, { min: 0, max: 1, value: share, title: logs[option] === null ? "-∞" : logs[option].toFixed(4) });
     const notes = [letter === target ? say("gold") : "", letter === answer ? say("chosen") : ""].filter(Boolean).join(", ");
     const row = element("tr", letter === target ? "gold" : "", element("th", "", letter), element("td", "", meter));
     row.append(element("td", "number", `${(100 * share).toFixed(1)}%`), element("td", "faint", notes));
@@ -108,18 +108,18 @@ function measured(sums) {
 
 function statistics(run, index) {
   const list = element("dl");
-  run.items.statistics.forEach((name, place) => {
-    const value = run.items.stats[index][place];
+  run.items.statistics.forEach((name, column) => {
+    const value = run.items.stats[index][column];
     if (value !== null) list.append(element("div", "", element("dt", "", name), element("dd", "", String(value))));
   });
   return element("details", "", element("summary", "", say("statistics")), list);
 }
 
-// Text with what was searched for marked.
+// Text with the search term highlighted.
 function marked(node, text, found) {
   const low = text.toLowerCase();
   let at = 0;
-  // lower case can be longer or shorter than the text (İ): then places would not fit, and nothing is marked
+  // lower case can differ in length from the text (İ): then positions do not match, and nothing is highlighted
   if (found && low.length === text.length) {
     for (let next = low.indexOf(found); next >= 0; next = low.indexOf(found, at)) {
       node.append(text.slice(at, next), element("mark", "", text.slice(next, next + found.length)));

@@ -1,9 +1,9 @@
-// A list of which only the visible rows exist: as many items as you like, a few dozen elements.
+// A virtual list: any number of items, elements only for the visible rows.
 const ROW = 56; // pixels, as in page.css
 const SPARE = 8; // rows beyond either edge
 
 class VirtualList {
-  // box: the scrolling listbox. rows: the element inside it. fill(row, index): writes one item. chosen(index): told.
+  // box: the scrolling listbox. rows: the element inside it. fill(row, index): renders one item. chosen(index): called for the selected one.
   constructor(box, rows, fill, chosen) {
     Object.assign(this, { box, rows, fill, chosen, items: [], at: -1, drawn: "" });
     box.addEventListener("scroll", () => this.draw(), { passive: true });
@@ -11,7 +11,7 @@ class VirtualList {
     box.addEventListener("keydown", (event) => this.key(event));
     rows.addEventListener("click", (event) => {
       const row = event.target.closest("[role=option]");
-      if (row) this.select(Number(row.dataset.place));
+      if (row) this.select(Number(row.dataset.position));
     });
   }
 
@@ -24,16 +24,16 @@ class VirtualList {
     this.select(items.length ? 0 : -1);
   }
 
-  select(place) {
-    this.at = place;
-    if (place >= 0) {
-      const top = place * ROW;
+  select(position) {
+    this.at = position;
+    if (position >= 0) {
+      const top = position * ROW;
       if (top < this.box.scrollTop) this.box.scrollTop = top;
       else if (top + ROW > this.box.scrollTop + this.box.clientHeight) this.box.scrollTop = top + ROW - this.box.clientHeight;
     }
     this.drawn = "";
     this.draw();
-    this.chosen(place < 0 ? -1 : this.items[place]);
+    this.chosen(position < 0 ? -1 : this.items[position]);
   }
 
   draw() {
@@ -42,16 +42,16 @@ class VirtualList {
     if (this.drawn === `${first}-${last}`) return;
     this.drawn = `${first}-${last}`;
     this.rows.replaceChildren();
-    for (let place = first; place < last; place++) {
+    for (let position = first; position < last; position++) {
       const row = element("div", "row");
-      row.id = `item-${place}`;
+      row.id = `item-${position}`;
       row.setAttribute("role", "option");
       row.setAttribute("aria-setsize", this.items.length);
-      row.setAttribute("aria-posinset", place + 1);
-      row.setAttribute("aria-selected", place === this.at);
-      row.dataset.place = place;
-      row.style.setProperty("top", `${place * ROW}px`);
-      this.fill(row, this.items[place]);
+      row.setAttribute("aria-posinset", position + 1);
+      row.setAttribute("aria-selected", position === this.at);
+      row.dataset.position = position;
+      row.style.setProperty("top", `${position * ROW}px`);
+      this.fill(row, this.items[position]);
       this.rows.append(row);
     }
     if (this.at >= first && this.at < last) this.box.setAttribute("aria-activedescendant", `item-${this.at}`);
@@ -67,7 +67,7 @@ class VirtualList {
   }
 }
 
-// An element with a class and children; texts become text nodes, never HTML.
+// An element with a class and children; strings become text nodes, never HTML.
 function element(tag, name = "", ...children) {
   const made = document.createElement(tag);
   if (name) made.className = name;

@@ -1,4 +1,4 @@
-// The browser of samples: which items fit the filters, in which order, and the list beside the item.
+// The sample browser: filters, order, and the list beside the selected item.
 class Samples {
   constructor(runs) {
     this.runs = runs;
@@ -13,7 +13,7 @@ class Samples {
     document.getElementById("filters").addEventListener("submit", (event) => event.preventDefault());
   }
 
-  // All texts anew: at the start and when the language changes. What was chosen stays.
+  // Fills all texts, at the start and when the language changes. Selections are kept.
   start() {
     const kept = [this.benchmark, this.run, this.other, this.group, this.status].map((box) => box.value);
     fillSelect(this.benchmark, [...new Set(this.runs.map((run) => run.about.benchmark))].map((name) => [name, name]), kept[0]);
@@ -44,7 +44,7 @@ class Samples {
     this.filter();
   }
 
-  // The items in the order of the run; beside another run those that flipped first, then those with another answer.
+  // The items in the order of the run; compared with another run, flipped items first, then those with another answer.
   order() {
     this.all = Array.from({ length: this.current.size }, (_, index) => index);
     this.changes = this.beside ? this.all.map((index) => change(this.current, index, this.beside)) : null;
@@ -71,8 +71,8 @@ class Samples {
 
   holds(index) {
     if (!this.found || this.current.text(index).includes(this.found)) return true;
-    const place = this.beside && this.beside.places().get(this.current.items.id[index]);
-    return this.beside !== null && place !== undefined && this.beside.text(place).includes(this.found);
+    const otherIndex = this.beside && this.beside.indices().get(this.current.items.id[index]);
+    return this.beside !== null && otherIndex !== undefined && this.beside.text(otherIndex).includes(this.found);
   }
 
   tell(shown) {
@@ -91,8 +91,8 @@ class Samples {
   fill(row, index) {
     const letters = [this.current.status(index)];
     if (this.beside) {
-      const place = this.beside.places().get(this.current.items.id[index]);
-      if (place !== undefined) letters.push(this.beside.status(place));
+      const otherIndex = this.beside.indices().get(this.current.items.id[index]);
+      if (otherIndex !== undefined) letters.push(this.beside.status(otherIndex));
     }
     const states = element("span", "states");
     for (const letter of letters) {

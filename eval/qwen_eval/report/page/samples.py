@@ -1,7 +1,7 @@
-"""The samples of runs in the form the page reads: columns, every text once, shared beginnings of prompts apart.
+"""The samples of runs in the page's format: by column, every text once, shared prefixes of prompts separately.
 
-A prompt is one string: messages follow each other as RECORD + role + UNIT + content. Texts that occur in several places
-(the shots of a subject, the questions of two runs) stand once in `pool`, and items name them by place.
+A prompt is one string: messages are concatenated as RECORD + role + UNIT + content. Texts that occur several times (the shots
+of a subject, the questions of two runs) are stored once in `pool`, and items refer to them by index.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ RIGHT, WRONG, INVALID, UNJUDGED = "rwiu"
 
 
 class Pool:
-    """Texts by place, each once."""
+    """Texts by index, each stored once."""
 
     def __init__(self) -> None:
-        self._places: dict[str, int] = {}
+        self._indices: dict[str, int] = {}
 
-    def place(self, text: str) -> int:
-        """The place of a text, a new one if it was not there."""
-        return self._places.setdefault(text, len(self._places))
+    def index(self, text: str) -> int:
+        """The index of a text, which is added if it is new."""
+        return self._indices.setdefault(text, len(self._indices))
 
     def texts(self) -> list[str]:
-        """All texts in order of their places."""
-        return list(self._places)
+        """All texts in the order of their indices."""
+        return list(self._indices)
 
 
 def columns(rows: Sequence[Mapping[str, Any]], pool: Pool, views: Sequence[View] = ()) -> dict[str, Any]:
-    """Stored sample rows as columns. rows: as read_samples gives them, in the order they are to be shown. views: the
-    benchmark's, which say what is right."""
+    """Stored sample rows as columns. rows: as read_samples returns them, in the order in which they are shown. views: the
+    benchmark's, which tell what is right."""
     groups = list(dict.fromkeys(row["group"] for row in rows))
     prompts = [prompt_text(row["prompt"]) for row in rows]
     heads = shared_heads([row["group"] for row in rows], prompts)
@@ -44,11 +44,11 @@ def columns(rows: Sequence[Mapping[str, Any]], pool: Pool, views: Sequence[View]
         "id": [row["id"] for row in rows],
         "groups": groups,
         "group": [groups.index(row["group"]) for row in rows],
-        "head": [pool.place(head) for head in heads],
-        "rest": [pool.place(prompt[len(head) :]) for prompt, head in zip(prompts, heads, strict=True)],
+        "head": [pool.index(head) for head in heads],
+        "rest": [pool.index(prompt[len(head) :]) for prompt, head in zip(prompts, heads, strict=True)],
         "status": "".join(status(row, views) for row in rows),
         "answer": [row["answer"] for row in rows],
-        "target": [pool.place(shown(row["target"])) for row in rows],
+        "target": [pool.index(shown(row["target"])) for row in rows],
         "reply": [reply(row["response"]) for row in rows],
         "statistics": statistics,
         "stats": [[row["stats"].get(name) for name in statistics] for row in rows],
@@ -56,7 +56,7 @@ def columns(rows: Sequence[Mapping[str, Any]], pool: Pool, views: Sequence[View]
 
 
 def prompt_text(prompt: Any) -> str:
-    """A stored prompt as one string. Text as it is, messages marked by role, anything else (a hash) as JSON."""
+    """A stored prompt as one string: text as it is, messages with their roles, anything else (a hash) as JSON."""
     if isinstance(prompt, str):
         return _plain(prompt)
     if isinstance(prompt, list):
@@ -65,13 +65,13 @@ def prompt_text(prompt: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    """A text with the two marks, should it hold any, as their pictures."""
+    """A text with the two separators, if it contains any, replaced by their symbols."""
     return text.replace(RECORD, "\u241e").replace(UNIT, "\u241f")
 
 
 def shared_heads(groups: Sequence[str], prompts: Sequence[str]) -> list[str]:
-    """For every prompt the beginning that it shares with all prompts of its group, up to a line's end; "" where a group has
-    one prompt."""
+    """For every prompt the prefix that it shares with all prompts of its group, up to the end of a line; "" where the group
+    has one prompt."""
     members: dict[str, list[str]] = defaultdict(list)
     for group, prompt in zip(groups, prompts, strict=True):
         members[group].append(prompt)
@@ -85,8 +85,8 @@ def _head(texts: Sequence[str]) -> str:
 
 
 def status(row: Mapping[str, Any], views: Sequence[View] = ()) -> str:
-    """Whether a sample was answered right, wrong or not at all; UNJUDGED where an item by itself is neither (a translation,
-    a perplexity). Programs are right when every sample passed."""
+    """RIGHT, WRONG, INVALID (no answer) or, where a single item is neither (a translation, a perplexity), UNJUDGED. Programs
+    are right when every sample passed."""
     stats = row["stats"]
     if stats.get("invalid") or stats.get("unsplit"):
         return INVALID
@@ -103,8 +103,8 @@ def shown(value: Any) -> str:
 
 
 def reply(response: Mapping[str, Any]) -> dict[str, Any]:
-    """What the model answered: log-probabilities of the options (p), texts (t) with their reasoning (r) and end reasons (e),
-    or the sums of a measurement (m)."""
+    """A stored response: log-probabilities of the options (p), texts (t) with their reasoning (r) and end reasons (e), or the
+    sums of a measurement (m)."""
     if response["kind"] == "chosen":
         return {"p": [round(value, 5) for value in response["logprobs"]]}
     if response["kind"] == "generated":

@@ -9,15 +9,17 @@
 # make gate    the demonstration model against its stored baseline      make baseline  stores that anew
 # make shared  the third-party files that tests ask for and a hub has, into SHARED_DIR (../shared)
 # make bench-gpu  the 7B layout on a GPU, against its floor         make bench-vllm  against lm-eval over vLLM
+# make docs    the documentation as a site, in build/site
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 BENCH_READY := .venv/.bench
+DOCS_READY := .venv/.docs
 # Arguments for pip when it installs torch, e.g. an --index-url with another build than your platform's default.
 TORCH_PIP_ARGS ?=
 
-.PHONY: setup demo shared test test-slow test-versions test-vllm test-faults lint format bench bench-vllm bench-gpu verify tables structure demo-model gate baseline clean
+.PHONY: setup demo shared test test-slow test-versions test-vllm test-faults lint format bench bench-vllm bench-gpu docs verify tables structure demo-model gate baseline clean
 
 setup: $(READY)
 
@@ -109,6 +111,14 @@ bench-gpu: $(READY)
 verify: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python tools/verify.py
 	$(BIN)/python eval/report.py
+
+# mkdocs is installed for this alone
+$(DOCS_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $(DOCS_READY)
+
+docs: $(DOCS_READY)
+	$(BIN)/mkdocs build --quiet --strict
 
 tables: $(READY)
 	$(BIN)/python eval/report.py

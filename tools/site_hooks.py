@@ -14,7 +14,7 @@ ELSEWHERE = {
     "EVALUATION.md": "eval/EVALUATION.md",
     "BENCHMARKS.md": "BENCHMARKS.md",
     "DEMO.md": "demo/README.md",
-    "README.md": "README.md",
+    "OVERVIEW.md": "README.md",  # a README would be taken for the index
     "README_CN.md": "README_CN.md",
     "RESULTS.md": "RESULTS.md",
 }

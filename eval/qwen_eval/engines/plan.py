@@ -159,7 +159,7 @@ def _encode_split(
 def split_options(full: Sequence[np.ndarray]) -> tuple[np.ndarray, list[tuple[int, ...]]]:
     """The tokens all encodings of prompt + option share, and each option's own continuation (at least one token).
 
-    full: int32 arrays. PROTOCOLS: "option tokens from context: encode(prompt + option) less the shared prefix".
+    full: int32 arrays. The rule is in docs/protocols.md, "Scoring options by likelihood".
     """
     shared = min(len(ids) for ids in full) - 1  # every option keeps a token of its own
     for ids in full[1:]:

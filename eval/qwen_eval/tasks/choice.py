@@ -367,7 +367,7 @@ def best_option(scores: Sequence[float], margin: float = TIE_MARGIN) -> tuple[in
 def double_softmax(logprobs: Sequence[float]) -> list[float]:
     """The probabilities the 2023 scripts recorded: a softmax, in float32, over the options' probabilities.
 
-    logprobs: natural logs of the options' probabilities over the vocabulary. Source: EVALUATION.md, MMLU, `qwen2023`.
+    logprobs: natural logs of the options' probabilities over the vocabulary. Source: docs/mmlu.md, `qwen2023`.
     """
     import numpy as np
 

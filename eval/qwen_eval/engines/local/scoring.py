@@ -177,7 +177,7 @@ class _Answers:
 def score_rows(rows: Sequence[Row], logits: Tensor, precise: Sequence[bool]) -> Tensor:
     """What is read of the logits [scored positions of all rows in order, vocabulary]: float32 [positions, targets], padded
     with the first target. Log-probabilities of precise rows (float32 log-softmax); of the others probabilities, by a softmax
-    in the model's own precision, as the 2023 code did (PROTOCOLS, MMLU: in bf16 this makes ties)."""
+    in the model's own precision, as the 2023 code did (docs/mmlu.md: in bf16 this makes ties)."""
     wanted = [targets for row in rows for targets in row.targets]
     most = max(map(len, wanted))
     index = torch.tensor([targets + targets[:1] * (most - len(targets)) for targets in wanted]).to(logits.device)

@@ -1,4 +1,5 @@
-"""What a reply says: letters, numbers, programs, tool calls. Pure functions of text; the rules are PROTOCOLS.md's.
+"""What a reply says: letters, numbers, programs, tool calls. Pure functions of text; the rules are in docs/,
+one page per benchmark.
 
 Each module holds both recipes of its benchmark: names ending in `_2023` answer what the scripts of 2023 answered, quirks
 included; the others are `default`. None means that the reply holds no answer: it is counted as invalid, never guessed.

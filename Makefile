@@ -118,7 +118,7 @@ verify: $(READY)
 
 # mkdocs is installed for this alone
 $(DOCS_READY): $(READY)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m pip install --quiet $(PINNED) --editable '.[docs]'
 	touch $(DOCS_READY)
 
 docs: $(DOCS_READY)
@@ -129,10 +129,6 @@ tables: $(READY)
 
 structure: $(READY)
 	$(BIN)/python tools/structure.py
-
-docs: $(READY)
-	$(BIN)/python -m pip install --quiet $(PINNED) --editable '.[docs]'
-	$(BIN)/mkdocs build --strict --site-dir build/docs
 
 demo-model: $(READY)
 	$(BIN)/python demo/make_data.py

@@ -19,6 +19,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tiny
+from qwen_eval import options
 from qwen_eval.main import console
 from qwen_eval.runs.results import read_results
 from qwen_eval.runs.run import prepare
@@ -56,6 +57,7 @@ def command(folder: Path, *words: object) -> Done:
         patch.chdir(folder)
         patch.setattr(sys, "argv", ["qwen-eval", *map(str, words)])
         patch.setattr(sys, "path", [*sys.path])
+        patch.setattr(options, "program", None)
         with pytest.raises(SystemExit) as stop:
             console()
     return Done(int(stop.value.code or 0), out.getvalue(), err.getvalue())
@@ -90,7 +92,7 @@ def runs(outside: Path) -> dict[str, tuple[str, str]]:
 
 def test_the_signature_says_more_of_a_benchmark_of_ones_own(runs: dict[str, tuple[str, str]]) -> None:
     fields = {name: signature(out) for name, (out, _) in runs.items()}
-    assert fields["texts"]["scoring"] == "context" and fields["texts"]["select"] == "text-logprob"
+    assert fields["texts"]["scoring"].startswith("context+") and fields["texts"]["select"] == "text-logprob"
     assert fields["letters"]["select"] == "logprob"
     assert fields["mbpp"]["stop"] == '["[DONE]"]'
     assert all(len(found["frame"]) == 8 for found in fields.values())
@@ -165,7 +167,8 @@ def test_the_suite_asks_it_too(outside: Path, tmp_path: Path) -> None:
 def test_on_a_llama(outside: Path, tmp_path: Path) -> None:
     """The whole log-probability of every option is that of transformers' own forward pass of prompt and option, alone."""
     folder = tiny.write_llama(tmp_path / "llama")
-    words = ("-d", "arc", "-o", tmp_path, "--shots", 2, "--limit", 12, "--batch-size", 5)
+    data = shutil.copytree(outside / "arc", tmp_path / "data")  # the same rows, and not the demonstration's folder
+    words = ("-d", data, "-o", tmp_path, "--shots", 2, "--limit", 12, "--batch-size", 5)
     out, name = run(outside, "arc.py", "-c", folder, *words)
     assert signature(out)["data"].startswith("unverified-") and "no official checksums" in out
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -253,6 +256,8 @@ def test_twenty_lines_do(tmp_path: Path) -> None:
         (TEXT + "    metrics = lambda self, scored: [('acc', 1.0)]\n", ITEMS, "metrics has to return Metric records"),
         (TEXT + "    shots = {'few': 3}\n", ITEMS, "it names the modes base and chat"),
         (TEXT + "    def identifier(self, row, index):\n        return 'same'\n", ITEMS, "the id 'same' is there twice"),
+        (TEXT + "    def group(self, row):\n        return [][0]\n", ITEMS, "no item of mine (IndexError"),
+        (TEXT + "    def samples(self):\n        return 1 / 0\n", ITEMS, "mine.py:18: ZeroDivisionError"),
         (TEXT, [], "test.jsonl is empty"),
         ("x = = 1\n", ITEMS, "mine.py:7: SyntaxError"),
         ("import nothing_of_this_name\n", ITEMS, "mine.py:7: ModuleNotFoundError"),
@@ -280,6 +285,25 @@ def test_a_refusal_is_one_line_and_status_2(tmp_path: Path) -> None:
     done = command(tmp_path, "run", path, "-d", tmp_path, *WORDS)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "has no attribute 'text'" in done.stderr
     assert not (tmp_path / "out/samples").exists()  # nothing was asked
+
+
+def test_another_way_of_scoring_is_another_signature(tmp_path: Path) -> None:
+    """And a remark, a docstring or a title is not."""
+
+    def scoring(name: str, code: str) -> str:
+        (tmp_path / name).mkdir()
+        (kind,) = load.load(write(tmp_path / name, code, ITEMS))
+        return kind(kind.parser().parse_args(["-d", str(tmp_path / name), *WORDS])).signature["scoring"]
+
+    first = scoring("first", TEXT)
+    assert len(first) == 8
+    title = TEXT.replace('    name = "mine"\n', '    name = "mine"  # a remark\n    title = "My bench"\n')
+    said = title.replace(
+        "    def score(self, sample, reply):\n", '    def score(self, sample, reply):\n        """Says."""\n'
+    )
+    assert scoring("said", said) == first
+    assert scoring("other", TEXT.replace("strip()", "split()[0]")) != first
+    assert scoring("helper", TEXT + "\n\ndef helper(text):\n    return text\n") != first
 
 
 def test_any_number_of_options_and_any_labels(tmp_path: Path) -> None:

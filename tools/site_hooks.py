@@ -17,6 +17,8 @@ ELSEWHERE = {
     "OVERVIEW.md": "README.md",  # a README would be taken for the index
     "README_CN.md": "README_CN.md",
     "RESULTS.md": "RESULTS.md",
+    "CONTRIBUTING.md": "CONTRIBUTING.md",
+    "CHANGELOG.md": "CHANGELOG.md",
 }
 NAMES = {path: name for name, path in ELSEWHERE.items()}
 LINK = re.compile(r"\[([^\]]*)\]\(([^)#:\s]+)(#[^)\s]*)?\)")

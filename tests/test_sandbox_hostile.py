@@ -178,7 +178,7 @@ def test_without_the_filter_of_system_calls_nothing_gets_out(
     sandbox = sandboxes(tier, IMPATIENT)  # some wait for what the filter would have refused
     tried = [each for each in HOSTILE if each.status != "timeout"]
     verdicts = sandbox.check([surroundings.program(each) for each in tried])
-    assert {verdict.status for verdict in verdicts} <= {"failed", "timeout"}
+    assert {verdict.status for verdict in verdicts} <= {"failed", "timeout", "infrastructure"}
     assert surroundings.harm() == []
 
 

@@ -33,7 +33,6 @@ ASKED = (
 SPECIAL = (*ASKED, *OPERATORS, *COMPARISONS, "__contains__", "__hash__")
 VALUES: tuple[type, ...] = (int, float, complex, str, bytes, tuple, frozenset)  # a subclass's instance is one, for good
 _LISTS: tuple[type, ...] = (list, dict, set, bytearray)
-_SCALARS = (int, float, complex, str, bytes)
 _VIEWS = ("dict_keys", "dict_items")
 
 
@@ -44,7 +43,6 @@ class CandidateEnd(End):
         super().__init__(1)
         self._names = names
         self._lock = _thread.RLock()  # threads of the candidate may call the test's functions
-        self.named: set[int] = set()  # classes that the test uses by name
 
     def key(self, value: Any) -> Any:
         """Bound methods are made afresh at each look; of one object and one function they count as one."""
@@ -85,13 +83,6 @@ class CandidateEnd(End):
             found = getattr(found, part)
         return found
 
-    def _write_object(self, value: Any, out: bytearray, depth: int) -> bool:
-        # a str of a class that the test does not name is a str: most such come from an enum or a library
-        kind = type(value)
-        if id(kind) not in self.named and _base(kind, _SCALARS) is not None:
-            return False
-        return super()._write_object(value, out, depth)
-
     def _call_back(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         with self._lock:
             write_message(OUTPUT, self.message(("call", function, args, tuple(kwargs.items()))))
@@ -127,10 +118,6 @@ class CandidateEnd(End):
                 if parts[0] not in self._names:
                     return ("missing",)
                 return ("value", self._names[parts[0]])
-            if what == "used":
-                used = [self._names[name] for name in parts[0] if name in self._names]
-                self.named |= {id(value) for value in used if issubclass(type(value), type)}
-                return ("value", None)
             return ("value", _ACTIONS[what](*parts))
         except BaseException as error:
             error.__traceback__ = None  # it would keep the arguments
@@ -195,6 +182,9 @@ def _class(kind: type) -> tuple[Any, ...]:
     if kind.__name__ in _VIEWS:
         compared = frozenset
     bases = tuple(each for each in kind.__bases__ if each is not object and each not in _LISTS)
+    if compared in _LISTS:
+        own = mro[: mro.index(compared)]
+        special += [f"own {name}" for name in OPERATORS if any(name in vars(each) for each in own)]
     named = (base or compared).__name__ if base or compared else ""
     return ("class", kind.__name__, bases, tuple(special), form, named)
 

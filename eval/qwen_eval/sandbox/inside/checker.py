@@ -77,8 +77,14 @@ def judge_script(setup: str, test: str, overrides: tuple[str, ...]) -> tuple[str
             return "broken" if isinstance(fault, Unsuited) else "failed", str(fault)
         if not script.end.asked:
             return _broken(error)
-        return "failed", _told(error) + _place(error, test)
-    return "passed", ""
+        status, detail = "failed", _told(error) + _place(error, test)
+    else:
+        status, detail = "passed", ""
+        if not script.end.asked:
+            return "broken", "the test uses nothing of the candidate's"
+    if found := script.end.overruled(status == "passed"):
+        return "broken", f"the verdict hangs on {found} of the candidate's, which is not trusted with the test's values"
+    return status, detail
 
 
 def _broken(error: BaseException) -> tuple[str, str]:

@@ -36,6 +36,7 @@ TYPES: dict[str, Any] = {
     kind.__name__: kind
     for kind in (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, range, type(None))
 }
+TYPES |= {function.__name__: function for function in (abs, all, any, len, max, min, pow, repr, round, sorted, sum)}
 TYPES |= {"object": object, "NotImplemented": NotImplemented, "Ellipsis": Ellipsis}
 EXCEPTIONS: dict[str, type[BaseException]] = {
     name: kind for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, BaseException)
@@ -130,6 +131,7 @@ class End:
             b"P": lambda reader, depth: self._mine(reader.count()),
             b"G": self._read_name,
             b"E": _read_date,
+            b"Y": _read_slice,
         }
 
     def tell(self, value: Any) -> Any:
@@ -204,6 +206,9 @@ class End:
             out += b"E"
             parts = tuple(getattr(value, part) for part in _DATES[kind.__name__])
             pack_into((kind.__name__, *parts), out, depth + 1)
+        elif kind is slice:
+            out += b"Y"
+            pack_into((value.start, value.stop, value.step), out, depth + 1, self._write)
         else:
             return not _is_number(kind) and self._write_object(value, out, depth)
         return True
@@ -344,6 +349,13 @@ def _read_date(reader: Reader, depth: int) -> Any:
         return getattr(datetime, parts[0])(*parts[1:])
     except (TypeError, ValueError, OverflowError) as error:
         raise WireError("a date that is none") from error
+
+
+def _read_slice(reader: Reader, depth: int) -> slice:
+    parts = unpack_from(reader, depth)
+    if type(parts) is not tuple or len(parts) != 3:
+        raise WireError("a slice that is none")
+    return slice(*parts)
 
 
 def _refuse(what: str) -> Any:

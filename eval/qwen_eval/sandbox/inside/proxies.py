@@ -1,31 +1,37 @@
-"""The checker's end of a script test: classes and objects that stand for the candidate's.
+"""The checker's end of a script test: classes and objects that are proxies for the candidate's.
 
 For each class of the candidate that turns up there is a real class here, with as many of the language's special methods
-as the candidate's has, so that isinstance, type, except, callable and the like need no answer of the candidate.
-An object of it passes on what is done to it and gets a plain value or another object back.
+as the candidate's has, so that isinstance, type, except, callable and the like need no answer from the candidate.
+A proxy passes on what is done to it and gets a plain value or another object back.
 
 What decides a test is decided here:
 
 - A candidate's object is never equal to a plain value by its own word. An instance of a subclass of int, float, complex,
   str, bytes, tuple or frozenset that keeps its base's comparison is here an instance of such a subclass, with a value of
   the exact type inside, compared by this process. Other objects are unequal to every plain value; a subclass of list,
-  dict, set or bytearray is asked for the plain value inside, without being told with what it is compared.
-- An operator between an object and a plain value (`x - 1`, `x < 1`, `1 in x`), by which an object could learn what is
-  expected and answer to that, is the object's to answer only in a test that deals with objects (script.py) and only for
-  a class that the test asks for by name. Elsewhere it is what it would be for `object()`.
-- What two objects of the candidate's are to each other (`Point(1) == Point(1)`), what its methods answer, and what it
-  does with a container that the test has passed to it is the candidate's to say. A test of that alone can be passed by
-  a class that says yes, as in a process of its own. So can one that uses a name which it neither defines nor imports.
+  dict, set or bytearray is asked for the plain value inside, without being told what it is compared with.
+- An operator between an object and a plain value (`x - 1`, `x < 1`, `1 in x`), from which an object could learn the
+  expected value and answer accordingly, goes to the object only in a test that deals with objects (script.py) and only
+  for a class that the test refers to by name. Elsewhere the result is the one that `object()` or the plain base class
+  would give.
+- Where a comparison or an operator was answered here in place of a method of the candidate's class, the method is called
+  once the test is over (`overruled`): by then the answer cannot help. If the test could have ended otherwise with it
+  (`Money(5) == 5`), the verdict is "infrastructure", neither passed nor failed.
+- What two objects of the candidate's are to each other (`Point(1) == Point(1)`), what its methods return, and what it
+  does with a container that the test has passed to it is up to the candidate. A test of that alone can be passed by
+  a class that always agrees, as in a single process. So can a test that uses a name which it neither defines nor imports.
 
-What does not cross: objects of the test's own classes, classes derived from the candidate's, pickles, coroutines to
-await, dataclasses to be taken apart: each is Unsuited. Not noticed: isinstance by way of ABC.register or a Protocol is
-False; an iterator of the test's is used up when it is passed; calls to and fro nest about a hundred deep.
+What cannot cross: objects of the test's own classes, classes derived from the candidate's, pickles, coroutines to
+await, dataclasses whose fields are listed: each raises Unsuited. Known differences: isinstance by way of ABC.register or
+a Protocol is False; an iterator of the test's is exhausted when it is passed; nested calls to and fro are limited to
+about a hundred.
 """
 
 from __future__ import annotations
 
 import sys
 import types
+from collections import deque
 from collections.abc import Callable
 from itertools import islice
 from typing import Any, NoReturn
@@ -39,18 +45,20 @@ from .wire import MAX_BYTES, MAX_DRAINED, WireError, read_message, write_message
 
 MAX_MESSAGES = 2_000_000  # the candidate's, in one test
 MAX_RECEIVED = 16 * MAX_BYTES
+MAX_SAID = 1000  # answers in the place of the candidate's that are looked into at the end
 _NATIVE_TYPES: tuple[Any, ...] = (
     types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.GeneratorType, types.CoroutineType,
-    types.AsyncGeneratorType, types.ModuleType, map, zip, filter, enumerate, reversed, memoryview, slice,
+    types.AsyncGeneratorType, types.ModuleType, property, map, zip, filter, enumerate, reversed, memoryview, slice,
     type({}.keys()), type({}.values()), type({}.items()), types.MappingProxyType,
 )  # fmt: skip
 _NATIVE = {kind.__name__: kind for kind in _NATIVE_TYPES}
 _VALUES = {kind.__name__: kind for kind in VALUES}
 _COMPARED_AS: dict[str, Any] = {kind.__name__: kind for kind in (*CONTAINERS, frozenset)}
 _LOCAL = frozenset({"__class__", "__copy__", "__deepcopy__", "__reduce_ex__", "__reduce__"})
-# what a class derived from int or str may do its own way here; not what says which value it is
 _OF_EXCEPTIONS = frozenset({"args", "with_traceback", "add_note"})
-_OF_VALUES = frozenset({"__call__", "__str__", "__repr__", "__format__", "__enter__", "__exit__", *OPERATORS})
+# what says which value an object is: of a class derived from int or str its base's
+_OF_VALUES = frozenset({"__eq__", "__ne__", "__hash__"})
+_TEXTS = frozenset({"__str__", "__repr__", "__format__"})
 
 
 class CheckerEnd(End):
@@ -60,10 +68,13 @@ class CheckerEnd(End):
         super().__init__(0)
         self._names = names
         self._received = self._messages = 0
+        self.exits: list[SystemExit] = []  # the candidate's, which end no test
         self.asked = False  # whether the candidate had any part in what has happened so far
         self.fault: BaseException | None = None  # what stopped the test: no test can go on after it
         self.named: set[type] = set()  # classes of the candidate that the test asked for by name
         self.deals_with_objects = False
+        # what this end has said in the place of a candidate's class: object, special method, arguments, answer
+        self._said: deque[tuple[Any, str, tuple[Any, ...], Any]] = deque(maxlen=MAX_SAID)
         self.awaits = False  # whether the test has anything to do with coroutines
 
     def ask(self, *request: Any) -> Any:
@@ -75,10 +86,6 @@ class CheckerEnd(End):
             return self._ask(_settled(request))
         except (Gone, Unfit, Unsuited) as fault:
             self.stop(fault)
-
-    def start(self, used: set[str]) -> None:
-        """Tells which of its names the test uses. Raises as `ask` does."""
-        self.ask("used", tuple(sorted(used)))
 
     def stop(self, fault: BaseException) -> NoReturn:
         """Ends the test, whatever it catches."""
@@ -93,7 +100,10 @@ class CheckerEnd(End):
             if what == "value" and len(reply) == 2:
                 return reply[1]
             if what == "raised" and len(reply) == 2:
-                raise _raisable(reply[1])
+                error = _raisable(reply[1])
+                if isinstance(error, SystemExit):
+                    self.exits.append(error)
+                raise error
             if what == "missing" and request[0] == "name":
                 raise KeyError(request[1])
             if what == "unfit" and len(reply) == 2 and type(reply[1]) is str:
@@ -139,9 +149,38 @@ class CheckerEnd(End):
         except OSError as error:
             raise Gone from error
 
-    def decides(self, value: Any) -> bool:
+    def may_answer(self, value: Any) -> bool:
         """Whether an object may answer an operator that tells it a plain value of the test's."""
         return self.deals_with_objects and not self.named.isdisjoint(type(value).__mro__)
+
+    def say_for(self, value: Any, name: str, args: tuple[Any, ...], answer: Callable[[], Any]) -> Any:
+        """The answer, in the place of a special method of the candidate's class, which is not asked now."""
+        try:
+            said = answer()
+        except Exception:
+            self._said.append((value, name, args, NotImplemented))
+            raise
+        self._said.append((value, name, args, said))
+        return said
+
+    def overruled(self, passed: bool) -> str:
+        """The special method by which a class of the candidate's says what `say_for` did not, as "Class.name"; "" for
+        none. Asked when the test is over: its objects may learn now what they were compared with."""
+        for value, name, args, said in tuple(self._said):
+            try:
+                same = _agree(name, self._ask(_settled(("special", value, name, args))), said, passed)
+            except Unsuited:  # nobody can ask it
+                same = passed
+            except (Gone, Unfit) as fault:
+                self.fault = fault
+                same = not passed
+            except BaseException:
+                same = not passed  # with what it raises the test fails, too
+            if not same:
+                return f"{type(value).__name__}.{name}"
+            if self.fault is not None:
+                break
+        return ""
 
     # the test's objects, for the candidate
 
@@ -208,7 +247,7 @@ class CheckerEnd(End):
     def _class(self, name: str, bases: tuple[Any, ...], special: tuple[str, ...], form: str, base: str) -> type:
         if [type(part) for part in (name, bases, special, form, base)] != [str, tuple, tuple, str, str]:
             raise WireError("a class of unknown form")
-        names = _members(self, name, frozenset(SPECIAL) & set(special), form, base)
+        names = _members(self, name, frozenset(special), form, base)
         if "unhashable" in special and form == "opaque":
             names["__hash__"] = None
         kept = tuple(each for each in bases if type(each) is RemoteType or each in VALUES)
@@ -241,7 +280,7 @@ class RemoteType(type):
         return cls._checker_end.ask("call", cls, args, tuple(kwargs.items()))
 
     def __getattribute__(cls, name: str) -> Any:
-        if name in ("__doc__", "__annotations__"):  # every class has these of its own
+        if name in ("__doc__", "__annotations__", "__flags__"):  # every class has these of its own
             return cls._checker_end.ask("get", cls, name)
         return super().__getattribute__(name)
 
@@ -278,19 +317,22 @@ class RemoteType(type):
         return cls._checker_end.ask("special", cls, "__dir__", ())
 
 
-def _members(end: CheckerEnd, name: str, special: frozenset[str], form: str, base: str) -> dict[str, Any]:
-    """What a class that stands for a candidate's has."""
+def _members(end: CheckerEnd, name: str, told: frozenset[str], form: str, base: str) -> dict[str, Any]:
+    """What a class that stands for a candidate's has. told: of its special methods, by the candidate."""
     members: dict[str, Any] = {}
+    special = told & frozenset(SPECIAL)
     if form == "value":
-        special &= _OF_VALUES
+        special -= _OF_VALUES
     elif form != "exception":
         special |= {"__str__", "__repr__", "__format__"}
-    members |= {each: _asked(end, each) for each in special & {*ASKED, "__hash__"}}
     owner = (_VALUES if form == "value" else _COMPARED_AS).get(base)
-    members |= {each: _operator(end, each, owner, form) for each in special & set(OPERATORS)}
-    members |= {each: _comparison(end, each, owner) for each in special & set(COMPARISONS)}
+    inner = owner if form == "value" else None
+    members |= {each: _asked(end, each, inner) for each in special & {*ASKED, "__hash__"}}
+    for each in special & set(OPERATORS):
+        members[each] = _operator(end, each, owner, form, own=form == "value" or owner is None or f"own {each}" in told)
+    members |= {each: _comparison(end, each, owner, form) for each in special & set(COMPARISONS)}
     if "__contains__" in special:
-        members["__contains__"] = _containment(end)
+        members["__contains__"] = _containment(end, inner)
     if "__eq__" in members and "__hash__" not in members:
         members["__hash__"] = object.__hash__
     members["__copy__"] = lambda self: end.ask("copy", self, False)
@@ -319,7 +361,7 @@ def _members(end: CheckerEnd, name: str, special: frozenset[str], form: str, bas
     members["__delattr__"] = lambda self, name: end.ask("delete", self, name)
     members["__reduce_ex__"] = members["__reduce__"] = reduce
     if form != "value":
-        members["__dir__"] = _asked(end, "__dir__")
+        members["__dir__"] = _asked(end, "__dir__", None)
         native = _NATIVE.get(name) if form == "native" else owner
         if native is not None:
             members["__class__"] = property(lambda self: _like(type(self), native))
@@ -336,43 +378,71 @@ def _like(kind: type, native: Any) -> type:
     return _likes.setdefault(kind, types.new_class(kind.__name__, (native,)))
 
 
-def _asked(end: CheckerEnd, name: str) -> Callable[..., Any]:
+def _asked(end: CheckerEnd, name: str, base: Any) -> Callable[..., Any]:
+    """base: of a class derived from a plain type that type, whose own method counts where the class may not answer."""
+    own = None if base is None or name in _TEXTS else getattr(base, name, None)
+
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if own is not None and not end.may_answer(self):
+            return end.say_for(self, name, args, lambda: own(self, *args, **kwargs))
         return end.ask("special", self, name, args, tuple(kwargs.items()))
 
     return method
 
 
-def _operator(end: CheckerEnd, name: str, owner: Any, form: str) -> Callable[..., Any]:
+def _operator(end: CheckerEnd, name: str, owner: Any, form: str, own: bool) -> Callable[..., Any]:
+    """own: whether the candidate's class has an operator that is not its plain type's."""
+
     def method(self: Any, other: Any, *more: Any) -> Any:
-        if end.is_theirs(other) or end.decides(self):
+        if end.is_theirs(other) or end.may_answer(self):
             return end.ask("special", self, name, (other, *more))
-        own = getattr(owner, name, None)
-        if own is None:
-            return NotImplemented
-        return own(self if form == "value" else _inside(end, self, owner), other, *more)
+
+        def answer() -> Any:
+            plain = getattr(owner, name, None)
+            if plain is None:
+                return NotImplemented
+            return plain(self if form == "value" else _inside(end, self, owner), other, *more)
+
+        return end.say_for(self, name, (other, *more), answer) if own else answer()
 
     return method
 
 
-def _comparison(end: CheckerEnd, name: str, owner: Any) -> Callable[..., Any]:
+def _comparison(end: CheckerEnd, name: str, owner: Any, form: str) -> Callable[..., Any]:
     def method(self: Any, other: Any) -> Any:
-        if end.is_theirs(other) or (name not in ("__eq__", "__ne__") and end.decides(self)):
+        if end.is_theirs(other) or (name not in ("__eq__", "__ne__") and end.may_answer(self)):
             return end.ask("special", self, name, (other,))
         if owner is None:
-            return NotImplemented
+            return end.say_for(self, name, (other,), lambda: NotImplemented)
+        if form == "value":
+            return end.say_for(self, name, (other,), lambda: getattr(owner, name)(self, other))
         return getattr(owner, name)(_inside(end, self, owner), other)
 
     return method
 
 
-def _containment(end: CheckerEnd) -> Callable[..., Any]:
+def _containment(end: CheckerEnd, base: Any) -> Callable[..., Any]:
     def method(self: Any, item: Any) -> Any:
-        if end.is_theirs(item) or end.decides(self):
+        if end.is_theirs(item) or end.may_answer(self) or (base is not None and not hasattr(base, "__contains__")):
             return end.ask("special", self, "__contains__", (item,))
-        return any(each is item or each == item for each in self)
+        if base is not None:
+            return end.say_for(self, "__contains__", (item,), lambda: base.__contains__(self, item))
+        return end.say_for(self, "__contains__", (item,), lambda: any(each is item or each == item for each in self))
 
     return method
+
+
+def _agree(name: str, theirs: Any, said: Any, passed: bool) -> bool:
+    """Whether a test that has passed or failed would have done so with the candidate's own answer."""
+    if name in COMPARISONS:
+        if name in ("__eq__", "__ne__"):
+            theirs, said = (name == "__ne__" if each is NotImplemented else each for each in (theirs, said))
+        if said is NotImplemented or theirs is NotImplemented:
+            return theirs is said
+        return bool(theirs) == bool(said)
+    if not passed and type(theirs) is not type(said):  # a float lacks the methods of a class derived from it
+        return False
+    return theirs is said or bool(theirs == said) or bool(theirs != theirs and said != said)
 
 
 def _inside(end: CheckerEnd, value: Any, owner: Any) -> Any:

@@ -18,6 +18,7 @@ from hypothesis import given
 from examples import examples
 from extraction import LENGTHS, corpus, golden, label, long_texts, quick, texts
 from qwen_eval.tasks.extract.code import (
+    builtin_overrides,
     docstring,
     docstring_2023,
     humaneval_base,
@@ -156,3 +157,26 @@ def test_long_texts_take_no_longer_than_they_are_long(length: int) -> None:
         for read in (humaneval_chat, humaneval_chat_2023, signature, docstring):
             quick(read, text, "f")
         quick(humaneval_chat, text, "f", 'def f(x):\n    """Do it."""\n')
+
+
+@pytest.mark.parametrize(
+    ("solution", "names"),
+    [
+        ("def sum(a, b):\n    return a + b\n", ("sum",)),
+        (
+            "async def next(x): ...\nclass list: pass\nmax = min = None\nid: int = 5",
+            ("id", "list", "max", "min", "next"),
+        ),
+        ("def f():\n    sum = 1\n    def max(): pass\nf.len = 2\nx[abs] = 3\nround(1)", ()),
+        ("(pow, (a, [*hash])), any = b", ("any", "hash", "pow")),
+        ("from math import pow, sin as abs\nimport math", ()),
+        ("__doc__ = 'x'\ndef __import__(): pass", ()),
+        ("def sum(a, b) return", ()),
+        ("def sum(): '\\d'\n", ("sum",)),
+        ("x = '\0'", ()),
+        ("(" * 10_000, ()),
+        ("", ()),
+    ],
+)
+def test_the_builtins_that_a_reference_solution_defines(solution: str, names: tuple[str, ...]) -> None:
+    assert builtin_overrides(solution) == names

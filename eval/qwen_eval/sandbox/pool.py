@@ -49,7 +49,7 @@ class Sandbox:
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._tier, first = tiers.choose(allow_unsandboxed, only)
-        self._zygotes: dict[int, Zygote] = {0: first}
+        self._zygotes: dict[int, Zygote] = {0: first} if first else {}
 
     @property
     def tier(self) -> str:

@@ -112,8 +112,9 @@ def wanted() -> Iterator[Tier]:
     yield Tier("limits", replace(base, mode="limits", seccomp=False))
 
 
-def choose(allow_unsandboxed: bool, only: Sequence[str] = ()) -> tuple[Tier, Zygote]:
-    """The strongest isolation that holds here, with its first zygote ready. only: consider these names alone.
+def choose(allow_unsandboxed: bool, only: Sequence[str] = ()) -> tuple[Tier, Zygote | None]:
+    """The strongest isolation that holds here; with a zygote that is ready where it has just been probed, which happens
+    once per process. only: consider these names alone.
 
     InputError when nothing holds and programs may not run unsandboxed.
     """
@@ -143,8 +144,27 @@ def for_slot(tier: Tier, slot: int) -> Settings:
     return replace(tier.settings, uid=tier.settings.uid + offset)
 
 
-def _proven(tier: Tier) -> Zygote:
-    """A zygote of this kind that has kept the probe in. ZygoteError when it has not or there is none to be had."""
+_probed: dict[Settings, str] = {}  # why programs cannot be isolated with these settings, "" where they can
+
+
+def _proven(tier: Tier) -> Zygote | None:
+    """The zygote of this kind that has just contained the probe, None where an earlier one has. ZygoteError when it has
+    not or cannot be started."""
+    reason = _probed.get(tier.settings)
+    if reason:
+        raise ZygoteError(reason)
+    if reason is not None:
+        return None
+    try:
+        zygote = _probed_zygote(tier)
+    except ZygoteError as error:
+        _probed[tier.settings] = str(error)
+        raise
+    _probed[tier.settings] = ""
+    return zygote
+
+
+def _probed_zygote(tier: Tier) -> Zygote:
     zygote = Zygote(for_slot(tier, 0))
     zygote.await_ready()
     try:

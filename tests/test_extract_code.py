@@ -6,8 +6,6 @@ the problem's text and the body in the reply. Rows of kind "base" hold the exact
 
 from __future__ import annotations
 
-import gzip
-import json
 import textwrap
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +25,7 @@ from qwen_eval.tasks.extract.code import (
     humaneval_chat_2023,
     signature,
 )
-from shared import shared
+from shared import humaneval
 
 ROWS = corpus("humaneval")
 OTHER_DOCSTRING = {10, 32, 38, 50, 64}  # tasks whose first triple-quoted text is not the entry point's
@@ -37,11 +35,6 @@ pieces = texts(
     "'''", '"""', "(", ")", "[", "# ", "print(", "@a", "~~~", "from __future__ import annotations", ":", "'", "\r\n",
     "return 1",
 )  # fmt: skip
-
-
-def problems() -> list[dict[str, str]]:
-    with gzip.open(shared("data/humaneval/HumanEval.jsonl.gz"), "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
 
 
 def lines(code: str | None) -> list[str] | None:
@@ -63,14 +56,14 @@ def test_2023_answers_every_recorded_row(record_property: Callable[[str, object]
 
 
 def test_the_canonical_solutions_survive_the_default_and_127_survive_2023() -> None:
-    solutions = [problem["canonical_solution"] for problem in problems()]
+    solutions = [problem["canonical_solution"] for problem in humaneval()]
     assert all(humaneval_base(solution) == solution for solution in solutions)
     assert sum(humaneval_base_2023(solution).rstrip() == solution.rstrip() for solution in solutions) == 127
 
 
 def test_the_parts_of_every_real_prompt() -> None:
     differing = set()
-    for index, problem in enumerate(problems()):
+    for index, problem in enumerate(humaneval()):
         prompt, entry_point = problem["prompt"], problem["entry_point"]
         header = signature(prompt, entry_point)
         assert header.startswith(entry_point + "(")
@@ -93,7 +86,7 @@ def test_the_docstring_may_follow_an_import() -> None:
 
 @pytest.mark.parametrize("style", ["fence", "prose", "body", "fenced body"])
 def test_every_canonical_solution_is_found_in_a_reply(style: str) -> None:
-    for problem in problems():
+    for problem in humaneval():
         prompt, body, entry_point = problem["prompt"], problem["canonical_solution"], problem["entry_point"]
         whole = f"{prompt}{body}"
         reply = {

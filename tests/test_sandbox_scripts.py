@@ -9,18 +9,14 @@ from collections.abc import Iterator
 import pytest
 
 from qwen_eval.sandbox import Program, Sandbox, Verdict
-from qwen_eval.schema import InputError
+from sandboxes import opened
 from scripts import TASKS, Task
 
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    try:
-        opened = Sandbox(workers=1)
-    except InputError as error:
-        pytest.skip(str(error))
-    with opened:
-        yield opened
+    with opened(workers=1) as pool:
+        yield pool
 
 
 def judge(sandbox: Sandbox, source: str, test: str, setup: str = "", overrides: tuple[str, ...] = ()) -> Verdict:

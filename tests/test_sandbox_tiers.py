@@ -14,14 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from leftovers import processes_of
 from qwen_eval.sandbox import Program, Sandbox, tier, tiers
 from qwen_eval.sandbox.client import Zygote
 from qwen_eval.schema import InputError
+from sandboxes import linux, processes_of
 
 EVAL = Path(__file__).resolve().parents[1] / "eval"
 TEST = "def check(candidate): assert candidate() == 1"
-linux = pytest.mark.skipif(sys.platform != "linux", reason="isolation is known on Linux alone")
 
 
 @linux

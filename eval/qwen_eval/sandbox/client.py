@@ -113,9 +113,10 @@ class Zygote:
 
     def _receive(self) -> dict[str, Any]:
         try:
-            return json.loads(self._exactly(_LENGTH.unpack(self._exactly(_LENGTH.size))[0]))
+            reply: dict[str, Any] = json.loads(self._exactly(_LENGTH.unpack(self._exactly(_LENGTH.size))[0]))
         except (OSError, ValueError) as error:
             raise ZygoteError(f"a sandbox process is lost: {error}") from error
+        return reply
 
     def _exactly(self, count: int) -> bytes:
         data = bytearray()

@@ -16,7 +16,7 @@ from typing import Any
 from .exchange import EXCEPTIONS, End
 from .role import describe
 from .settings import INPUT, OUTPUT
-from .wire import WireError, pack, read_message, write_message
+from .wire import WireError, base_value, pack, read_message, write_message
 
 # special methods that a class is asked for
 _BINARY = (
@@ -61,7 +61,7 @@ class CandidateEnd(End):
         if issubclass(kind, BaseException):
             return ("exception", kind, tuple(value.args), describe(value)[1], value.__cause__)
         base = _base(kind, VALUES)
-        return ("object", kind) if base is None else ("value", kind, _plain(base, value))
+        return ("object", kind) if base is None else ("value", kind, base_value(base, value))
 
     def stand_in(self, told: Any) -> Any:
         """An exception like the test's, or a function that calls the test's."""
@@ -202,20 +202,9 @@ def _base(kind: type, bases: tuple[Any, ...]) -> Any:
     return None
 
 
-def _plain(base: Any, value: Any) -> Any:
-    """The plain value inside an instance of a subclass, without asking the subclass."""
-    if base in (int, float, str):
-        return getattr(base, f"__{base.__name__}__")(value)
-    if base is complex:
-        return complex(float(value.real), float(value.imag))
-    if base is dict:
-        return dict(dict.items(value))
-    return base(base.__iter__(value))
-
-
 def _as_compared(target: Any) -> Any:
     kind = type(target)
     if kind.__name__ in _VIEWS:
         return frozenset(target)
     base = _base(kind, _LISTS)
-    return None if base is None else _plain(base, target)
+    return None if base is None else base_value(base, target)

@@ -255,6 +255,7 @@ class End:
         if type(message) is not tuple or [type(part) for part in message] != [tuple, tuple, tuple]:
             raise WireError("a message of unknown form")
         dropped, changes, body = message
+        assert type(body) is tuple
         for change in changes:
             if type(change) is not tuple or [type(part) for part in change] != [int, int, tuple]:
                 raise WireError("a message of unknown form")

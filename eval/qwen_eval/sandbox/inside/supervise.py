@@ -72,46 +72,63 @@ def check(world: World, control: socket.socket, budget: Budget, *files: int) -> 
     calls_out, calls_in = os.pipe()
     answers_out, answers_in = os.pipe()
     done_out, done_in = os.pipe()
-    children: list[Child] = []
-    try:
-        children.append(start(world, "candidate", budget, {PAYLOAD: solution, INPUT: calls_out, OUTPUT: answers_in}))
+    with _Children(done_out) as children:
+        candidate = children.start(
+            world, "candidate", budget, {PAYLOAD: solution, INPUT: calls_out, OUTPUT: answers_in}
+        )
         checks = {PAYLOAD: test, INPUT: answers_out, OUTPUT: calls_in, RESULT: verdict, DONE: done_in}
-        children.append(start(world, "checker", budget, checks))
-        candidate, checker = children
+        checker = children.start(world, "checker", budget, checks)
         watch = Watch(control, budget, candidate, checker)
-        word = watch.word(done_out)
-        if word == GONE:
-            candidate.await_end(0.5)
-            watch.enforce()
-        elif not word:
-            checker.await_end(1.0)
+        try:
+            word = watch.word(done_out)
+            if word == GONE:
+                candidate.await_end(0.5)
+                watch.enforce()
+            elif not word:
+                checker.await_end(1.0)
+        except TimeUp as error:
+            return _timeout(candidate, error)
         return _finished(candidate) | {"checker": _manner(checker)}
-    except TimeUp as error:
-        return {"status": "timeout", "detail": str(error), "cpu": children[0].cpu()}
-    finally:
-        os.close(done_out)
-        for child in children:
-            child.end()
 
 
 def run(world: World, control: socket.socket, budget: Budget, *files: int) -> dict[str, Any]:
     """How a snippet went, as `check` does. files: its payload, the file for what it came to."""
-    snippet, result = files
+    payload, result = files
     done_out, done_in = os.pipe()
-    children: list[Child] = []
-    try:
-        children.append(start(world, "snippet", budget, {PAYLOAD: snippet, RESULT: result, DONE: done_in}))
-        watch = Watch(control, budget, children[0])
-        watch.word(done_out)
-        children[0].await_end(0.5)
-        watch.enforce()
-        return _finished(children[0])
-    except TimeUp as error:
-        return {"status": "timeout", "detail": str(error), "cpu": children[0].cpu()}
-    finally:
-        os.close(done_out)
-        for child in children:
+    with _Children(done_out) as children:
+        snippet = children.start(world, "snippet", budget, {PAYLOAD: payload, RESULT: result, DONE: done_in})
+        watch = Watch(control, budget, snippet)
+        try:
+            watch.word(done_out)
+            snippet.await_end(0.5)
+            watch.enforce()
+        except TimeUp as error:
+            return _timeout(snippet, error)
+        return _finished(snippet)
+
+
+class _Children:
+    """The processes of one program; on exit all are gone and the pipe `done` is closed."""
+
+    def __init__(self, done: int) -> None:
+        self._done = done
+        self._started: list[Child] = []
+
+    def start(self, world: World, role: str, budget: Budget, files: dict[int, int]) -> Child:
+        self._started.append(start(world, role, budget, files))
+        return self._started[-1]
+
+    def __enter__(self) -> _Children:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._done)
+        for child in self._started:
             child.end()
+
+
+def _timeout(candidate: Child, error: TimeUp) -> dict[str, Any]:
+    return {"status": "timeout", "detail": str(error), "cpu": candidate.cpu()}
 
 
 def _finished(candidate: Child) -> dict[str, Any]:

@@ -10,7 +10,9 @@ import os
 import struct
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+Made = TypeVar("Made")
 
 MAX_BYTES = 16 << 20
 MAX_DEPTH = 100
@@ -117,11 +119,11 @@ def _plain(value: Any) -> tuple[bytes, Any]:
         return b"I", items
     for base in _BASES:
         if issubclass(kind, base) and (kind in _ALIKE or (kind.__eq__, kind.__ne__) == (base.__eq__, base.__ne__)):
-            return b"", _base_value(base, value)
+            return b"", base_value(base, value)
     raise WireError(f"a value of type {kind.__name__}")
 
 
-def _base_value(base: Any, value: Any) -> Any:
+def base_value(base: Any, value: Any) -> Any:
     """The plain value inside an instance of a subclass, without asking the subclass."""
     if base is int:
         return int.__int__(value)
@@ -155,7 +157,7 @@ class Reader:
 
     def count(self) -> int:
         """The next number, of four bytes."""
-        return _LENGTH.unpack(self.take(4))[0]
+        return int.from_bytes(self.take(4), "little")
 
 
 def unpack(data: bytes, more: Mapping[bytes, Callable[[Reader, int], Any]] | None = None) -> Any:
@@ -203,7 +205,7 @@ def _dict(reader: Reader, depth: int) -> dict[Any, Any]:
     return _hashed(dict, pairs)
 
 
-def _hashed(kind: Callable[[Any], Any], items: Any) -> Any:
+def _hashed(kind: Callable[[Any], Made], items: Any) -> Made:
     try:
         return kind(items)
     except TypeError as error:
@@ -239,7 +241,8 @@ def _decimal(reader: Reader, depth: int) -> Any:
 
 
 def _float(reader: Reader, depth: int) -> float:
-    return _DOUBLE.unpack(reader.take(8))[0]
+    value: float = _DOUBLE.unpack(reader.take(8))[0]
+    return value
 
 
 _READERS: dict[bytes, Callable[[Reader, int], Any]] = {

@@ -152,7 +152,7 @@ def test_hub_and_files_give_the_same_rows(
 ) -> None:
     first = client(hub.env(tmp_path), benchmark)
     assert first["hash"] == from_files(folders[benchmark], benchmark)
-    # Our files are not the published ones, and the origin says so: the commit, then the sums of the strangers.
+    # Our files are not the published ones, and the origin says so: the commit, then the checksums of the unknown files.
     repo, commit = COMMITS[benchmark]
     (origin,) = first["origins"]
     assert origin.startswith(f"{repo}@{commit}+")

@@ -1,4 +1,4 @@
-"""Bytes that an enemy wrote become plain values or an error, and nothing else."""
+"""An attacker's bytes become plain values or an error, and nothing else."""
 
 from __future__ import annotations
 

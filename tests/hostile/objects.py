@@ -117,7 +117,7 @@ OBJECTS = [
         """
 import builtins, sys
 for name, module in list(sys.modules.items()):
-    for attribute in ("ask", "may_answer", "judge_script", "is_theirs", "overruled"):
+    for attribute in ("ask", "may_answer", "judge_script", "is_remote", "overruled"):
         for thing in [module, *[each for each in vars(module).values() if isinstance(each, type)]]:
             if name.startswith("inside") and hasattr(thing, attribute):
                 setattr(thing, attribute, yes)
@@ -140,7 +140,7 @@ def answer(x): return Yes()
     Hostile(
         "script_swallowed_nonsense",
         "import os\ndef answer(x): os.write(5, b'\\1\\0\\0\\0?' * 3)",
-        says=("the candidate sent a message of unknown form",),
+        says=("the candidate sent a malformed message",),
         script="try:\n    answer(1)\nexcept BaseException:\n    pass",
     ),
     _of_objects("box_with_a_forged_value", "Box.get = lambda self: Yes()", "Yes.__eq__", status="infrastructure"),
@@ -158,7 +158,7 @@ def answer(x): return Yes()
     ),
     _of_objects("any_attribute", "Box = Yes", "TypeError"),
     _of_objects("endless_iterator", "import itertools\nBox.__iter__ = lambda self: itertools.count()", status="timeout"),
-    _of_objects("iterator_of_large_values", "Box.__iter__ = lambda self: iter(lambda: 'x' * 9_000_000, 0)", status="timeout"),
+    _of_objects("iterator_of_large_values", "Box.__iter__ = lambda self: iter(lambda: 'x' * 9_000_000, 0)", "MemoryError"),
     _of_objects(
         "iterator_of_new_classes",
         "Box.__iter__ = lambda self: iter(lambda: type('T', (), {})(), 0)",
@@ -189,7 +189,7 @@ def answer(x): return Yes()
     _of_objects(
         "object_of_unknown_form",
         _RAW + "Box.get = lambda self: raw(three(empty, empty, t(2) + b's\\5\\0\\0\\0valueH\\7\\0\\0\\0' + empty))",
-        "an object of unknown form",
+        "a malformed object",
     ),
     _of_objects(
         "call_of_what_was_not_passed",
@@ -201,7 +201,7 @@ def answer(x): return Yes()
         "change_of_what_was_not_shared",
         _RAW + "change = t(3) + 2 * b'i\\1\\0\\0\\0\\2' + empty\n"
         "Box.get = lambda self: raw(three(empty, t(1) + change, t(1) + b'N'))",
-        "an object that there is not",
+        "an unknown object",
     ),
     _of_functions(
         "remembers_what_it_was_compared_with",
@@ -282,12 +282,12 @@ def answer(x): return seen[-1] if seen else Spy()
     _of_objects(
         "slice_that_is_none",
         _RAW + "Box.get = lambda self: raw(three(empty, empty, t(2) + b's\\5\\0\\0\\0valueY' + t(2) + b'NN'))",
-        "a slice that is none",
+        "an invalid slice",
     ),
     _of_objects(
         "name_of_a_function_that_does_more",
         _RAW + "name = b'G' + t(1) + b's\\4\\0\\0\\0exec'\n"
         "Box.get = lambda self: raw(three(empty, empty, t(2) + b's\\5\\0\\0\\0value' + name))",
-        "a name that is none",
+        "an invalid name",
     ),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The candidate's end of a script test: does with the candidate's objects what the test asks. Nothing here decides.
+"""The candidate's end of a script test: performs the test's operations on the candidate's objects. Untrusted.
 
 Whatever this process holds can be patched by the candidate; the checker relies on none of it (proxies.py).
 """
@@ -18,7 +18,7 @@ from .role import describe
 from .settings import INPUT, OUTPUT
 from .wire import WireError, base_value, pack, read_message, write_message
 
-# special methods that a class is asked for
+# special methods that are looked for in a class
 _BINARY = (
     "add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "divmod", "pow", "lshift", "rshift", "and", "xor", "or",
 )  # fmt: skip
@@ -37,7 +37,7 @@ _VIEWS = ("dict_keys", "dict_items")
 
 
 class CandidateEnd(End):
-    """Tells of the candidate's objects: of each the class, and of each class what the language can do with it."""
+    """Describes the candidate's objects: each by its class, and each class by the special methods it supports."""
 
     def __init__(self, names: dict[str, Any]) -> None:
         super().__init__(1)
@@ -45,14 +45,14 @@ class CandidateEnd(End):
         self._lock = _thread.RLock()  # threads of the candidate may call the test's functions
 
     def key(self, value: Any) -> Any:
-        """Bound methods are made afresh at each look; of one object and one function they count as one."""
+        """A bound method is a new object at each access; those of one object and function count as one."""
         if type(value) is types.MethodType:
             return ("method", id(value.__self__), id(value.__func__))
         if type(value) is types.BuiltinMethodType and not isinstance(value.__self__, types.ModuleType):
             return ("method", id(value.__self__), value.__name__)
         return id(value)
 
-    def tell(self, value: Any) -> Any:
+    def description(self, value: Any) -> Any:
         """("class", name, bases, special methods, form, base), ("object", class), ("value", class, plain value) or
         ("exception", class, arguments, text, cause)."""
         kind = type(value)
@@ -63,7 +63,7 @@ class CandidateEnd(End):
         base = _base(kind, VALUES)
         return ("object", kind) if base is None else ("value", kind, base_value(base, value))
 
-    def stand_in(self, told: Any) -> Any:
+    def make_proxy(self, told: Any) -> Any:
         """An exception like the test's, or a function that calls the test's."""
         if told[0] == "exception":
             return _exception(*told[1:])
@@ -94,7 +94,7 @@ class CandidateEnd(End):
         raise answer[1]
 
     def serve(self) -> tuple[Any, ...] | None:
-        """Answers until nobody asks (None), or until the answer to a call of the test's function comes."""
+        """Answers requests until the pipe is closed (None), or until the result of a call of the test's function arrives."""
         while (data := read_message(INPUT)) is not None:
             body = self.receive(data)
             if body[0] in ("value", "raised"):
@@ -162,7 +162,7 @@ _ACTIONS: Mapping[str, Callable[..., Any]] = {
 
 
 def _class(kind: type) -> tuple[Any, ...]:
-    """What the checker is told of a class."""
+    """The description of a class for the checker."""
     mro = type.mro(kind)
     base = _base(kind, VALUES)
     until: type
@@ -190,7 +190,7 @@ def _class(kind: type) -> tuple[Any, ...]:
 
 
 def _made(kind: type) -> bool:
-    """Whether a class was made by a program and not by the interpreter."""
+    """Whether a class was created at run time rather than built into the interpreter."""
     return bool(kind.__flags__ & (1 << 9))  # Py_TPFLAGS_HEAPTYPE
 
 

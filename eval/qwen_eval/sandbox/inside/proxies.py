@@ -45,7 +45,7 @@ from .wire import MAX_BYTES, MAX_DRAINED, WireError, read_message, write_message
 
 MAX_MESSAGES = 2_000_000  # the candidate's, in one test
 MAX_RECEIVED = 16 * MAX_BYTES
-MAX_SAID = 1000  # answers in the place of the candidate's that are looked into at the end
+MAX_ANSWERED = 1000  # the last answers given in place of the candidate's are verified when the test is over
 _NATIVE_TYPES: tuple[Any, ...] = (
     types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.GeneratorType, types.CoroutineType,
     types.AsyncGeneratorType, types.ModuleType, property, map, zip, filter, enumerate, reversed, memoryview, slice,
@@ -62,19 +62,19 @@ _TEXTS = frozenset({"__str__", "__repr__", "__format__"})
 
 
 class CheckerEnd(End):
-    """Asks the candidate, and answers its calls of the test's functions. names: the test's own."""
+    """Sends requests to the candidate, and answers its calls of the test's functions. names: the test's own."""
 
     def __init__(self, names: dict[str, Any]) -> None:
         super().__init__(0)
         self._names = names
         self._received = self._messages = 0
-        self.exits: list[SystemExit] = []  # the candidate's, which end no test
+        self.exits: list[SystemExit] = []  # those that the candidate raised: none is the test's own end
         self.asked = False  # whether the candidate had any part in what has happened so far
         self.fault: BaseException | None = None  # what stopped the test: no test can go on after it
         self.named: set[type] = set()  # classes of the candidate that the test asked for by name
-        self.deals_with_objects = False
-        # what this end has said in the place of a candidate's class: object, special method, arguments, answer
-        self._said: deque[tuple[Any, str, tuple[Any, ...], Any]] = deque(maxlen=MAX_SAID)
+        self.uses_objects = False
+        # answers given here in place of a candidate's class: object, special method, arguments, answer
+        self._answered: deque[tuple[Any, str, tuple[Any, ...], Any]] = deque(maxlen=MAX_ANSWERED)
         self.awaits = False  # whether the test has anything to do with coroutines
 
     def ask(self, *request: Any) -> Any:
@@ -88,7 +88,7 @@ class CheckerEnd(End):
             self.stop(fault)
 
     def stop(self, fault: BaseException) -> NoReturn:
-        """Ends the test, whatever it catches."""
+        """Aborts the test, whatever it catches."""
         self.fault = self.fault or fault
         raise self.fault
 
@@ -111,7 +111,7 @@ class CheckerEnd(End):
             if what == "call" and [type(part) for part in reply[2:]] == [tuple, tuple]:
                 self._be_called(*reply[1:])
             else:
-                raise Unfit("an answer of unknown form")
+                raise Unfit("a malformed answer")
 
     def _be_called(self, function: Any, args: tuple[Any, ...], kwargs: tuple[Any, ...]) -> None:
         if self._own_numbers.get(id(function)) is None or isinstance(function, BaseException):
@@ -151,25 +151,25 @@ class CheckerEnd(End):
 
     def may_answer(self, value: Any) -> bool:
         """Whether an object may answer an operator that tells it a plain value of the test's."""
-        return self.deals_with_objects and not self.named.isdisjoint(type(value).__mro__)
+        return self.uses_objects and not self.named.isdisjoint(type(value).__mro__)
 
-    def say_for(self, value: Any, name: str, args: tuple[Any, ...], answer: Callable[[], Any]) -> Any:
-        """The answer, in the place of a special method of the candidate's class, which is not asked now."""
+    def answer_for(self, value: Any, name: str, args: tuple[Any, ...], answer: Callable[[], Any]) -> Any:
+        """The answer computed here in place of a special method of the candidate's class, which is called later."""
         try:
             said = answer()
         except Exception:
-            self._said.append((value, name, args, NotImplemented))
+            self._answered.append((value, name, args, NotImplemented))
             raise
-        self._said.append((value, name, args, said))
+        self._answered.append((value, name, args, said))
         return said
 
     def overruled(self, passed: bool) -> str:
-        """The special method by which a class of the candidate's says what `say_for` did not, as "Class.name"; "" for
-        none. Asked when the test is over: its objects may learn now what they were compared with."""
-        for value, name, args, said in tuple(self._said):
+        """The special method ("Class.name") with which the test could have ended otherwise than with what `answer_for`
+        gave, "" if there is none. For the end of a test, when its objects may learn what they were compared with."""
+        for value, name, args, said in tuple(self._answered):
             try:
                 same = _agree(name, self._ask(_settled(("special", value, name, args))), said, passed)
-            except Unsuited:  # nobody can ask it
+            except Unsuited:  # its arguments cannot cross
                 same = passed
             except (Gone, Unfit) as fault:
                 self.fault = fault
@@ -199,7 +199,7 @@ class CheckerEnd(End):
             thing = getattr(thing, part, None)
         return (module, name) if type(module) is str and (thing is value or _same_method(thing, value)) else None
 
-    def tell(self, value: Any) -> Any:
+    def description(self, value: Any) -> Any:
         """("exception", built-in class, arguments, name) or ("function", name); WireError for all else."""
         if isinstance(value, BaseException):
             kind = next(each for each in type(value).__mro__ if EXCEPTIONS.get(each.__name__) is each)
@@ -221,7 +221,7 @@ class CheckerEnd(End):
 
     # the candidate's objects, for the test
 
-    def stand_in(self, told: Any) -> Any:
+    def make_proxy(self, told: Any) -> Any:
         """A class, or an object of one."""
         try:
             what, *parts = told
@@ -241,12 +241,12 @@ class CheckerEnd(End):
                 if type(parts[0]) is base:
                     return base.__new__(kind, parts[0])
         except (TypeError, ValueError, StopIteration, UnicodeError) as error:
-            raise WireError("an object of unknown form") from error
-        raise WireError("an object of unknown form")
+            raise WireError("a malformed object") from error
+        raise WireError("a malformed object")
 
     def _class(self, name: str, bases: tuple[Any, ...], special: tuple[str, ...], form: str, base: str) -> type:
         if [type(part) for part in (name, bases, special, form, base)] != [str, tuple, tuple, str, str]:
-            raise WireError("a class of unknown form")
+            raise WireError("a malformed class")
         names = _members(self, name, frozenset(special), form, base)
         if "unhashable" in special and form == "opaque":
             names["__hash__"] = None
@@ -266,7 +266,7 @@ class CheckerEnd(End):
 
 
 class RemoteType(type):
-    """The class of what stands for a candidate's class."""
+    """The metaclass of proxies for the candidate's classes."""
 
     _checker_end: CheckerEnd
 
@@ -323,7 +323,7 @@ def _remote(name: str, bases: tuple[Any, ...], names: dict[str, Any]) -> type:
 
 
 def _members(end: CheckerEnd, name: str, told: frozenset[str], form: str, base: str) -> dict[str, Any]:
-    """What a class that stands for a candidate's has. told: of its special methods, by the candidate."""
+    """The members of a proxy class. told: the special methods that the candidate reported."""
     members: dict[str, Any] = {}
     special = told & frozenset(SPECIAL)
     if form == "value":
@@ -377,7 +377,7 @@ _likes: dict[type, type] = {}
 
 
 def _like(kind: type, native: type) -> type:
-    """What isinstance takes for the class of an object whose class derives from a type that it cannot derive from here."""
+    """The `__class__` of a proxy whose class derives from a type that a proxy class cannot derive from."""
     if native in _NATIVE.values():
         return native
     return _likes.setdefault(kind, types.new_class(kind.__name__, (native,)))
@@ -389,7 +389,7 @@ def _asked(end: CheckerEnd, name: str, base: Any) -> Callable[..., Any]:
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         if own is not None and not end.may_answer(self):
-            return end.say_for(self, name, args, lambda: own(self, *args, **kwargs))
+            return end.answer_for(self, name, args, lambda: own(self, *args, **kwargs))
         return end.ask("special", self, name, args, tuple(kwargs.items()))
 
     return method
@@ -399,7 +399,7 @@ def _operator(end: CheckerEnd, name: str, owner: Any, form: str, own: bool) -> C
     """own: whether the candidate's class has an operator that is not its plain type's."""
 
     def method(self: Any, other: Any, *more: Any) -> Any:
-        if end.is_theirs(other) or end.may_answer(self):
+        if end.is_remote(other) or end.may_answer(self):
             return end.ask("special", self, name, (other, *more))
 
         def answer() -> Any:
@@ -408,19 +408,19 @@ def _operator(end: CheckerEnd, name: str, owner: Any, form: str, own: bool) -> C
                 return NotImplemented
             return plain(self if form == "value" else _inside(end, self, owner), other, *more)
 
-        return end.say_for(self, name, (other, *more), answer) if own else answer()
+        return end.answer_for(self, name, (other, *more), answer) if own else answer()
 
     return method
 
 
 def _comparison(end: CheckerEnd, name: str, owner: Any, form: str) -> Callable[..., Any]:
     def method(self: Any, other: Any) -> Any:
-        if end.is_theirs(other) or (name not in ("__eq__", "__ne__") and end.may_answer(self)):
+        if end.is_remote(other) or (name not in ("__eq__", "__ne__") and end.may_answer(self)):
             return end.ask("special", self, name, (other,))
         if owner is None:
-            return end.say_for(self, name, (other,), lambda: NotImplemented)
+            return end.answer_for(self, name, (other,), lambda: NotImplemented)
         if form == "value":
-            return end.say_for(self, name, (other,), lambda: getattr(owner, name)(self, other))
+            return end.answer_for(self, name, (other,), lambda: getattr(owner, name)(self, other))
         return getattr(owner, name)(_inside(end, self, owner), other)
 
     return method
@@ -428,11 +428,11 @@ def _comparison(end: CheckerEnd, name: str, owner: Any, form: str) -> Callable[.
 
 def _containment(end: CheckerEnd, base: Any) -> Callable[..., Any]:
     def method(self: Any, item: Any) -> Any:
-        if end.is_theirs(item) or end.may_answer(self) or (base is not None and not hasattr(base, "__contains__")):
+        if end.is_remote(item) or end.may_answer(self) or (base is not None and not hasattr(base, "__contains__")):
             return end.ask("special", self, "__contains__", (item,))
         if base is not None:
-            return end.say_for(self, "__contains__", (item,), lambda: base.__contains__(self, item))
-        return end.say_for(self, "__contains__", (item,), lambda: any(each is item or each == item for each in self))
+            return end.answer_for(self, "__contains__", (item,), lambda: base.__contains__(self, item))
+        return end.answer_for(self, "__contains__", (item,), lambda: any(each is item or each == item for each in self))
 
     return method
 
@@ -454,7 +454,7 @@ def _inside(end: CheckerEnd, value: Any, owner: Any) -> Any:
     """The plain value inside an object, which does not learn what for."""
     plain = end.ask("plain", value)
     if type(plain) is not owner:
-        end.stop(Unfit("an answer of unknown form"))
+        end.stop(Unfit("a malformed answer"))
     return plain
 
 
@@ -476,7 +476,7 @@ def _is_iterator(value: Any) -> bool:
 
 def _exception(kind: Any, args: tuple[Any, ...], text: str, cause: BaseException | None) -> BaseException:
     if type(args) is not tuple or type(text) is not str:
-        raise WireError("an exception of unknown form")
+        raise WireError("a malformed exception")
     error: BaseException = kind.__new__(kind)
     # its own classes set what str() and attributes show only when they are called
     if type(kind) is not RemoteType:
@@ -493,7 +493,7 @@ def _exception(kind: Any, args: tuple[Any, ...], text: str, cause: BaseException
 
 def _raisable(value: Any) -> BaseException:
     if not isinstance(value, BaseException) or isinstance(value, Gone | Unfit | Unsuited):
-        raise Unfit("an answer of unknown form")
+        raise Unfit("a malformed answer")
     return value
 
 

@@ -78,7 +78,7 @@ class Script:
         if (found := used.substitutes()) is not None:
             raise Unsuited(f"the test uses {found}, which cannot reach into the candidate's process")
         self.end.awaits = used.awaits
-        self.end.deals_with_objects = used.deals_with_objects()
+        self.end.uses_objects = used.uses_objects()
         self.names.modules = {name: importlib.import_module(name) for name in _MODULES if used.means_module(name)}
         self.parts = [
             compile(text, name, "exec", dont_inherit=True) for text, name in ((setup, "<context>"), (test, "<test>"))
@@ -157,7 +157,7 @@ class _Use:
         module = importlib.import_module(name)
         return all(hasattr(module, attribute) for attribute in known)
 
-    def deals_with_objects(self) -> bool:
+    def uses_objects(self) -> bool:
         """Whether the test has anything to do with objects that are no plain values: it uses an attribute that no plain
         value has, catches or asks for a class by a name that is not its own, or compares what two calls of one such
         name return."""

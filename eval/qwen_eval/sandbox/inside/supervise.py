@@ -1,4 +1,4 @@
-"""Runs one program and watches it: what it uses, how it ends. Every process of it is gone when it returns."""
+"""Runs one program within its limits and reports how it ended. All its processes are gone when this returns."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Watch:
         self.children = (guarded, *others)
         self.deadline = time.monotonic() + budget.wall_seconds
 
-    def word(self, fd: int) -> bytes:
+    def wait_for(self, fd: int) -> bytes:
         """The byte that comes over a pipe, b"" when its writer has gone. TimeUp, SetupError, HarnessGone."""
         while True:
             statuses = {child.status: child for child in self.children if child.open}
@@ -62,7 +62,7 @@ class Watch:
 
 
 def check(world: World, control: socket.socket, budget: Budget, *files: int) -> dict[str, Any]:
-    """How a candidate under a test went; the checker's verdict is in its file. files: the candidate's payload, the
+    """How a candidate and its checker ended; the checker's verdict is in its file. files: the candidate's payload, the
     checker's, the file for the verdict.
 
     status "finished" (candidate, checker: how each has ended, "" while it ran) or "timeout" (detail: which limit);
@@ -80,7 +80,7 @@ def check(world: World, control: socket.socket, budget: Budget, *files: int) -> 
         checker = children.start(world, "checker", budget, checks)
         watch = Watch(control, budget, candidate, checker)
         try:
-            word = watch.word(done_out)
+            word = watch.wait_for(done_out)
             if word == GONE:
                 candidate.await_end(0.5)
                 watch.enforce()
@@ -92,14 +92,14 @@ def check(world: World, control: socket.socket, budget: Budget, *files: int) -> 
 
 
 def run(world: World, control: socket.socket, budget: Budget, *files: int) -> dict[str, Any]:
-    """How a snippet went, as `check` does. files: its payload, the file for what it came to."""
+    """How a snippet ended, as `check` does. files: its payload, the file for its result."""
     payload, result = files
     done_out, done_in = os.pipe()
     with _Children(done_out) as children:
         snippet = children.start(world, "snippet", budget, {PAYLOAD: payload, RESULT: result, DONE: done_in})
         watch = Watch(control, budget, snippet)
         try:
-            watch.word(done_out)
+            watch.wait_for(done_out)
             snippet.await_end(0.5)
             watch.enforce()
         except TimeUp as error:

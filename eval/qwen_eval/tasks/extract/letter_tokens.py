@@ -12,7 +12,7 @@ import string
 from collections.abc import Sequence
 from typing import NamedTuple
 
-LETTERS = string.ascii_uppercase  # what the options of a reply can be called
+LETTERS = string.ascii_uppercase  # the letters that a reply can name
 MAX_OPTIONS = len(LETTERS)
 _ALWAYS = 8  # letters that are read whatever the number of options: "the answer is E" is an answer, and a wrong one
 
@@ -95,7 +95,7 @@ def _alternatives(table: dict[str, str], holding: str = "") -> str:
 
 _CHINESE_FIRST = "".join(sorted({word[0] for words in _CHINESE.values() for word in words.split()}))
 
-_TEXT_MARK = 0xE000  # private-use characters stand for the options' texts
+_TEXT_MARK = 0xE000  # private-use characters that replace the options' texts
 _QUOTED = r"""[(\["'“‘<《【「『{]"""
 _UNQUOTED = r"""[)\]"'”’>》】」』}]"""
 
@@ -239,7 +239,7 @@ _LABELS = {
 
 
 def _opens(text: str, start: int) -> bool:
-    """Whether a place is the beginning of its line."""
+    """Whether an index is at the start of its line."""
     low = max(0, start - 24)
     feed = text.rfind("\n", low, start)
     return (feed >= 0 or low == 0) and _OPENING.fullmatch(text, feed + 1, start) is not None

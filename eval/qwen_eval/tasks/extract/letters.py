@@ -202,7 +202,7 @@ def _judgement(token: Token, after: list[Token]) -> int | None:
 
 
 def _claimed(clause: Clause, index: int, previous: int, after: list[Token], judgement: int | None) -> int | None:
-    """The rank of a mention that nobody denies, from what leads to it and what follows."""
+    """The rank of a mention that is not denied, from its context on both sides."""
     token, head = clause.tokens[index], clause.tokens[:index]
     while head and head[-1].kind in _EMPTY:
         head.pop()

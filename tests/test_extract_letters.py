@@ -1,4 +1,4 @@
-"""Letters of multiple-choice replies: the recorded answers of 2023, our hand-labelled replies, and hostile texts.
+"""Letters of multiple-choice replies: the recorded answers of 2023, our hand-labelled replies, and adversarial texts.
 
 The label of a row is the letter that a careful reader says the reply gives as its answer: by letter, or by an option's own
 words where the reply is or states just these. Rows marked `missed` need more than reading (which of several statements
@@ -69,7 +69,7 @@ def test_2023_ceval_reads_the_stem_of_the_question() -> None:
 
 
 @pytest.mark.parametrize("row", ALL_ROWS, ids=label)
-def test_default_reads_what_a_careful_reader_reads(row: dict[str, Any]) -> None:
+def test_default_agrees_with_the_hand_labels(row: dict[str, Any]) -> None:
     answer = letter(row["reply"], row["options"])
     assert answer == row["letter"] or (row.get("missed") and answer is None)
 
@@ -90,7 +90,7 @@ def test_an_option_counts_only_by_its_whole_words() -> None:
     assert letter("The answer is art.", options) == "A"
 
 
-def test_equal_options_are_told_apart_by_letter_only() -> None:
+def test_equal_options_are_distinguished_by_letter_only() -> None:
     options = ["3", "3", "4", "5"]
     assert letter("3", options) is None
     assert letter("The answer is B) 3", options) == "B"

@@ -1,4 +1,4 @@
-"""The sandbox as its callers see it: verdicts, limits, order, values that cross, and an end without leftovers."""
+"""The sandbox as its callers see it: verdicts, limits, order, values that cross, and a clean end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests that are scripts: verdicts as one plain process gives them, faults of the test, and bounds."""
+"""Tests that are scripts: verdicts as one plain process gives them, unsuitable tests, and limits."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def sized(): return Sized(1)
         ("assert naive() != 5", "Naive.__eq__"),
     ],
 )
-def test_what_a_class_says_of_plain_values_is_neither_passed_nor_failed(
+def test_a_verdict_that_hangs_on_a_class_s_own_word_is_neither_passed_nor_failed(
     sandbox: Sandbox, test: str, method: str
 ) -> None:
     verdict = judge(sandbox, OWN_WORD, test)
@@ -183,5 +183,5 @@ def test_what_a_class_says_of_plain_values_is_neither_passed_nor_failed(
         ("def test():\n    assert money(5).n == 6", "infrastructure"),  # nothing is called
     ],
 )
-def test_what_a_class_says_is_asked_for_only_where_it_matters(sandbox: Sandbox, test: str, status: str) -> None:
+def test_a_class_s_own_word_counts_only_where_the_verdict_hangs_on_it(sandbox: Sandbox, test: str, status: str) -> None:
     assert judge(sandbox, OWN_WORD, test).status == status

@@ -1,4 +1,4 @@
-"""Which isolation is chosen where, and that nothing of it outlives the harness."""
+"""Which tier is chosen, and that no process of it outlives the harness."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_a_tier_is_probed_once_per_process(monkeypatch: pytest.MonkeyPatch) -> N
     assert (tier(), sandbox.tier, len(probes)) == (name, name, first)
 
 
-def test_what_the_probe_could_do_is_remembered_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_probe_is_remembered_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiers, "_probed", {})
     monkeypatch.setattr(tiers, "_probe", lambda zygote: ["read files"])
     wanted = [each.name for each in tiers.wanted() if each.settings.mode != "limits"]

@@ -893,4 +893,33 @@ TASKS = [
             assert False
         """,
     ),
+    _task(
+        "derived_values_used_as_plain_ones",
+        """
+        from enum import Enum, IntEnum
+        class Name(str, Enum):
+            A = "a"
+        class Level(IntEnum):
+            LOW = 1
+            HIGH = 2
+        class Number(float): pass
+        class Raw(bytes): pass
+        def name(): return Name.A
+        def level(n): return Level(n)
+        def number(x): return Number(x)
+        def raw(): return Raw(b"ab")
+        def table(): return {Name.A: Level.HIGH, Level.LOW: Number(2)}
+        """,
+        ("Number(2)", "Number(3)"),
+        """
+        import json, math, re
+        assert json.dumps([name(), level(1), number(2.5)]) == '["a", 1, 2.5]' and re.match("a", name()) and name() in "xay"
+        assert name() + "b" == "ab" and "b" + name() == "ba" and "".join([name(), "b"]) == "ab" and name().upper() == "A"
+        assert hash(name()) == hash("a") and {"a": 1}[name()] == 1 and table()["a"] == 2 and table()[1] == 2.0
+        assert list(range(level(2))) == [0, 1] and [5, 6, 7][level(2)] == 7 and -level(1) == -1 and 3 - level(1) == 2
+        assert f"{level(1)}" == "1" and "%d" % level(2) == "2" and f"{number(2):.2f}" == "2.00" and level(1) is level(1)
+        assert math.sqrt(number(4)) == 2 and abs(number(-2)) == 2 and round(number(2.567), 1) == 2.6 and raw()[0] == 97
+        assert sorted([number(2), number(1)]) == [1, 2] and sum([level(1), level(2)]) == 3 and raw() == b"ab"
+        """,
+    ),
 ]

@@ -1,4 +1,4 @@
-"""Somebody else's samples beside ours: joined, and the gap taken apart item by item.
+"""Samples of another harness beside ours: joined, and the gap decomposed item by item.
 
 The sample file is written here in lm-evaluation-harness's format, its log-probabilities computed by a plain forward pass of
 every prompt and option; the slow test runs lm-evaluation-harness itself.

@@ -198,7 +198,7 @@ def break_folder(how: str, folder: Path) -> None:
         ("only an adapter", ["it is an adapter; merge it"]),
     ],
 )
-def test_a_broken_folder_shows_before_anything_is_loaded(folder, how, says):
+def test_a_broken_folder_is_reported_before_anything_is_loaded(folder, how, says):
     break_folder(how, folder)
     text = refusal(lambda: open_checkpoint(spec(folder)))
     assert str(folder) in text
@@ -215,7 +215,7 @@ def test_a_broken_folder_shows_before_anything_is_loaded(folder, how, says):
         ("a/b/c", "does not exist; pass a folder"),
     ],
 )
-def test_a_path_that_is_nothing(path, says):
+def test_a_path_that_does_not_exist(path, says):
     assert says in refusal(lambda: open_checkpoint(spec(path)))
 
 
@@ -280,7 +280,7 @@ def test_weights_of_another_model_are_refused(tmp_path):
     )
 
 
-def test_tensors_that_a_model_does_not_use_are_told(tmp_path, caplog):
+def test_tensors_that_a_model_does_not_use_are_reported(tmp_path, caplog):
     folder = write_llama(tmp_path)
     save_file(
         load_file(folder / "model.safetensors") | {"value_head.weight": torch.zeros(2)},

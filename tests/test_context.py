@@ -1,4 +1,4 @@
-"""Dynamic NTK and LogN on any rotary model, against the same thing worked out another way."""
+"""Dynamic NTK and LogN on any rotary model, against an independent computation."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_both_ways_to_stretch_frequencies_agree(alpha):
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("kind", WRITERS)
-def test_extension_equals_the_same_worked_out_by_hand(folders, kind, attention):
+def test_extension_equals_a_hand_computation(folders, kind, attention):
     model = load(folders[kind], attn_implementation=attention)
     before = logits(model)
     for extension in (NTK, LOGN, BOTH):
@@ -221,7 +221,7 @@ def test_frequencies_scaled_before_are_stretched_too(tmp_path):
     assert open_checkpoint(ModelSpec(str(folder), device="cpu")).trained_length == TRAINED
 
 
-def test_models_that_cannot_take_it_say_so(tmp_path):
+def test_unsupported_models_are_refused(tmp_path):
     rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
     model = load(write_causal(tmp_path, "llama", rope_parameters=rope))
     with pytest.raises(CheckpointError, match=r"rope type dynamic.*--dynamic-ntk off"):

@@ -1,4 +1,4 @@
-"""JSON lines in and out: what the library does not do by itself stays true, whoever reads or writes a line."""
+"""JSON lines in and out: what the harness adds to the library holds for every reader and writer."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_line_that_is_no_row_is_refused_by_its_number(line: bytes, tmp_path: P
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"{", b"[1]\n", b"null\n", b"\xff\n", b"[" * 10**5, b'{"id": 1}\n'])
-def test_what_no_harness_wrote_is_nobody_s(content: bytes, tmp_path: Path) -> None:
+def test_a_line_that_no_harness_wrote_belongs_to_no_run(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "f.jsonl"
     path.write_bytes(content)
     assert not find.ours(path) and external._read_file(path, None) is None

@@ -53,7 +53,7 @@ def test_a_long_chunk_stays_within_the_limit_and_gives_the_same_figure(tmp_path:
     assert limited == pytest.approx(whole, abs=1e-5)
 
 
-def test_what_is_free_decides_where_no_limit_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_memory_is_the_limit_where_none_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In pieces of 256 tokens, and the option reaches the engine."""
     pieces: list[int] = []
     losses = measuring._losses
@@ -78,7 +78,7 @@ def test_what_is_free_decides_where_no_limit_is_given(tmp_path: Path, monkeypatc
     assert set(pieces[2:]) == {256}
 
 
-def test_a_containers_limit_is_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_container_s_limit_counts_as_free_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable: 2000 kB\n")
     monkeypatch.setattr(budget, "MEMINFO", tmp_path / "meminfo")
     monkeypatch.setattr(budget, "CGROUP", tmp_path)

@@ -1,5 +1,5 @@
 """Texts cut at blank lines and encoded piece by piece, each distinct piece once: few-shot prompts repeat their shots in
-thousands of requests. Only for tokenizers where that provably gives the ids of the whole text."""
+thousands of requests. Only for tokenizers where this provably gives the ids of the whole text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PATTERNS = {QWEN_PATTERN, QWEN_PATTERN.replace(r"|\p{N}|", r"|\p{N}{1,3}|")}
 
 
 def encode_pieces(texts: Sequence[str], encode: Callable[[list[str]], Sequence[list[int]]]) -> list[list[int]]:
-    """The ids of each text. encode: ids of the distinct pieces, each by itself."""
+    """The ids of each text. encode: gives the ids of the distinct pieces, each by itself."""
     split = [_CUT.split(text) for text in texts]
     distinct = list(dict.fromkeys(chain.from_iterable(split)))
     ids = dict(zip(distinct, encode(distinct), strict=True))
@@ -31,7 +31,7 @@ def encode_pieces(texts: Sequence[str], encode: Callable[[list[str]], Sequence[l
 
 def may_be_cut(backend: Any) -> bool:
     """Whether a tokenizers.Tokenizer may be asked for pieces: byte-level BPE without dropout, whose words are found by one
-    of the patterns above, over text that is at most NFC-normalised, with no added token that reaches across a cut. (A line
+    of the patterns above, over text that is at most NFC-normalised, with no added token that spans a cut. (A line
     feed composes with nothing, so the pieces' normal forms are the text's.)"""
     made = json.loads(backend.to_str())
     steps = (made.get("pre_tokenizer") or {}).get("pretokenizers") or [{}]

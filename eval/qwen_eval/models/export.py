@@ -8,6 +8,7 @@ copy that ends there loses nothing.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, normalizers
@@ -16,6 +17,7 @@ from transformers.convert_slow_tokenizer import TikTokenConverter
 
 from qwen_eval.models import files
 from qwen_eval.models.checkpoint import Checkpoint, open_checkpoint
+from qwen_eval.models.configs import generation_config
 from qwen_eval.models.cutting import QWEN_PATTERN
 from qwen_eval.models.tokenizers import QWEN_SYSTEM, QwenTokenizer
 from qwen_eval.schema import CheckpointError, ModelSpec
@@ -84,16 +86,18 @@ def _ends(checkpoint: Checkpoint, tokenizer: QwenTokenizer) -> GenerationConfig:
     path = checkpoint.folder / "generation_config.json"
     chat = path.exists() and files.read_json(path).get("chat_format") == "chatml"
     ends = [tokenizer.im_end, tokenizer.endoftext] if chat else tokenizer.endoftext
-    return GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.endoftext)
+    return generation_config(eos_token_id=ends, pad_token_id=tokenizer.endoftext)
 
 
 def fast_tokenizer(tokenizer: QwenTokenizer, limit: int) -> PreTrainedTokenizerFast:
     """The same ids for every text: NFC, the same split pattern, whole pieces looked up first, merges by rank."""
     names = [tokenizer.decode([index]) for index in range(tokenizer.endoftext, tokenizer.vocab_size)]
-    made = TikTokenConverter(str(tokenizer.path), pattern=QWEN_PATTERN).converted()
+    converter: Any = TikTokenConverter  # its constructor and that of the tokenizer have no types
+    make: Any = PreTrainedTokenizerFast
+    made = converter(str(tokenizer.path), pattern=QWEN_PATTERN).converted()
     made.normalizer = normalizers.NFC()
     made.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
-    fast = PreTrainedTokenizerFast(
+    fast: PreTrainedTokenizerFast = make(
         tokenizer_object=made, eos_token=names[0], pad_token=names[0], model_max_length=limit, chat_template=TEMPLATE
     )
     if fast.convert_tokens_to_ids(names[-1]) != tokenizer.vocab_size - 1:

@@ -138,7 +138,7 @@ class QwenTokenizer(TextTokenizer):
         return self.token_bytes(index for index in ids if index < limit).decode("utf-8", "replace")
 
     def token_bytes(self, ids: Iterable[int]) -> bytes:
-        # models have more output rows than tokens (151,936 against 151,851); such an id stands for nothing
+        # models have more output rows than tokens (151,936 against 151,851); such an id has no text
         return self._encoding.decode_bytes([int(index) for index in ids if index < self.vocab_size])
 
     def render_chat(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> str:
@@ -147,7 +147,7 @@ class QwenTokenizer(TextTokenizer):
         return text + "<|im_start|>assistant\n"
 
     def chat_ids(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> list[int]:
-        # Role, line feed and content are encoded apart, so no token reaches across them, and as plain text.
+        # Role, line feed and content are encoded apart, so that no token spans two of them, and as plain text.
         line_feed = self.encode("\n")
         ids: list[int] = []
         for role, content in self._turns(messages, system):
@@ -233,8 +233,9 @@ class HubTokenizer(TextTokenizer):
         self._safe_chat = "sanitize_control_tokens" in inspect.signature(tok.apply_chat_template).parameters
 
     def _find_bos(self) -> list[int]:
-        """What this tokenizer puts before a text by itself."""
-        bare, whole = (self.tok.encode("a", add_special_tokens=add) for add in (False, True))
+        """What this tokenizer itself puts before a text."""
+        bare: list[int] = self.tok.encode("a", add_special_tokens=False)
+        whole: list[int] = self.tok.encode("a", add_special_tokens=True)
         for start in range(len(whole) - len(bare) + 1):
             if whole[start : start + len(bare)] == bare:
                 return whole[:start]
@@ -242,19 +243,19 @@ class HubTokenizer(TextTokenizer):
 
     @property
     def special_ids(self) -> set[int]:
-        """The tokens that no plain text becomes."""
+        """The special tokens, which plain text never becomes."""
         return {index for index, token in self.tok.added_tokens_decoder.items() if token.special}
 
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:  # type: ignore[override]
-        """The ends of text, and the special token that the template puts after an assistant's turn: base checkpoints
-        with a chat template do not name it as an end."""
+        """The end-of-text tokens, and the special token that the template puts after an assistant's turn: base checkpoints with
+        a chat template do not name it as one."""
         if self.chat_template is None:
             return self.eos_ids
         turns: list[Message] = [{"role": "user", "content": "Ask"}, {"role": "assistant", "content": "Reply"}]
         try:
             text = self.tok.apply_chat_template([dict(turn) for turn in turns], tokenize=False)
-        except Exception:  # a template is the checkpoint's program; one that refuses this leaves the ends of text
+        except Exception:  # a template is a program of the checkpoint and may refuse this
             return self.eos_ids
         after = [index for index in self.encode_special(text.rpartition("Reply")[2]) if index in self.special_ids]
         return tuple(dict.fromkeys([*self.eos_ids, *after[:1]]))
@@ -288,7 +289,8 @@ class HubTokenizer(TextTokenizer):
         return ids
 
     def encode_special(self, text: str) -> list[int]:
-        return self.tok.encode(text, add_special_tokens=False, split_special_tokens=False)
+        ids: list[int] = self.tok.encode(text, add_special_tokens=False, split_special_tokens=False)
+        return ids
 
     @cached_property
     def _piece_bytes(self) -> Callable[[str], bytes] | None:
@@ -302,11 +304,13 @@ class HubTokenizer(TextTokenizer):
         return b"".join(map(self._piece_bytes, pieces))
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
-        known = [int(index) for index in ids if index < self.vocab_size]  # some models have more rows than tokens
-        return self.tok.decode(known, skip_special_tokens=skip_special, clean_up_tokenization_spaces=False)
+        known = [int(index) for index in ids if index < self.vocab_size]  # some output matrices have more rows
+        text: str = self.tok.decode(known, skip_special_tokens=skip_special, clean_up_tokenization_spaces=False)
+        return text
 
     def render_chat(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> str:
-        return self._template(messages, system, tokenize=False, **options)
+        text: str = self._template(messages, system, tokenize=False, **options)
+        return text
 
     def chat_ids(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> list[int]:
         # where transformers can tell the template's special tokens from those that a message spells out, it does

@@ -34,10 +34,10 @@ _SETTINGS: Mapping[str, Callable[[ModelSpec], bool]] = {
 
 
 class BaseEngine(ABC):
-    """An engine (schema.Engine) but for what it computes.
+    """What an engine (schema.Engine) has beside what it computes.
 
-    name: as results name it. refused: the options of `_SETTINGS` that it does not have, and what the error says of one,
-    behind its name. notes: sentences about the run. checkpoint: the model's files, None where none are known here.
+    name: its name in the results. refused: the options of `_SETTINGS` that it does not support, and the error's text after
+    the option. notes: sentences about the run. checkpoint: the model's files, None where there are none here.
     """
 
     name: str
@@ -58,7 +58,7 @@ class BaseEngine(ABC):
 
     @abstractmethod
     def generate(self, requests: Sequence[Generate], done: OnResponse) -> list[Generated]:
-        """Writes the replies to every request."""
+        """Generates the replies to every request."""
 
     @abstractmethod
     def measure(self, requests: Sequence[Measure], done: OnResponse) -> list[Measured]:

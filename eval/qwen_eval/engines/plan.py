@@ -69,7 +69,7 @@ def encode_requests(
     requests: Sequence[Choose], tokenizer: Encoder, context_limit: int, chunk: int = 256
 ) -> list[Encoded]:
     """Tokenizes requests, in chunks that bound the memory of Python integers. Raises InputError for an option that
-    has no token of its own."""
+    adds no token to its prompt, or shares none with the others."""
     encoded: list[Encoded] = []
     for start in range(0, len(requests), chunk):
         part = requests[start : start + chunk]
@@ -126,7 +126,7 @@ def _encode(
             if request.overflow == "drop_shots" and drops[index] < len(request.shots):
                 yield None
                 continue
-            # a whole option is scored behind at least one token of its prompt, which may end before `shared` does
+            # a whole option is scored after at least one token of its prompt, which may end before `shared` does
             least = 1 + (max(0, len(shared) - len(prompt)) if request.totals else 0)
             cut = max(0, len(shared) - max(least, allowed - (fed - len(shared))))
             shared = shared[cut:]
@@ -181,7 +181,7 @@ def _single_token(option: str, tokenizer: Encoder, known: dict[str, int]) -> int
 def _rows(
     request: Choose, shared: np.ndarray, continuations: Sequence[tuple[int, ...]], prompt: int, index: int
 ) -> tuple[Row, ...]:
-    """The rows of a request: one per option, one for all where each is a single token behind the same tokens.
+    """The rows of a request: one per option, one for all where each is a single token after the same tokens.
 
     prompt: the prompt's length in tokens, at the beginning of `shared`. Where totals are wanted, a row scores all that an
     option's encoding has beyond that number, also what all options begin with. Where the tokenizer joins the prompt's end

@@ -25,9 +25,9 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Written:
-    """One text as the model wrote it, cut before the first stop string. reason: why it ended. tokens: its length, without
-    the token that ended it. reasoning: what the server told apart already."""
+class Completion:
+    """One text as the model generated it, cut before the first stop string. reason: why it ended. tokens: its length, without
+    the token that ended it. reasoning: what the server itself took out of the text."""
 
     text: str
     reason: str
@@ -36,7 +36,7 @@ class Written:
 
 
 def encode_prompt(request: Generate, tokenizer: TextTokenizer, limit: int) -> tuple[list[int], Prompt]:
-    """The prompt's ids, and what the answer says of it. A prompt has to leave room for max_tokens in the context of
+    """The prompt's ids, and its description for the answer. A prompt has to leave room for max_tokens in the context of
     `limit` tokens."""
     room = limit - request.max_tokens
     truncated = False
@@ -52,29 +52,29 @@ def encode_prompt(request: Generate, tokenizer: TextTokenizer, limit: int) -> tu
     return ids, Prompt(len(ids), tokenizer.decode(ids[-END:]), len(request.shots) - dropped, truncated)
 
 
-def answer(request: Generate, prompt: Prompt, written: Sequence[Written]) -> Generated:
+def answer(request: Generate, prompt: Prompt, completions: Sequence[Completion]) -> Generated:
     """The answer to a request from its texts, one per sample."""
-    parts = [_split(text, request, prompt.end) for text in written]
+    parts = [_split(text, request, prompt.end) for text in completions]
     return Generated(
         texts=tuple(reply for _, reply in parts),
         reasoning=tuple(reasoning for reasoning, _ in parts),
-        end_reasons=tuple(text.reason for text in written),
+        end_reasons=tuple(text.reason for text in completions),
         prompt_tokens=prompt.tokens,
-        new_tokens=tuple(text.tokens for text in written),
+        new_tokens=tuple(text.tokens for text in completions),
         shots_used=prompt.shots_used,
         truncated=prompt.truncated,
     )
 
 
-def _split(written: Written, request: Generate, end: str) -> tuple[str, str]:
+def _split(completion: Completion, request: Generate, end: str) -> tuple[str, str]:
     """The reasoning of a chat reply, and the reply; some templates open the reasoning in the prompt. A text that continues
     a prompt is all reply."""
     if isinstance(request.prompt, str):
-        reasoning, reply = "", written.text
+        reasoning, reply = "", completion.text
     else:
         opened = any(end.rstrip().endswith(start) for start, _ in TAGS)
-        reasoning, reply = split_reasoning(written.text, opened)
-    return written.reasoning or reasoning, reply
+        reasoning, reply = split_reasoning(completion.text, opened)
+    return completion.reasoning or reasoning, reply
 
 
 def before_stop(text: str, stop: Sequence[str]) -> str | None:

@@ -1,4 +1,4 @@
-"""Engines that answer without a model: texts from somebody's file, or the replies of an earlier run."""
+"""Engines that answer without a model: texts from files, or the replies of an earlier run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from qwen_eval.schema import (
 
 
 class StandIn(BaseEngine):
-    """What all engines without a model share. info: what stands for the model in the results."""
+    """What all engines without a model share. info: what describes the model in the results."""
 
     def __init__(self, info: EngineInfo) -> None:
         super().__init__([])

@@ -13,7 +13,7 @@ from typing import Any
 
 from qwen_eval.engines import chunks, plan
 from qwen_eval.engines.base import BaseEngine
-from qwen_eval.engines.prompting import Written, answer, encode_prompt, end_reason, stream_seed
+from qwen_eval.engines.prompting import Completion, answer, encode_prompt, end_reason, stream_seed
 from qwen_eval.models import memory, versions
 from qwen_eval.models.checkpoint import Checkpoint, open_checkpoint
 from qwen_eval.schema import (
@@ -89,11 +89,11 @@ class VLLMEngine(BaseEngine):
 
     def choose(self, requests: Sequence[Choose], done: OnResponse) -> list[Chosen]:
         """Scores the options of every request; options of one token share one prompt."""
-        # vLLM leaves room for a token of its own
+        # vLLM needs room for a token that it generates
         encoded = plan.encode_requests(requests, self.tokenizer, self.checkpoint.context_limit - 1)
         # prompts that begin alike one after the other, so that their beginning is still in the prefix cache
         order = sorted(range(len(requests)), key=lambda index: encoded[index].rows[0].ids.tolist())
-        made: dict[int, Chosen] = {}
+        answers: dict[int, Chosen] = {}
         for part in _parts(order):
             rows = [row for index in part for row in encoded[index].rows]
             scores = iter(self._score(rows))
@@ -101,9 +101,9 @@ class VLLMEngine(BaseEngine):
                 values: dict[int, list[float]] = {}
                 for row in encoded[index].rows:
                     values |= zip(row.options, next(scores), strict=True)
-                made[index] = encoded[index].chosen(values, requests[index].totals)
-                done(index, made[index])
-        return [made[index] for index in range(len(requests))]
+                answers[index] = encoded[index].chosen(values, requests[index].totals)
+                done(index, answers[index])
+        return [answers[index] for index in range(len(requests))]
 
     def _score(self, rows: Sequence[plan.Row]) -> list[list[list[float]]]:
         """The log-probabilities of each row, by option a list over its scored positions."""
@@ -142,7 +142,7 @@ class VLLMEngine(BaseEngine):
         return chunks.measure(requests, self.tokenizer, losses, done)
 
     def generate(self, requests: Sequence[Generate], done: OnResponse) -> list[Generated]:
-        """Writes the replies to every request."""
+        """Generates the replies to every request."""
         answers: list[Generated] = []
         for part in _parts(range(len(requests))):
             encoded = {
@@ -151,9 +151,9 @@ class VLLMEngine(BaseEngine):
             asked = [(index, sample) for index in part for sample in range(requests[index].samples)]
             settings = [self._sampling(requests[index], sample) for index, sample in asked]
             outputs = self._ask([encoded[index][0] for index, _ in asked], settings)
-            texts: dict[int, list[Written]] = {index: [] for index in part}
+            texts: dict[int, list[Completion]] = {index: [] for index in part}
             for (index, _), output in zip(asked, outputs, strict=True):
-                texts[index].append(_written(output.outputs[0]))
+                texts[index].append(_completion(output.outputs[0]))
             for index in part:
                 answers.append(answer(requests[index], encoded[index][1], texts[index]))
                 done(index, answers[-1])
@@ -197,7 +197,7 @@ def _prompt_values(output: Any, ids: Sequence[int]) -> list[float]:
     return [float(found[token].logprob) for token, found in zip(ids[1:], output.prompt_logprobs[1:], strict=True)]
 
 
-def _written(reply: Any) -> Written:
+def _completion(reply: Any) -> Completion:
     """One of vLLM's texts; a token that ended it does not count."""
     reason = end_reason(reply.finish_reason, reply.stop_reason)
-    return Written(reply.text, reason, len(reply.token_ids) - (reason == "eos"))
+    return Completion(reply.text, reason, len(reply.token_ids) - (reason == "eos"))

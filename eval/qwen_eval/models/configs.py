@@ -47,8 +47,8 @@ def read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
     remote = raw.get("auto_map", {}).get("AutoModelForCausalLM")
     if kind not in transformers.CONFIG_MAPPING and not remote:
         version = transformers.__version__
-        said = f"model type {kind!r} is unknown to transformers {version}" if kind else "no model_type in it"
-        raise CheckpointError(f"{path}: {said}; a newer transformers may know it")
+        problem = f"model type {kind!r} is unknown to transformers {version}" if kind else "no model_type in it"
+        raise CheckpointError(f"{path}: {problem}; a newer transformers may know it")
     if kind not in transformers.CONFIG_MAPPING and not trust_remote_code:
         raise CheckpointError(f"{folder} needs the Python code it carries; pass --trust-remote-code if you trust it")
     try:
@@ -65,10 +65,10 @@ def read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
 def eos_ids(folder: Path, config: PreTrainedConfig) -> list[int]:
     """The end-of-text tokens that generation_config.json and config.json name."""
     path = folder / "generation_config.json"
-    said = [files.read_json(path).get("eos_token_id")] if path.exists() else []
-    said.append(getattr(config.get_text_config(), "eos_token_id", None))
+    given = [files.read_json(path).get("eos_token_id")] if path.exists() else []
+    given.append(getattr(config.get_text_config(), "eos_token_id", None))
     flat: list[Any] = []
-    for value in said:
+    for value in given:
         flat += value if isinstance(value, Sequence) else [value]
     try:
         return [int(value) for value in flat if value is not None]
@@ -82,8 +82,8 @@ def eos_ids(folder: Path, config: PreTrainedConfig) -> list[int]:
 def generation_config(**settings: Any) -> GenerationConfig:
     """transformers' settings of a generation."""
     make: Any = GenerationConfig  # its constructor has no types
-    made: GenerationConfig = make(**settings)
-    return made
+    config: GenerationConfig = make(**settings)
+    return config
 
 
 def own_limit(text: PreTrainedConfig, tokenizer: TextTokenizer) -> int | None:
@@ -103,8 +103,8 @@ def trained_length(text: PreTrainedConfig) -> int | None:
         seq_length: int = text.seq_length
         return seq_length
     rope = getattr(text, "rope_parameters", None) or {}
-    said = rope.get("original_max_position_embeddings") or getattr(text, "original_max_position_embeddings", None)
-    return int(said) if said else None
+    original = rope.get("original_max_position_embeddings") or getattr(text, "original_max_position_embeddings", None)
+    return int(original) if original else None
 
 
 def own_dtype(config: PreTrainedConfig) -> torch.dtype:
@@ -122,8 +122,8 @@ def precision(spec: ModelSpec, config: PreTrainedConfig, dtype: torch.dtype) -> 
         return spec.quantize + (f"+{LABELS[dtype]}" if dtype != own_dtype(config) else "")
     own = getattr(config, "quantization_config", None)
     if own:
-        said = own if isinstance(own, dict) else own.to_dict()
-        return f"{said.get('quant_method', 'quantized')}{said.get('bits', '')}"
+        quantization = own if isinstance(own, dict) else own.to_dict()
+        return f"{quantization.get('quant_method', 'quantized')}{quantization.get('bits', '')}"
     return LABELS.get(dtype, str(dtype).removeprefix("torch."))
 
 

@@ -22,7 +22,7 @@ from qwen_eval.models.cutting import QWEN_PATTERN
 from qwen_eval.models.tokenizers import QWEN_SYSTEM, QwenTokenizer
 from qwen_eval.schema import CheckpointError, ModelSpec
 
-# A conversation as QwenTokenizer.render_chat writes it: always a system turn, our own text where none is given.
+# A conversation as QwenTokenizer.chat_ids writes it: always a system turn, our own text where none is given.
 TEMPLATE = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\n" + QWEN_SYSTEM + "<|im_end|>\n{% endif %}"
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -53,10 +53,10 @@ def export_qwen2(spec: ModelSpec, folder: Path) -> str:
         raise CheckpointError(
             f"{folder} cannot be written ({error.strerror or error}); choose another folder"
         ) from error
-    said = (
+    summary = (
         f"{folder} is {checkpoint.name} as Qwen2, {checkpoint.precision}, for up to {checkpoint.context_limit} tokens"
     )
-    return "\n".join([said, *checkpoint.notes])
+    return "\n".join([summary, *checkpoint.notes])
 
 
 def as_qwen2(model: PreTrainedModel, limit: int) -> Qwen2ForCausalLM:
@@ -94,11 +94,11 @@ def fast_tokenizer(tokenizer: QwenTokenizer, limit: int) -> PreTrainedTokenizerF
     names = [tokenizer.decode([index]) for index in range(tokenizer.endoftext, tokenizer.vocab_size)]
     converter: Any = TikTokenConverter  # its constructor and that of the tokenizer have no types
     make: Any = PreTrainedTokenizerFast
-    made = converter(str(tokenizer.path), pattern=QWEN_PATTERN).converted()
-    made.normalizer = normalizers.NFC()
-    made.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+    backend = converter(str(tokenizer.path), pattern=QWEN_PATTERN).converted()
+    backend.normalizer = normalizers.NFC()
+    backend.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
     fast: PreTrainedTokenizerFast = make(
-        tokenizer_object=made, eos_token=names[0], pad_token=names[0], model_max_length=limit, chat_template=TEMPLATE
+        tokenizer_object=backend, eos_token=names[0], pad_token=names[0], model_max_length=limit, chat_template=TEMPLATE
     )
     if fast.convert_tokens_to_ids(names[-1]) != tokenizer.vocab_size - 1:
         raise CheckpointError(f"{tokenizer.path} has gaps between its ranks; its tokenizer cannot be exported")

@@ -100,9 +100,9 @@ def _dtype_name(raw: dict[str, Any]) -> str | None:
     for flag, name in flags.items():
         if raw.get(flag):
             return name
-    said = raw.get("dtype") or raw.get("torch_dtype")
-    if said:
-        return str(said).removeprefix("torch.")
+    dtype = raw.get("dtype") or raw.get("torch_dtype")
+    if dtype:
+        return str(dtype).removeprefix("torch.")
     return "bfloat16" if any(flag in raw for flag in flags) else None
 
 

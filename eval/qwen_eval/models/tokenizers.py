@@ -54,12 +54,8 @@ class TextTokenizer(ABC):
         """The text of some ids; bytes that are no UTF-8 become U+FFFD."""
 
     @abstractmethod
-    def render_chat(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> str:
-        """A conversation as text, up to where the assistant begins to answer."""
-
-    @abstractmethod
     def chat_ids(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> list[int]:
-        """A conversation as ids, with the BOS the template gives and no second one.
+        """A conversation as ids, up to where the assistant begins to answer, with the BOS the template gives and no second.
 
         messages: {"role", "content"} in order. system: the system text where messages do not begin with one (None: what
         the checkpoint does by itself). options: variables of the checkpoint's own template, such as enable_thinking.
@@ -107,7 +103,7 @@ class QwenTokenizer(TextTokenizer):
     """Qwen-1's tokenizer from its rank file (lines of base64 token, space, rank): text is NFC-normalised, and 208
     special tokens follow the last rank."""
 
-    # what render_chat does, as text, so that signatures can hash it like any template
+    # what chat_ids writes, so that signatures can hash it like any template
     chat_template: str | None = (
         "<|im_start|>{role}\\n{content}<|im_end|>\\n ... <|im_start|>assistant\\n; system: " + QWEN_SYSTEM
     )
@@ -141,11 +137,6 @@ class QwenTokenizer(TextTokenizer):
         # models have more output rows than tokens (151,936 against 151,851); such an id has no text
         return self._encoding.decode_bytes([int(index) for index in ids if index < self.vocab_size])
 
-    def render_chat(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> str:
-        turns = self._turns(messages, system)
-        text = "".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in turns)
-        return text + "<|im_start|>assistant\n"
-
     def chat_ids(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> list[int]:
         # Role, line feed and content are encoded apart, so that no token spans two of them, and as plain text.
         line_feed = self.encode("\n")
@@ -156,9 +147,9 @@ class QwenTokenizer(TextTokenizer):
 
     @staticmethod
     def _turns(messages: Sequence[Message], system: str | None) -> list[tuple[str, str]]:
-        """(role, content) pairs; a conversation always begins with a system turn, be it empty."""
-        said = with_system(messages, QWEN_SYSTEM if system is None else system)
-        return [(message["role"], message["content"]) for message in said]
+        """(role, content) pairs; a conversation always begins with a system turn, if necessary an empty one."""
+        turns = with_system(messages, QWEN_SYSTEM if system is None else system)
+        return [(message["role"], message["content"]) for message in turns]
 
 
 def _read(path: Path) -> bytes:
@@ -308,10 +299,6 @@ class HubTokenizer(TextTokenizer):
         text: str = self.tok.decode(known, skip_special_tokens=skip_special, clean_up_tokenization_spaces=False)
         return text
 
-    def render_chat(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> str:
-        text: str = self._template(messages, system, tokenize=False, **options)
-        return text
-
     def chat_ids(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> list[int]:
         # where transformers can tell the template's special tokens from those that a message spells out, it does
         safe = {"sanitize_control_tokens": True} if self._safe_chat else {}
@@ -323,9 +310,9 @@ class HubTokenizer(TextTokenizer):
     def _template(self, messages: Sequence[Message], system: str | None, **options: Any) -> Any:
         if self.chat_template is None:
             raise CheckpointError(f"{self.path} has no chat template; take a chat checkpoint or leave --chat out")
-        said = [dict(message) for message in with_system(messages, system)]
+        turns = [dict(message) for message in with_system(messages, system)]
         try:
-            return self.tok.apply_chat_template(said, add_generation_prompt=True, **options)
+            return self.tok.apply_chat_template(turns, add_generation_prompt=True, **options)
         except Exception as error:  # a template is a program of the checkpoint's and may raise anything
             raise CheckpointError(f"{self.path}: its chat template failed: {one_line(error)}") from error
 
@@ -336,6 +323,6 @@ def _without_surrogates(text: str) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error's text that says something, at most 300 characters."""
+    """The first line of an error's text that is not blank, at most 300 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:300]

@@ -19,7 +19,7 @@ SLICE = 512  # queries at a time
 def default_windows(layers: int, trained_length: int) -> tuple[int, ...]:
     """Windows that grow geometrically with depth, from half the trained length in the first layer to twice it in the last.
 
-    Lower layers look nearby, as the report says; the last ones see past the trained length, so that information can still
+    Lower layers see less context, as the report says; the last ones see past the trained length, so that information can still
     travel over the whole sequence.
     """
     steps = max(layers - 1, 1)

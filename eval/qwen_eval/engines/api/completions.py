@@ -1,11 +1,11 @@
-"""How requests and replies of the OpenAI protocol are written and read: completions, chat completions, log-probabilities."""
+"""Requests and replies of the OpenAI protocol, built and parsed: completions, chat completions, log-probabilities."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qwen_eval.engines.prompting import Written, before_stop, end_reason
+from qwen_eval.engines.prompting import Completion, before_stop, end_reason
 from qwen_eval.schema import Generate
 
 TOKEN_ID = "token_id:"  # before the id of a token, under vLLM's return_tokens_as_token_ids
@@ -66,13 +66,13 @@ def conversation(request: Generate) -> tuple[str, dict[str, Any]]:
     return "/chat/completions", body
 
 
-def written(reply: tuple[Mapping[str, Any], Mapping[str, Any]], request: Generate) -> Written:
+def completion(reply: tuple[Mapping[str, Any], Mapping[str, Any]], request: Generate) -> Completion:
     """The text of a reply (its choice, its usage), cut before the first of all stop strings."""
     choice, usage = reply
     message = choice.get("message") or {}
     text: str = (choice.get("text") if "text" in choice else message.get("content")) or ""
     cut = before_stop(text, request.stop)
-    return Written(
+    return Completion(
         text if cut is None else cut,
         end_reason(choice.get("finish_reason"), choice.get("stop_reason")),
         usage.get("completion_tokens", 0),

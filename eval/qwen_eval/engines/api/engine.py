@@ -96,8 +96,8 @@ class APIEngine(BaseEngine):
 
     def choose(self, requests: Sequence[Choose], done: OnResponse) -> list[Chosen]:
         """Scores the options of every request. An option of one token is looked up among the most likely next tokens,
-        where the server lists them; else the prompt is asked with the option behind it."""
-        # a server leaves room for a token of its own
+        where the server lists them; else the prompt is sent with the option after it."""
+        # a server needs room for a token that it generates
         encoded = plan.encode_requests(requests, self.tokenizer, self._context_limit - 1)
         one_token = all(len(row.targets) == 1 for item in encoded for row in item.rows)
         self._abilities.require(one_token, self._server.url)
@@ -157,7 +157,7 @@ class APIEngine(BaseEngine):
         return -sum(self._prompt_values(chunk.ids.tolist())[-chunk.scored :])
 
     def generate(self, requests: Sequence[Generate], done: OnResponse) -> list[Generated]:
-        """Writes the replies to every request: as completions of token ids, else of text, conversations through the
+        """Generates the replies to every request: as completions of token ids, else of text, conversations through the
         server's own template."""
         by_ids = self.checkpoint is not None and self._abilities.ids
         if self.checkpoint and not by_ids and requests:
@@ -176,7 +176,7 @@ class APIEngine(BaseEngine):
             replies = [self._reply(path, body, request, sample) for sample in range(request.samples)]
             if not by_ids:
                 prompt = Prompt(replies[0][1].get("prompt_tokens", 0), "", len(request.shots))
-            return answer(request, prompt, [completions.written(reply, request) for reply in replies])
+            return answer(request, prompt, [completions.completion(reply, request) for reply in replies])
 
         return self._each(len(requests), job, done)
 
@@ -220,8 +220,8 @@ class APIEngine(BaseEngine):
         reply = self._server.post("/completions", {"model": self._model, "prompt": list(ids), **fields})
         self._count(reply)
         if completions.prompt_tokens(reply) not in (None, len(ids)):
-            said = completions.prompt_tokens(reply)
-            raise InputError(f"the server at {self._server.url} read {said} tokens where {len(ids)} were sent")
+            counted = completions.prompt_tokens(reply)
+            raise InputError(f"the server at {self._server.url} read {counted} tokens where {len(ids)} were sent")
         try:
             return read(completions.first_choice(reply))
         except completions.MISSING as error:
@@ -251,8 +251,8 @@ class APIEngine(BaseEngine):
         return abilities.find(self._server, self._model, ids)
 
     def _each(self, count: int, job: Callable[[int], Answer], done: OnResponse) -> list[Answer]:
-        """job(index) for every index, a few at a time; `done` is called in this thread, as answers come. The first
-        failure ends it: what was answered by then was handed over."""
+        """job(index) for every index, a few at a time; `done` is called in this thread, as answers arrive. The first failure
+        ends it; `done` was called with the answers until then."""
         answers: dict[int, Answer] = {}
         self._server.open()
         pool = ThreadPoolExecutor(self._concurrency)

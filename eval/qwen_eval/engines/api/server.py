@@ -30,7 +30,7 @@ class Refused(InputError):
     """The server refused the request (a status after which no other attempt succeeds)."""
 
 
-class _Again(Exception):
+class _Transient(Exception):
     """This attempt failed; another may succeed. delay: seconds the server asked for."""
 
     def __init__(self, reason: str, delay: float | None = None) -> None:
@@ -85,7 +85,7 @@ class Server:
         for attempt in range(attempts):
             try:
                 return self._once(method, path, body)
-            except _Again as error:
+            except _Transient as error:
                 reason, asked = str(error), error.delay
             if attempt + 1 < attempts and self._closing.wait(_delay(attempt, asked)):
                 break
@@ -101,21 +101,21 @@ class Server:
             )
             content = reply.json() if reply.ok else None
         except (requests.ConnectionError, requests.Timeout) as error:
-            raise _Again(self._said(type(error).__name__, str(error))) from None
+            raise _Transient(self._message(type(error).__name__, str(error))) from None
         except (requests.JSONDecodeError, requests.exceptions.ChunkedEncodingError) as error:
-            raise _Again(f"its answer was cut off ({type(error).__name__})") from None
+            raise _Transient(f"its answer was cut off ({type(error).__name__})") from None
         except requests.exceptions.ContentDecodingError as error:
-            raise _Again(f"its answer was damaged ({type(error).__name__})") from None
+            raise _Transient(f"its answer was damaged ({type(error).__name__})") from None
         except requests.RequestException as error:
-            raise InputError(f"{self.url}: {self._said(type(error).__name__, str(error))}") from None
+            raise InputError(f"{self.url}: {self._message(type(error).__name__, str(error))}") from None
         if isinstance(content, dict) and "error" not in content:
             return content
-        said = self._said(f"HTTP {reply.status_code}", reply.text)
+        message = self._message(f"HTTP {reply.status_code}", reply.text)
         if reply.status_code in TRANSIENT or reply.ok:
-            raise _Again(said, _retry_after(reply.headers.get("Retry-After")))
-        raise Refused(f"{self.url}{path} refused: {said}")
+            raise _Transient(message, _retry_after(reply.headers.get("Retry-After")))
+        raise Refused(f"{self.url}{path} refused: {message}")
 
-    def _said(self, what: str, text: str) -> str:
+    def _message(self, what: str, text: str) -> str:
         """One line of an error, without the key, which some servers echo."""
         line = " ".join(text.split())
         if self._key:

@@ -67,7 +67,7 @@ def attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention function. query [rows, heads, tokens, d], key and value [rows, kv heads, tokens, d] as the
-    layer made them; returns ([rows, tokens, heads, d], None). Raises Unsupported where the layer wants something that is
+    layer made them; returns ([rows, tokens, heads, d], None). Raises Unsupported where the layer needs something that is
     not computed here."""
     layer = getattr(module, "layer_idx", None)
     if cascade is None or attention_mask is not None or layer is None:
@@ -78,7 +78,7 @@ def attention(
     wanted = [name for name in ("softcap", "s_aux", "position_bias", "head_mask") if kwargs.get(name) is not None]
     window = kwargs.get("sliding_window")
     if wanted or (window is not None and cascade.sees > window):
-        raise Unsupported(f"the layer wants {', '.join(wanted) or 'a sliding window'}")
+        raise Unsupported(f"the layer needs {', '.join(wanted) or 'a sliding window'}")
     cascade.calls += 1
     if cascade.scale_query is not None:
         query = cascade.scale_query(query)

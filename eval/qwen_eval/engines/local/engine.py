@@ -57,7 +57,7 @@ class HFEngine(BaseEngine):
             return scoring.choose(self.runtime, requests, done, self._share)
 
     def generate(self, requests: Sequence[Generate], done: OnResponse) -> list[Generated]:
-        """Writes the replies to every request; see generation.generate."""
+        """Generates the replies to every request; see generation.generate."""
         with device_failures(self.checkpoint.device):
             return generation.generate(self.runtime, requests, done, self._seed, self._share)
 

@@ -22,7 +22,7 @@ from qwen_eval.engines.local.cascade import Ancestor, Cascade, Unsupported
 from qwen_eval.engines.local.runtime import Runtime
 from qwen_eval.engines.local.sampling import Reply, choose_tokens, stream
 from qwen_eval.engines.local.slots import Slots, Step
-from qwen_eval.engines.prompting import Written, answer, encode_prompt
+from qwen_eval.engines.prompting import Completion, answer, encode_prompt
 from qwen_eval.models import caches
 from qwen_eval.models.configs import generation_config
 from qwen_eval.models.memory import free_bytes
@@ -294,7 +294,7 @@ class _Collected:
         self._ended[index][reply.sample] = reply
         if len(self._ended[index]) == self._requests[index].samples:
             replies = [self._ended[index][sample] for sample in range(len(self._ended[index]))]
-            texts = [Written(item.text, item.reason, len(item.tokens)) for item in replies]
+            texts = [Completion(item.text, item.reason, len(item.tokens)) for item in replies]
             generated = answer(self._requests[index], self._prompts[index][1], texts)
             self._generated[index] = generated
             self._done(index, generated)

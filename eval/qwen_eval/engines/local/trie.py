@@ -1,4 +1,4 @@
-"""Rows of tokens as a trie: what several rows begin with is a node of its own and computed once. No model here.
+"""Rows of tokens as a trie: a prefix of several rows is a node of its own and computed once. No model here.
 
 Few-shot prompts share the shots of their subject, and within a subject questions share passages. Nodes are computed a pack
 at a time, parents before children; the children's tokens attend to the keys and values of their ancestors.
@@ -36,7 +36,7 @@ class Node:
     start: int = 0
     order: int = 0
     depth: int = 0
-    behind: int = 0  # tokens of its descendants
+    below: int = 0  # tokens of its descendants
 
     @property
     def ids(self) -> np.ndarray:
@@ -101,9 +101,9 @@ def _forest(rows: list[Row], key: Any) -> list[Node]:
         while stack[-1][0] > depth:
             end, children = stack.pop()
             above = max(depth, stack[-1][0])
-            behind = sum(len(child.path) - end + child.behind for child in children)
-            if (len(children) - 1) * (end - above) > NODE_COST + MERGE_COST * behind:
-                children = [Node(children[0].path[:end], None, children, key, behind=behind)]
+            below = sum(len(child.path) - end + child.below for child in children)
+            if (len(children) - 1) * (end - above) > NODE_COST + MERGE_COST * below:
+                children = [Node(children[0].path[:end], None, children, key, below=below)]
             if stack[-1][0] == above:
                 stack[-1][1].extend(children)
             else:

@@ -96,5 +96,5 @@ def stream_name(seed: int, request: Generate, sample: int) -> str:
 
 
 def stream_seed(seed: int, request: Generate, sample: int) -> int:
-    """The stream's name as a number of 31 bits, for servers and libraries that take a seed (the first of its SHA-256)."""
+    """The first 31 bits of the SHA-256 of the stream's name, for servers and libraries that take a number as seed."""
     return int.from_bytes(hashlib.sha256(stream_name(seed, request, sample).encode()).digest()[:4], "big") >> 1

@@ -8,7 +8,17 @@ import math
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging
 
 from qwen_eval.models import qwen1
@@ -219,6 +229,24 @@ def test_frequencies_scaled_before_are_stretched_too(tmp_path):
     by_hand.model.rotary_emb.inv_freq *= 7.0 ** -(torch.arange(0, size, 2) / (size - 2))
     assert furthest(got, logits(by_hand)) < 1e-4
     assert open_checkpoint(ModelSpec(str(folder), device="cpu")).trained_length == TRAINED
+
+
+def test_attention_under_logn_sees_its_own_name(folders):
+    """transformers' flash attention picks its kernels by the name in the config, and ours would be unknown to it."""
+    sdpa, seen = ALL_ATTENTION_FUNCTIONS["sdpa"], []
+
+    def noted(module, *args, **kwargs):
+        seen.append(module.config._attn_implementation)
+        return sdpa(module, *args, **kwargs)
+
+    AttentionInterface.register("noted", noted)
+    AttentionMaskInterface.register("noted", ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+    model, plain = load(folders["llama"], attn_implementation="noted"), load(folders["llama"])
+    install(model, LOGN)
+    install(plain, LOGN)
+    name = model.config._attn_implementation
+    assert furthest(logits(model), logits(plain)) == 0
+    assert seen == ["noted"] * model.config.num_hidden_layers and model.config._attn_implementation == name != "noted"
 
 
 def test_unsupported_models_are_refused(tmp_path):

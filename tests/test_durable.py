@@ -356,7 +356,11 @@ CELLS = st.one_of(
 @examples()
 @given(st.lists(CELLS, min_size=3, max_size=3), st.floats(-1e9, 1e9))
 def test_no_cell_begins_a_formula_and_all_come_back(texts: Sequence[str], value: float) -> None:
-    row = dict.fromkeys(results.COLUMNS, "x") | dict(zip(("model", "group", "signature"), texts, strict=True))
+    row = (
+        dict.fromkeys(results.COLUMNS, "x")
+        | dict.fromkeys(results.NUMBERS, "1")
+        | dict(zip(("model", "group", "signature"), texts, strict=True))
+    )
     row |= {"value": f"{value:.6f}", "run_id": "r", "timestamp": "t"}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "mmlu.csv")

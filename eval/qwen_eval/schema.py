@@ -87,8 +87,9 @@ class Chosen:
     the prompt kept; the prompt's length in tokens; whether the prompt lost tokens beyond whole shots.
 
     totals: where they were asked for, the log-probability of each whole option: of the tokens that encode(prompt + option)
-    has beyond the number that encode(prompt) has, as lm-evaluation-harness counts them. logprobs may leave out first tokens
-    that all options share.
+    has beyond the number that encode(prompt) has, as lm-evaluation-harness counts them (which first moves spaces at the
+    prompt's end to the option). logprobs leave out first tokens that all options share, and include a token that joins the
+    prompt's end with the option's beginning, which totals do not.
     """
 
     logprobs: tuple[float, ...]

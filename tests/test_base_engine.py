@@ -31,6 +31,7 @@ SETTINGS = {
     "--dynamic-ntk": {"dynamic_ntk": "on"},
     "--logn": {"logn": "on"},
     "--window": {"window": "64"},
+    "--attn": {"attention": "sdpa"},
 }
 SERVERS = "is the server's own setting; start the server with it, or use --engine hf"
 VLLMS = "is not for --engine vllm; use --engine hf"
@@ -55,7 +56,7 @@ def test_settings_that_an_engine_does_not_have_are_refused_by_name(option: str) 
 def test_the_first_of_several_is_named_and_defaults_are_taken() -> None:
     everything = ModelSpec("folder", **{name: value for one in SETTINGS.values() for name, value in one.items()})  # type: ignore[arg-type]
     assert refusal(APIEngine, everything) == f"--quantize {SERVERS}"
-    off = ModelSpec("folder", dynamic_ntk="off", logn="off", max_seq_len=64, attention="sdpa")
+    off = ModelSpec("folder", dynamic_ntk="off", logn="off", max_seq_len=64)
     assert not refusal(APIEngine, off) and not refusal(VLLMEngine, off)
 
 

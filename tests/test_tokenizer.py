@@ -238,11 +238,22 @@ def test_a_message_cannot_end_its_turn(others):
     """One turn end from the template for the message, whatever the message spells (transformers 5.23 and later)."""
     qwen2 = others["qwen2"]
     if not qwen2._safe_chat:
-        pytest.skip("this transformers cannot tell a message's tokens from the template's")
+        pytest.skip("this transformers cannot tell a message's tokens from the template's; such messages are refused")
     (end,) = qwen2.encode_special("<|im_end|>")
     ids = qwen2.chat_ids([{"role": "user", "content": "a<|im_end|>b"}])
     assert ids.count(end) == 1
     assert "a<|im_end|>b" in qwen2.decode(ids)
+
+
+def test_an_older_transformers_refuses_a_message_that_would_end_its_turn(others, monkeypatch):
+    qwen2 = others["qwen2"]
+    monkeypatch.setattr(qwen2, "_safe_chat", False)
+    for messages in ([{"role": "user", "content": "a<|im_end|>b"}], [{"role": "system", "content": "<|im_start|>"}]):
+        with pytest.raises(CheckpointError, match=r"a message contains '<\|im_.*install transformers 5.23 or later"):
+            qwen2.chat_ids(messages)
+    with pytest.raises(CheckpointError, match="a message contains"):
+        qwen2.chat_ids([{"role": "user", "content": "a"}], "be <|im_end|>")
+    assert qwen2.chat_ids([{"role": "user", "content": "a < b | c"}])
 
 
 def test_a_reply_ends_where_the_template_ends_a_turn(others):

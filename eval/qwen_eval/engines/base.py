@@ -30,6 +30,7 @@ _SETTINGS: Mapping[str, Callable[[ModelSpec], bool]] = {
     "--dynamic-ntk": lambda spec: spec.dynamic_ntk == "on",
     "--logn": lambda spec: spec.logn == "on",
     "--window": lambda spec: spec.window != "off",
+    "--attn": lambda spec: spec.attention != "auto",
 }
 
 

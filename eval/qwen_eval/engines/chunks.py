@@ -59,7 +59,7 @@ def chunked(requests: Sequence[Measure], tokenizer: TextTokenizer) -> Iterator[t
 def cut(request: Measure, documents: Sequence[np.ndarray]) -> Iterator[Chunk]:
     """The chunks of a request, in order, until max_tokens are scored. documents: int32 ids of each.
 
-    docs/long-context.md, Chunks: consecutive non-overlapping chunks of `length` tokens, the first token context only, a short remainder
+    Consecutive chunks (docs/long-context.md, Chunks) of `length` tokens, the first token context only, a short remainder
     dropped; with `same_as`, only documents at least that long, cropped to a multiple of it. With a stride, windows of
     `length` tokens every `stride`, of which only the last `stride` tokens are scored (all but the first token of the first).
     """

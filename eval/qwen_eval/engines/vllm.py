@@ -42,7 +42,7 @@ class VLLMEngine(BaseEngine):
 
     name = "vllm"
     refused = (
-        frozenset({"--quantize", "--dynamic-ntk", "--logn", "--window"}),
+        frozenset({"--quantize", "--dynamic-ntk", "--logn", "--window", "--attn"}),
         "is not for --engine vllm; use --engine hf",
     )
     checkpoint: Checkpoint

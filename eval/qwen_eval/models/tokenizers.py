@@ -299,9 +299,25 @@ class HubTokenizer(TextTokenizer):
         text: str = self.tok.decode(known, skip_special_tokens=skip_special, clean_up_tokenization_spaces=False)
         return text
 
+    def _refuse_spelled_tokens(self, messages: Sequence[Message]) -> None:
+        """Raises CheckpointError for a message that spells a special token, which this transformers would read as that token:
+        a turn could end in the middle of its message."""
+        for message in messages:
+            spelled = next((token for token in self.tok.all_special_tokens if token in message["content"]), None)
+            if spelled is not None:
+                import transformers
+
+                version = transformers.__version__
+                raise CheckpointError(
+                    f"a message contains {spelled!r}, which transformers {version} takes for the special token; install "
+                    "transformers 5.23 or later"
+                )
+
     def chat_ids(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> list[int]:
         # where transformers can tell the template's special tokens from those that a message spells out, it does
         safe = {"sanitize_control_tokens": True} if self._safe_chat else {}
+        if not self._safe_chat:
+            self._refuse_spelled_tokens([*messages, {"role": "system", "content": system or ""}])
         ids = list(self._template(messages, system, tokenize=True, return_dict=False, **safe, **options))
         if not ids:
             raise CheckpointError(f"{self.path}: its chat template writes nothing; get the checkpoint's files again")

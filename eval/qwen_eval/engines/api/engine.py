@@ -52,7 +52,7 @@ class APIEngine(BaseEngine):
 
     name = "api"
     refused = (
-        frozenset({"--quantize", "--dtype", "--dynamic-ntk", "--logn", "--window"}),
+        frozenset({"--quantize", "--dtype", "--dynamic-ntk", "--logn", "--window", "--attn"}),
         "is the server's own setting; start the server with it, or use --engine hf",
     )
 

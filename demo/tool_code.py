@@ -14,7 +14,7 @@ from tasks import SYSTEM_TURN, turn
 
 # the agent's prompt is the benchmark's own
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "eval"))
-from qwen_eval.data import FakeTool
+from qwen_eval.data.tools import FakeTool
 from qwen_eval.tasks import agent as hfagent
 
 IMAGE, AUDIO = {"image": "image"}, {"audio": "audio"}

@@ -5,12 +5,12 @@
     python eval/compare.py A B --max-loss          exit 3 when B is worse than A beyond chance
     python eval/compare.py A B --max-loss 1        ... when the lower 95% bound of the loss is above 1 point
     python eval/compare.py A B --non-inferior 1    exit 3 unless the upper 95% bound of the loss is below 1 point
-    python eval/compare.py A samples_mmlu_anatomy_2026.jsonl --explain -c MODEL      somebody else's run: why it is not ours
+    python eval/compare.py A samples_mmlu_anatomy_2026.jsonl --explain -c MODEL    another harness's run: why it differs
 
-A and B are each a run's id, a sample file, a folder of them (another results folder), or a model of which runs are stored.
-Losses are in points; perplexity's in percent of A's. With several figures p-values and --max-loss are corrected (Holm).
-B may be lm-evaluation-harness's samples (--log_samples), OpenCompass's predictions or Inspect's log, a file or a folder; with
---explain the gap is taken apart, and with -c (and -d, --dtype ... as for the benchmark's script) step by step.
+A and B are each a run's id, a sample file, a folder of sample files (another results folder), or a model with stored runs.
+Losses are in points; those of perplexity in percent of A's. With several figures, p-values and --max-loss are corrected
+(Holm). B may be lm-evaluation-harness's samples (--log_samples), OpenCompass's predictions or Inspect's log, a file or a
+folder; --explain decomposes the gap, with -c (and -d, --dtype ... as for the benchmark's script) step by step.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from qwen_eval import options, schema, terminal
-from qwen_eval.compare import explain, external, pairs, text
+from qwen_eval.compare import explain, pairs, text
+from qwen_eval.compare.readers import detect
+from qwen_eval.compare.readers.common import Samples
 from qwen_eval.engines.open import open_engine
 from qwen_eval.main import exit_with
 from qwen_eval.runs import find
@@ -32,19 +34,19 @@ REGRESSION = 3  # exit status
 
 
 def show(lines: Iterable[str]) -> None:
-    """Prints lines, in which nothing of a reply is obeyed by a terminal."""
-    print(terminal.printable("\n".join(lines)))
+    """Prints lines, with the control characters of replies escaped."""
+    print(terminal.escape_controls("\n".join(lines)))
 
 
 def run(args: argparse.Namespace, shared: Sequence[str]) -> int:
-    """Compares, prints, and returns the exit status: 0, or 3 where a gate was given and failed."""
+    """Compares, prints, and returns the exit status: 0, or 3 where a gate failed. Raises InputError."""
     path = Path(args.b)
-    samples = external.read(path, args.metric) if path.exists() and not find.ours(path) else None
+    samples = detect.read(path, args.metric) if path.exists() and not find.is_own_format(path) else None
     if samples:
         return run_against(args, samples, shared)
     if shared or args.metric or args.average or args.checkpoint_path or args.data:
         given = " ".join(["--metric, --average, -c, -d", *shared])
-        raise schema.InputError(f"{given} are for somebody else's samples, and {args.b} is none; leave them out")
+        raise schema.InputError(f"{given} are for another harness's samples, which {args.b} is not; leave them out")
     matched, notes = find.pair(find.find(args.a, args.results), find.find(args.b, args.results))
     joined = [pairs.join(*pair) for pair in matched]
     results: dict[str, paired.Result] = {}
@@ -69,34 +71,36 @@ def run(args: argparse.Namespace, shared: Sequence[str]) -> int:
     return REGRESSION if failures else 0
 
 
-def run_against(args: argparse.Namespace, samples: external.Samples, shared: Sequence[str]) -> int:
-    """Our run against somebody else's samples. Raises InputError when no item is in both or the options do not go."""
+def run_against(args: argparse.Namespace, samples: Samples, shared: Sequence[str]) -> int:
+    """Compares our run with another harness's samples and prints; the exit status, 0. Raises InputError when no item is in
+    both, and for options that do not apply."""
     if args.exact or args.max_loss is not None or args.non_inferior is not None:
-        raise schema.InputError("the gates compare runs of ours; somebody else's protocol is another one")
+        raise schema.InputError("gates compare two runs of this harness; leave them out with another harness's samples")
     if args.average:
-        samples = samples.averaged_over_tasks(args.average)
+        samples = samples.with_average(args.average)
     (ours, *more) = find.find(args.a, args.results)
     if more:
         raise schema.InputError(
-            f"{args.a} is {1 + len(more)} runs; name one: {text.some([ours.name, *(run.name for run in more)])}"
+            f"{args.a} is {1 + len(more)} runs; name one: {text.first_few([ours.name, *(run.name for run in more)])}"
         )
-    meeting = explain.meet(ours, samples)
-    show([*explain.summary(meeting), ""])
-    show([*explain.partings(meeting), ""])
+    joined = explain.join(ours, samples)
+    show([*explain.summary(joined), ""])
+    show([*explain.differences_by_stage(joined), ""])
     if args.explain:
         words = [*shared, *(["-c", args.checkpoint_path] if args.checkpoint_path else [])]
         benchmark = rebuilt(ours, words, args.data, args.own)
         engine = open_engine(benchmark.args) if args.checkpoint_path else None
-        show([*explain.explained(meeting, benchmark, engine, args.show), ""])
+        show([*explain.waterfall_lines(joined, benchmark, engine, args.show), ""])
         for note in engine.notes if engine else []:
             show([note])
     elif shared or args.checkpoint_path or args.data:
-        raise schema.InputError("-c, -d and the options of the benchmark go with --explain")
+        raise schema.InputError("-c, -d and the benchmark's options need --explain")
     return 0
 
 
 def rebuilt(ours: find.Run, words: Sequence[str], data: str | None, own: Sequence[Path]) -> Benchmark:
-    """The benchmark of a stored run, as its script makes it. own: files of one's own benchmarks.
+    """The benchmark of a stored run, as its script makes it. words: options of the script. data: the folder, None for the
+    run's. own: files of one's own benchmarks.
 
     Raises InputError where the data is not the run's, or its benchmark is not known.
     """
@@ -121,7 +125,7 @@ def rebuilt(ours: find.Run, words: Sequence[str], data: str | None, own: Sequenc
 
 # ----------------------------------------------------------------------------------------------------------- gates
 def gate_names(args: argparse.Namespace) -> list[str]:
-    """The gates that were asked for, in words."""
+    """The gates of the command line, in words."""
     names = []
     if args.exact:
         names.append("no item came out differently")
@@ -133,7 +137,7 @@ def gate_names(args: argparse.Namespace) -> list[str]:
 
 
 def failed(args: argparse.Namespace, joined: Sequence[pairs.Joined], results: Mapping[str, paired.Result]) -> list[str]:
-    """Why the gates fail, a sentence each; none when they pass or none was asked for."""
+    """Why the gates fail, one sentence each; empty when they pass or there are none."""
     lines = []
     if gate_names(args):
         for one in joined:
@@ -144,9 +148,9 @@ def failed(args: argparse.Namespace, joined: Sequence[pairs.Joined], results: Ma
         for one in joined:
             if one.extra:
                 lines.append(f"{one.b.name} has {len(one.extra)} items that {one.a.name} has not")
-            sure = [name for name, x, y in one.rows() if pairs.flipped(x, y) and not pairs.tied(x, y)]
+            sure = [name for name, x, y in one.rows() if pairs.flipped(x, y) and not pairs.either_tied(x, y)]
             if sure:
-                lines.append(f"{one.b.name}: {len(sure)} items came out differently: {text.some(sure)}")
+                lines.append(f"{one.b.name}: {len(sure)} items came out differently: {text.first_few(sure)}")
     if args.max_loss is not None:
         for name in paired.losses_above(results, args.max_loss):
             low, high = results[name].bounds(paired.LEVEL)
@@ -154,7 +158,7 @@ def failed(args: argparse.Namespace, joined: Sequence[pairs.Joined], results: Ma
     if args.non_inferior is not None:
         for name, result in results.items():
             low, high = result.bounds(paired.LEVEL)
-            if not high < args.non_inferior:  # no interval at all is no proof either
+            if not high < args.non_inferior:  # not-a-number, where there is no interval, fails too
                 lines.append(f"{name}: the loss is {low:.2f} to {high:.2f}, not surely below {args.non_inferior:g}")
     return lines
 
@@ -176,7 +180,7 @@ def parser() -> options.Parser:
     made = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = made.add_argument
     add("a", metavar="A", help="the reference: run id, sample file, folder or model")
-    add("b", metavar="B", help="what is compared with it; or somebody else's samples, a file or a folder")
+    add("b", metavar="B", help="what is compared with it, or another harness's samples, a file or a folder")
     add("--results", type=Path, default=Path("results"), metavar="DIR", help="where run ids are (default: results)")
     add(
         "--show",
@@ -185,17 +189,28 @@ def parser() -> options.Parser:
         metavar="N",
         help="items listed that came out differently (default 10)",
     )
-    add("--explain", action="store_true", help="where prompts, replies, readings and scores part, with the first item")
-    add = made.add_argument_group("somebody else's samples").add_argument
-    add("--metric", metavar="NAME", help="which of their scores (default: acc, else exact_match, else the first)")
+    add(
+        "--explain",
+        action="store_true",
+        help="the stages at which items differ (prompt, reply ...), and the first item",
+    )
+    add = made.add_argument_group("another harness's samples").add_argument
+    add(
+        "--metric", metavar="NAME", help="which of their scores to use (default: acc, else exact_match, else the first)"
+    )
     add("--average", choices=("micro", "macro"), help="how they average over tasks (default: as their harness does)")
-    add("-c", "--checkpoint-path", metavar="MODEL", help="with --explain: asks this model what lies between both runs")
-    add("-d", "--data", metavar="DIR", help="the run's own data, as for its script; other options of it may follow")
+    add(
+        "-c",
+        "--checkpoint-path",
+        metavar="MODEL",
+        help="with --explain: computes the steps between both runs with this model",
+    )
+    add("-d", "--data", metavar="DIR", help="the run's data, as for its script, whose other options may follow")
     made.add_argument(
         "--own", type=Path, action="append", default=[], metavar="FILE", help="a benchmark of your own (several times)"
     )
     gate = made.add_argument_group("gates: exit status 3 when one fails").add_argument
-    gate("--exact", action="store_true", help="any item outside flagged ties came out differently")
+    gate("--exact", action="store_true", help="an item that is not a flagged tie came out differently")
     gate(
         "--max-loss",
         type=points,

@@ -115,7 +115,7 @@ def show(jobs: Sequence[Job], speed: float | None, kinds: Mapping[str, type[Benc
         name = f"{benchmark.name} {benchmark.mode} {benchmark.shot_count}-shot"
         precision = job.args.quantize if job.args.quantize != "none" else job.args.dtype
         model = [job.args.checkpoint_path, precision.replace("auto", "own")]
-        lines.append([name, *model, f"{work.items:,}", f"{work.read:,}", f"{work.written:,}", estimate.clock(time)])
+        lines.append([name, *model, f"{work.items:,}", f"{work.read:,}", f"{work.written:,}", estimate.duration(time)])
     basis = (
         f"at {speed:,.0f} tokens read a second, a tenth of it written"
         if speed
@@ -124,7 +124,7 @@ def show(jobs: Sequence[Job], speed: float | None, kinds: Mapping[str, type[Benc
         else "at {read:,.0f} tokens read and {write:,.0f} written a second, assumed where nothing was measured; "
         "--speed N says otherwise".format(**estimate.ASSUMED)
     )
-    below = ["", f"about {estimate.clock(total)} {basis}; replies at their longest", ""]
+    below = ["", f"about {estimate.duration(total)} {basis}; replies at their longest", ""]
     print("\n".join([*terminal.aligned(lines), *below]), flush=True)
 
 

@@ -18,13 +18,14 @@ from qwen_eval.models.export import export_qwen2
 from qwen_eval.schema import ModelSpec
 
 LETTERS = "ABCD"
+DATA = demo.FOLDER / "data" / "mmlu"
 DESCRIPTION = "The following are multiple choice questions (with answers) about {}.\n\n"
 OPTIONS = "".join(f"{letter}. {{{{choices[{place}]}}}}\n" for place, letter in enumerate(LETTERS))
 
 
 def documents(subject: str, split: str) -> list[dict]:
     """The demonstration's questions as lm-evaluation-harness gets MMLU's from the hub."""
-    with (demo.data("mmlu") / split / f"{subject}_{split}.csv").open(encoding="utf-8", newline="") as file:
+    with (DATA / split / f"{subject}_{split}.csv").open(encoding="utf-8", newline="") as file:
         return [
             {"question": row[0], "subject": subject, "choices": row[1:5], "answer": LETTERS.index(row[5])}
             for row in csv.reader(file)
@@ -61,7 +62,10 @@ def run(folder: Path, shots: int = 0, max_length: int = 512) -> Path:
     beginning."""
     tasks = folder / "tasks"
     tasks.mkdir(parents=True)
-    names = [write_task(tasks, subject) for subject in demo.subjects("mmlu")]
+    names = [
+        write_task(tasks, subject)
+        for subject in sorted(path.stem.removesuffix("_dev") for path in (DATA / "dev").glob("*.csv"))
+    ]
     model = folder / "checkpoint"
     export_qwen2(ModelSpec(str(demo.checkpoint()), device="cpu", max_seq_len=512), model)
     samples = folder / "samples"

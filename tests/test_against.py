@@ -1,4 +1,4 @@
-"""Samples of another harness beside ours: joined, and the gap decomposed item by item.
+"""Another harness's samples compared with ours: joined, and the gap decomposed item by item.
 
 The sample file is written here in lm-evaluation-harness's format, its log-probabilities computed by a plain forward pass of
 every prompt and option; the slow test runs lm-evaluation-harness itself.
@@ -21,7 +21,8 @@ import lm_eval_peer
 import mmlu
 import tiny
 from known import benchmark_of, work
-from qwen_eval.compare import explain, external, waterfall
+from qwen_eval.compare import explain, waterfall
+from qwen_eval.compare.readers import detect
 from qwen_eval.data import demo
 from qwen_eval.engines import plan
 from qwen_eval.engines.local.engine import HFEngine
@@ -101,21 +102,21 @@ def theirs(tmp_path_factory: pytest.TempPathFactory, engine: HFEngine) -> Path:
     return write_samples(tmp_path_factory.mktemp("theirs"), engine)
 
 
-def chain_of(meeting: explain.Meeting, engine: HFEngine | None) -> tuple[list[waterfall.Stage], list[str]]:
+def chain_of(joined: explain.JoinedSamples, engine: HFEngine | None) -> tuple[list[waterfall.Stage], list[str]]:
     words = ["-c", "demo", "--limit", "12", "--subjects", ",".join(SUBJECTS)]
     benchmark = benchmark_of("mmlu", *words)
-    first, last = meeting.ends()
-    between, remarks = explain.between(meeting, benchmark, engine, first[-1])
-    return [*first, *between, *last], remarks
+    first, last = joined.outer_stages()
+    inner, remarks = explain.inner_stages(joined, benchmark, engine, first[-1])
+    return [*first, *inner, *last], remarks
 
 
 def test_the_steps_add_up_and_each_is_what_it_says(ours: find.Run, theirs: Path, engine: HFEngine) -> None:
     """Every run of the chain against plain forward passes of the prompts it stands for."""
-    samples = external.read(theirs)
+    samples = detect.read(theirs)
     assert samples is not None and samples.max_length == CUT and samples.metric == "acc" and len(samples.items) == 36
-    meeting = explain.meet(ours, samples)
-    assert len(meeting.found) == 36 and not meeting.lost
-    chain, remarks = chain_of(meeting, engine)
+    joined = explain.join(ours, samples)
+    assert len(joined.matched) == 36 and not joined.unmatched
+    chain, remarks = chain_of(joined, engine)
     steps = waterfall.steps(chain)
     assert [step.name for step in steps] == [
         "items only we have", "truncation", "shots", "prompt text", "BOS", "option tokens", "arithmetic", "extraction",
@@ -132,7 +133,7 @@ def test_the_steps_add_up_and_each_is_what_it_says(ours: find.Run, theirs: Path,
         return float("ABCD"[max(range(4), key=values.__getitem__)] == ours.rows[name]["target"])
 
     scores = {stage.name: stage.scores for stage in chain}
-    for name, item in meeting.found.items():
+    for name, item in joined.matched.items():
         whole = ours.rows[name]["prompt"]
         header, *shots = whole.split("Question: ")
         fewer = "Question: ".join([header, *shots[:2], shots[-1]])
@@ -148,15 +149,15 @@ def test_the_steps_add_up_and_each_is_what_it_says(ours: find.Run, theirs: Path,
     assert any("on 36 items" in line for line in remarks)
     recomputed = float(next(line for line in remarks if "within" in line).split("within ")[1].split()[0])
     assert recomputed <= 1e-4
-    parted = waterfall.by_item(chain, list(meeting.found))
-    differ = {name for name, item in meeting.found.items() if item.score != ours.rows[name]["stats"]["correct"]}
-    assert set(parted) == differ and all(parted.values())
+    changes = waterfall.changes_by_item(chain, list(joined.matched))
+    differ = {name for name, item in joined.matched.items() if item.score != ours.rows[name]["stats"]["correct"]}
+    assert set(changes) == differ and all(changes.values())
 
 
-def test_without_a_model_what_lies_between_is_one_step(ours: find.Run, theirs: Path) -> None:
-    samples = external.read(theirs)
+def test_without_a_model_the_inner_steps_are_one(ours: find.Run, theirs: Path) -> None:
+    samples = detect.read(theirs)
     assert samples is not None
-    chain, _ = chain_of(explain.meet(ours, samples), None)
+    chain, _ = chain_of(explain.join(ours, samples), None)
     steps = {step.name: step.change for step in waterfall.steps(chain)}
     assert list(steps) == ["items only we have", "prompt, tokens and arithmetic", "extraction", "averaging"]
     assert sum(steps.values()) == steps["prompt, tokens and arithmetic"] == chain[-1].value - chain[0].value
@@ -171,16 +172,18 @@ def test_items_metric_and_average_have_their_steps(ours: find.Run, tmp_path: Pat
     rows = rows[:5]
     rows.reverse()  # found by their text all the same
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    samples = external.read(folder, "acc_norm")
+    samples = detect.read(folder, "acc_norm")
     assert samples is not None
-    meeting = explain.meet(ours, samples)
-    assert len(meeting.found) == 22 and [item.index for item in meeting.lost] == ["0"]
-    assert meeting.found["nutrition/3"].index == "3"
-    meeting = explain.Meeting(ours, dataclasses.replace(samples, average="macro"), meeting.found, meeting.lost)
-    chain, _ = chain_of(meeting, None)
+    joined = explain.join(ours, samples)
+    assert len(joined.matched) == 22 and [item.index for item in joined.unmatched] == ["0"]
+    assert joined.matched["nutrition/3"].index == "3"
+    joined = explain.JoinedSamples(
+        ours, dataclasses.replace(samples, average="macro"), joined.matched, joined.unmatched
+    )
+    chain, _ = chain_of(joined, None)
     steps = {step.name: step for step in waterfall.steps(chain)}
     assert chain[-1].value == 0 and sum(step.change for step in steps.values()) == -chain[0].value
-    best = sum(Fraction(float(item.answer == ours.rows[name]["target"])) for name, item in meeting.found.items())
+    best = sum(Fraction(float(item.answer == ours.rows[name]["target"])) for name, item in joined.matched.items())
     assert steps["extraction"].change == -100 * best / 22  # acc_norm was 0 throughout
     assert list(steps)[-2:] == ["averaging", "items only they have"]
 
@@ -192,7 +195,7 @@ def test_the_command_shows_the_waterfall(
 ) -> None:
     status, out = call(ours.path, theirs, "--explain", "-c", "demo", "--subjects", ",".join(SUBJECTS), "--limit", "12")
     assert status == 0 and "the sum of the steps" in out and "36 items joined" in out
-    assert f"the last {CUT} tokens stay" in out and "prompt: 36 of 36 items" in out and "tokens of " in out
+    assert f"the last {CUT} tokens are kept" in out and "prompt: 36 of 36 items" in out and "tokens of " in out
     status, out = call(ours.path, theirs, "--exact")
     assert status == 2 and "gates" in out
     status, out = call(ours.path, theirs, "--explain", "-d", "demo")
@@ -217,7 +220,7 @@ def test_split_options_are_counted_as_lm_eval_counts_them(tmp_path: Path) -> Non
 GENERATED = {"until": [*gsm8k.Gsm8k.stop, "</s>"], "do_sample": False, "temperature": 0.0, "max_gen_toks": 256}
 
 
-def test_replies_are_taken_apart_too(tmp_path: Path, call: Compare) -> None:  # noqa: F811
+def test_the_gap_of_replies_is_decomposed_too(tmp_path: Path, call: Compare) -> None:  # noqa: F811
     """GSM8K with our own prompts and replies, of which a strict filter of theirs reads only every second: all of the gap is
     extraction, and the model repeats every reply."""
     words = ["-c", "demo", "-o", str(tmp_path), "--quiet", "--limit", "10"]
@@ -238,7 +241,7 @@ def test_replies_are_taken_apart_too(tmp_path: Path, call: Compare) -> None:  # 
     status, out = call(path, file, "--explain", "-c", "demo")
     assert status == 0 and "10 items joined" in out and "of the filters strict-match, flexible-extract the first" in out
     changes = {line.split("  ")[0].strip(): line.split("  ")[1:] for line in out.splitlines()}
-    assert "their replies, asked anew with their prompts: 10 of 10 are the same" in out
+    assert "their replies, generated again from their prompts: 10 of 10 are the same" in out
     moved = [name for name, rest in changes.items() if any(part.strip().startswith(("+", "-")) for part in rest)
              and not any(part.strip() == "+0.000" for part in rest)]  # fmt: skip
     assert moved == ["extraction"]
@@ -283,11 +286,11 @@ def test_opencompass_and_inspect_are_read(ours: find.Run, tmp_path: Path) -> Non
     for path, harness, average in (
         (likely, "OpenCompass", "macro"), (said, "OpenCompass", "macro"), (inspected, "Inspect", "micro")
     ):  # fmt: skip
-        samples = external.read(path)
+        samples = detect.read(path)
         assert samples is not None and (samples.harness, samples.average) == (harness, average)
-        meeting = explain.meet(ours, samples)
-        assert len(meeting.found) == 12
-        for name, item in meeting.found.items():
+        joined = explain.join(ours, samples)
+        assert len(joined.matched) == 12
+        for name, item in joined.matched.items():
             row = ours.rows[name]
             assert (item.score, item.answer, item.target) == (row["stats"]["correct"], row["answer"], row["target"])
 
@@ -295,15 +298,15 @@ def test_opencompass_and_inspect_are_read(ours: find.Run, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("samples_x.jsonl", '{"doc_id": 0, "resps": []}\n', "is not the sample file it begins like"),
-        ("log.json", '{"eval": {}, "samples": [1]}', "is not the sample file it begins like"),
+        ("samples_x.jsonl", '{"doc_id": 0, "resps": []}\n', "begins like a sample file and is none"),
+        ("log.json", '{"eval": {}, "samples": [1]}', "begins like a sample file and is none"),
         ("log.eval", "PK", "inspect log convert"),
     ],
 )
 def test_broken_files_are_named(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=message):
-        external.read(tmp_path / name)
+        detect.read(tmp_path / name)
 
 
 @pytest.mark.slow
@@ -314,21 +317,21 @@ def test_the_waterfall_explains_lm_evals_own_run(tmp_path: Path, call: Compare) 
     words = ["-c", "demo", "-o", str(tmp_path / "ours"), "--quiet"]
     work("mmlu", *words)
     (path,) = (tmp_path / "ours" / "samples").glob("*.jsonl")
-    run, samples = find.open_run(path), external.read(folder)
+    run, samples = find.open_run(path), detect.read(folder)
     assert samples is not None and samples.max_length == CUT
-    meeting = explain.meet(run, samples)
-    assert len(meeting.found) == len(run.rows) == len(samples.items)
+    joined = explain.join(run, samples)
+    assert len(joined.matched) == len(run.rows) == len(samples.items)
     engine = HFEngine(ModelSpec(str(demo.checkpoint()), device="cpu"))
     benchmark = benchmark_of("mmlu", *words)
-    first, last = meeting.ends()
-    between, remarks = explain.between(meeting, benchmark, engine, first[-1])
-    chain = [*first, *between, *last]
+    first, last = joined.outer_stages()
+    inner, remarks = explain.inner_stages(joined, benchmark, engine, first[-1])
+    chain = [*first, *inner, *last]
     gap = chain[-1].value - chain[0].value
     assert gap < 0 and sum(step.change for step in waterfall.steps(chain)) == gap
     recomputed = float(next(line for line in remarks if "within" in line).split("within ")[1].split()[0])
     assert recomputed <= 1e-4
-    parted = waterfall.by_item(chain, list(meeting.found))
-    assert parted and all(parted.values())
+    changes = waterfall.changes_by_item(chain, list(joined.matched))
+    assert changes and all(changes.values())
     assert {step.name for step in waterfall.steps(chain) if step.lost or step.won} <= {
         "truncation",
         "shots",

@@ -30,7 +30,7 @@ class Bench:
         self.root = root
 
     def data(self, benchmark: str) -> Path:
-        return Path(shutil.copytree(demo.data(benchmark), self.root / benchmark))
+        return Path(shutil.copytree(demo.FOLDER / "data" / benchmark, self.root / benchmark))
 
     def file(self, name: str, content: str | bytes) -> Path:
         path = self.root / name
@@ -109,7 +109,7 @@ DATA: dict[str, Case] = {
     "humaneval, a gzip file cut": ("humaneval", changed("humaneval", packed(300)), ("not a whole gzip file", "get the file")),
     "humaneval, no gzip file": ("humaneval", changed("humaneval", packed(1)), ("not a whole gzip file", "get the file")),
     "humaneval, a task twice": ("humaneval", changed("humaneval", lambda f: twice(f / "HumanEval.jsonl")),
-                                ("is there twice", "-d DIR")),
+                                ("is repeated", "-d DIR")),
     "humaneval, an empty field": ("humaneval", spoilt("humaneval", "HumanEval.jsonl", 1, '{"task_id": "x"}'),
                                   ("HumanEval.jsonl:1: prompt is None, expected text", "-d DIR")),
     "humaneval, shots": ("humaneval", lambda b: ["-c", "demo", "--shots", 2], ("no shots; leave --shots out",)),
@@ -117,7 +117,7 @@ DATA: dict[str, Case] = {
     "humaneval, no completions": ("humaneval", lambda b: ["-c", "demo", "--completions", b.root / "no.jsonl"],
                                   ("no.jsonl is missing", 'write one {"task_id"')),
     "humaneval, unknown task": ("humaneval", lambda b: ["-c", "demo", "--completions",
-                                b.file("c.jsonl", '{"task_id": "X", "completion": ""}')], ("c.jsonl:1: there is no task 'X'",)),
+                                b.file("c.jsonl", '{"task_id": "X", "completion": ""}')], ("c.jsonl:1: unknown task 'X'",)),
     "wmt22, no reference": ("wmt22", changed("wmt22", lambda f: (f / "generaltest2022.en-zh.ref.A.zh").unlink()),
                             ("ref.A.zh is missing", "-d DIR")),
     "wmt22, a line too many": ("wmt22", changed("wmt22", lambda f: twice(f / "generaltest2022.en-zh.ref.A.zh")),

@@ -147,12 +147,12 @@ def test_a_run_that_was_stopped_can_be_compared(reference: Path, tmp_path: Path,
     assert status == 0 and "not finished" in out and "only in A" in out
 
 
-def test_signatures_and_the_first_item_that_parts_are_shown(reference: Path, tmp_path: Path, call: Compare) -> None:
+def test_signatures_and_the_first_item_that_differs_are_shown(reference: Path, tmp_path: Path, call: Compare) -> None:
     """Other shots; another reading of the same replies (recipe qwen2023, from the stored replies)."""
     other = measure(tmp_path, "-c", "demo", "--shots", "2", benchmarks=("mmlu",))
     status, out = call(sample_file(reference, "mmlu"), sample_file(other, "mmlu"), "--explain")
     assert status == 0 and "signatures differ in shots: 5 in A, 2 in B" in out
-    assert "prompt: 120 of 120 items, first " in out and "shots_used" in out and "extraction: nowhere" in out
+    assert "prompt: 120 of 120 items, first " in out and "shots_used" in out and "extraction: none" in out
 
     stored = sample_file(reference, "gsm8k")
     shutil.copytree(reference / "samples", tmp_path / "again" / "samples")
@@ -173,7 +173,7 @@ def test_signatures_and_the_first_item_that_parts_are_shown(reference: Path, tmp
     status, out = call(one, two, "--explain")
     assert "signatures differ in recipe: default in A, qwen2023 in B" in out
     assert "\x1b" not in out and "\\u001b[2J" in out  # a reply that would clear the screen is text
-    assert "prompt: nowhere" in out and "response: nowhere" in out
+    assert "prompt: none" in out and "response: none" in out
     assert f"extraction: 1 of 15 items, first {rows[0]['id']}" in out and "was read as 3.5 in A and 5 in B" in out
 
 
@@ -198,9 +198,9 @@ def test_runs_are_found_by_id_and_by_model(reference: Path, call: Compare) -> No
     status, out = call(sample_file(reference, "mmlu"), sample_file(reference, "gsm8k"))
     assert status == 2 and "name two runs of one benchmark" in out
     status, out = call(name, Path(__file__), "--results", reference)
-    assert status == 2 and "neither in our format nor in a known harness's" in out
+    assert status == 2 and "neither in this harness's format nor in a known other one" in out
     status, out = call(name, name, "--results", reference, "-c", "demo", "--dtype", "float32")
-    assert status == 2 and "for somebody else's samples" in out
+    assert status == 2 and "for another harness's samples" in out
 
 
 @pytest.mark.parametrize("words", [["a"], ["a", "b", "--max-loss", "-1"], ["a", "b", "--non-inferior", "x"]])
@@ -214,10 +214,10 @@ def test_questions_about_one_passage_are_one_cluster() -> None:
     shots = "Header.\n\nShot 1\n\n"
     asked = [f"{shots}{passage}Who?", f"{shots}{passage}Why?", f"{shots}Short question?", f"{shots}Another one?"]
     rows = [{"group": "history", "prompt": prompt} for prompt in asked]
-    units = comparison.passages(rows)
-    assert units is not None and units[0] == units[1] and len(set(units)) == 3
-    assert comparison.passages(rows[1:]) is None
-    assert comparison.passages([{**row, "prompt": {"sha256": "0"}} for row in rows]) is None
+    clusters = comparison.passage_clusters(rows)
+    assert clusters is not None and clusters[0] == clusters[1] and len(set(clusters)) == 3
+    assert comparison.passage_clusters(rows[1:]) is None
+    assert comparison.passage_clusters([{**row, "prompt": {"sha256": "0"}} for row in rows]) is None
 
 
 def test_macro_benchmarks_are_compared_by_their_own_average(tmp_path: Path) -> None:

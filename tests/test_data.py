@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from qwen_eval import data
+from qwen_eval.data import catalogue, choice
+from qwen_eval.data.files import Source, content_hash
 from qwen_eval.schema import DataError, InputError
 from shared import shared
 
@@ -60,15 +61,15 @@ def write_cmmlu(folder: Path, subjects: tuple[str, ...] = ("arts",), bom: bool =
 
 
 WRITE = {"mmlu": write_mmlu, "ceval": write_ceval, "cmmlu": write_cmmlu}
-LOAD = {"mmlu": data.mmlu, "ceval": data.ceval, "cmmlu": data.cmmlu}
+LOAD = {"mmlu": choice.mmlu, "ceval": choice.ceval, "cmmlu": choice.cmmlu}
 SUBJECT = {"mmlu": "anatomy", "ceval": "logic", "cmmlu": "arts"}
 
 
-def cells(rows: tuple[data.ChoiceRow, ...]) -> list[list[str]]:
+def cells(rows: tuple[choice.ChoiceRow, ...]) -> list[list[str]]:
     return [[row.question, *row.options, row.answer] for row in rows]
 
 
-def all_rows(sets: dict[str, data.ChoiceSet]) -> list[data.ChoiceRow]:
+def all_rows(sets: dict[str, choice.ChoiceSet]) -> list[choice.ChoiceRow]:
     return [row for subject in sets.values() for row in (*subject.dev, *subject.test)]
 
 
@@ -76,7 +77,7 @@ def all_rows(sets: dict[str, data.ChoiceSet]) -> list[data.ChoiceRow]:
 def test_every_cell_stays_as_it_stands(benchmark: str, tmp_path: Path) -> None:
     WRITE[benchmark](tmp_path)
     subject = SUBJECT[benchmark]
-    loaded = LOAD[benchmark](data.Source(tmp_path), [subject])[subject]
+    loaded = LOAD[benchmark](Source(tmp_path), [subject])[subject]
     assert cells(loaded.dev) == ROWS
     assert cells(loaded.test) == (ROWS[::-1] if benchmark == "mmlu" else ROWS)
     assert [row.index for row in loaded.test] == [0, 1, 2, 3, 4]
@@ -91,42 +92,40 @@ def test_a_byte_order_mark_changes_nothing(benchmark: str, tmp_path: Path) -> No
     WRITE[benchmark](tmp_path / "marked")
     for path in (tmp_path / "marked").rglob("*.csv"):
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    plain, marked = (
-        LOAD[benchmark](data.Source(tmp_path / name), [SUBJECT[benchmark]]) for name in ("plain", "marked")
-    )
+    plain, marked = (LOAD[benchmark](Source(tmp_path / name), [SUBJECT[benchmark]]) for name in ("plain", "marked"))
     assert plain == marked
 
 
 def test_ceval_test_has_no_answers_or_the_ones_released_later(tmp_path: Path) -> None:
     write_ceval(tmp_path)
-    loaded = data.ceval(data.Source(tmp_path), ["logic"], "test")["logic"]
+    loaded = choice.ceval(Source(tmp_path), ["logic"], "test")["logic"]
     assert [row.answer for row in loaded.test] == [""] * 5
     assert [row.answer for row in loaded.dev] == [row[-1] for row in ROWS]
     (tmp_path / "test/logic_test.csv").write_bytes((tmp_path / "val/logic_val.csv").read_bytes())
-    loaded = data.ceval(data.Source(tmp_path), ["logic"], "test")["logic"]
+    loaded = choice.ceval(Source(tmp_path), ["logic"], "test")["logic"]
     assert [row.answer for row in loaded.test] == [row[-1] for row in ROWS]
 
 
 def test_ceval_has_no_other_split(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="val or test"):
-        data.ceval(data.Source(tmp_path), ["logic"], "dev")
+        choice.ceval(Source(tmp_path), ["logic"], "dev")
 
 
 def test_subjects_come_in_the_official_order_each_once(tmp_path: Path) -> None:
     write_mmlu(tmp_path, ("anatomy", "virology", "abstract_algebra"))
-    loaded = data.mmlu(data.Source(tmp_path), ["virology", "anatomy", "virology", "abstract_algebra"])
+    loaded = choice.mmlu(Source(tmp_path), ["virology", "anatomy", "virology", "abstract_algebra"])
     assert list(loaded) == ["abstract_algebra", "anatomy", "virology"]
 
 
 def test_the_folder_above_will_do_when_it_is_clear_which(tmp_path: Path) -> None:
     write_mmlu(tmp_path / "data")
     write_cmmlu(tmp_path / "cmmlu")
-    source = data.Source(tmp_path)
-    assert data.mmlu(source, ["anatomy"]) == data.mmlu(data.Source(tmp_path / "data"), ["anatomy"])
-    assert list(data.cmmlu(source, ["arts"])) == ["arts"]
+    source = Source(tmp_path)
+    assert choice.mmlu(source, ["anatomy"]) == choice.mmlu(Source(tmp_path / "data"), ["anatomy"])
+    assert list(choice.cmmlu(source, ["arts"])) == ["arts"]
     write_mmlu(tmp_path / "copy")
-    with pytest.raises(DataError, match=r"copy, .*data hold it: name one"):
-        data.mmlu(source, ["anatomy"])
+    with pytest.raises(DataError, match=r"copy, .*data qualify; name one"):
+        choice.mmlu(source, ["anatomy"])
 
 
 def one_line(error: pytest.ExceptionInfo[InputError]) -> str:
@@ -140,19 +139,19 @@ def test_missing_folder_and_file_say_what_to_get(benchmark: str, tmp_path: Path)
     subject = SUBJECT[benchmark]
     archive = {"mmlu": "data.tar", "ceval": "ceval-exam.zip", "cmmlu": "cmmlu_v1_0_1.zip"}[benchmark]
     with pytest.raises(DataError) as error:
-        LOAD[benchmark](data.Source(tmp_path / "nowhere"), [subject])
+        LOAD[benchmark](Source(tmp_path / "nowhere"), [subject])
     text = one_line(error)
     assert text.startswith(f"{tmp_path / 'nowhere'} is missing") and archive in text and "-d DIR" in text
     (tmp_path / "file").write_text("x")
     with pytest.raises(DataError, match="is not a folder"):
-        LOAD[benchmark](data.Source(tmp_path / "file"), [subject])
+        LOAD[benchmark](Source(tmp_path / "file"), [subject])
     with pytest.raises(DataError, match=re.escape(f"{tmp_path / 'dev'}") + ".* is missing"):
-        LOAD[benchmark](data.Source(tmp_path), [subject])
+        LOAD[benchmark](Source(tmp_path), [subject])
     WRITE[benchmark](tmp_path)
     path = next((tmp_path / "dev").iterdir())
     path.unlink()
     with pytest.raises(DataError) as error:
-        LOAD[benchmark](data.Source(tmp_path), [subject])
+        LOAD[benchmark](Source(tmp_path), [subject])
     text = one_line(error)
     assert text.startswith(f"{path} is missing") and archive in text and "dev/<subject>" in text
 
@@ -185,7 +184,7 @@ def test_a_defect_is_one_line_with_file_and_line(defect: str, tmp_path: Path) ->
     path = tmp_path / "test/anatomy_test.csv"
     path.write_bytes(content)
     with pytest.raises(DataError) as error:
-        data.mmlu(data.Source(tmp_path), ["anatomy"])
+        choice.mmlu(Source(tmp_path), ["anatomy"])
     text = one_line(error)
     assert text.startswith(f"{path}:{line}: ") and what in text and "get the file again" in text
 
@@ -196,13 +195,13 @@ def test_an_empty_file_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "dev/anatomy_dev.csv"
     path.write_bytes(content)
     with pytest.raises(DataError, match=re.escape(f"{path} is empty")):
-        data.mmlu(data.Source(tmp_path), ["anatomy"])
+        choice.mmlu(Source(tmp_path), ["anatomy"])
 
 
 def test_blank_lines_are_no_rows(tmp_path: Path) -> None:
     write_mmlu(tmp_path)
     (tmp_path / "test/anatomy_test.csv").write_bytes(b"\n" + GOOD + b"\r\n\n" + GOOD + b"\n")
-    assert len(data.mmlu(data.Source(tmp_path), ["anatomy"])["anatomy"].test) == 2
+    assert len(choice.mmlu(Source(tmp_path), ["anatomy"])["anatomy"].test) == 2
 
 
 @pytest.mark.parametrize(
@@ -220,7 +219,7 @@ def test_another_header_is_refused(benchmark: str, file: str, header: bytes, tmp
     WRITE[benchmark](tmp_path)
     (tmp_path / file).write_bytes(header + b"0,Why?,1,2,3,4,A\n")
     with pytest.raises(DataError) as error:
-        LOAD[benchmark](data.Source(tmp_path), [SUBJECT[benchmark]])
+        LOAD[benchmark](Source(tmp_path), [SUBJECT[benchmark]])
     assert re.match(rf"{re.escape(str(tmp_path / file))}:1: header '.*', expected '.*'; get", one_line(error))
 
 
@@ -230,24 +229,24 @@ def test_a_header_without_rows_and_an_id_twice_are_refused(tmp_path: Path) -> No
     head = b"id,question,A,B,C,D,answer\n"
     path.write_bytes(head)
     with pytest.raises(DataError, match="has no rows of logic"):
-        data.ceval(data.Source(tmp_path), ["logic"])
+        choice.ceval(Source(tmp_path), ["logic"])
     path.write_bytes(head + b"7,Why?,1,2,3,4,A\n7,How?,1,2,3,4,A\n")
-    with pytest.raises(DataError, match=r"_val.csv:3: id '7' is there twice"):
-        data.ceval(data.Source(tmp_path), ["logic"])
+    with pytest.raises(DataError, match=r"_val.csv:3: id '7' is repeated"):
+        choice.ceval(Source(tmp_path), ["logic"])
 
 
 def test_too_few_dev_rows_are_the_callers_matter(tmp_path: Path) -> None:
     write_mmlu(tmp_path)
     (tmp_path / "dev/anatomy_dev.csv").write_bytes(GOOD * 2)
-    assert len(data.mmlu(data.Source(tmp_path), ["anatomy"])["anatomy"].dev) == 2
+    assert len(choice.mmlu(Source(tmp_path), ["anatomy"])["anatomy"].dev) == 2
 
 
 def test_the_subject_tables() -> None:
-    tables = {name: data.subjects(name) for name in ("mmlu", "ceval", "cmmlu")}
+    tables = {name: catalogue.subjects(name) for name in ("mmlu", "ceval", "cmmlu")}
     assert {name: len(table) for name, table in tables.items()} == {"mmlu": 57, "ceval": 52, "cmmlu": 67}
     assert all(name == info.name for table in tables.values() for name, info in table.items())
     assert sum(info.hard for info in tables["ceval"].values()) == 8
-    assert tables["ceval"]["advanced_mathematics"] == data.SubjectInfo(
+    assert tables["ceval"]["advanced_mathematics"] == catalogue.SubjectInfo(
         "advanced_mathematics", ("STEM",), True, "高等数学"
     )
     assert tables["mmlu"]["us_foreign_policy"].title == "us foreign policy"
@@ -259,32 +258,32 @@ def test_the_subject_tables() -> None:
 def test_the_subject_tables_are_the_shared_facts() -> None:
     facts = json.loads(shared("reference/subjects.json").read_text(encoding="utf-8"))
     mmlu = {name: (category,) for category, names in facts["mmlu"].items() for name in names}
-    assert {name: info.categories for name, info in data.subjects("mmlu").items()} == mmlu
+    assert {name: info.categories for name, info in catalogue.subjects("mmlu").items()} == mmlu
     ceval = {name: ((x["category"],), x["hard"], x["chinese"]) for name, x in facts["ceval"].items()}
-    assert {name: (i.categories, i.hard, i.title) for name, i in data.subjects("ceval").items()} == ceval
-    assert list(data.subjects("ceval")) == list(facts["ceval"])
+    assert {name: (i.categories, i.hard, i.title) for name, i in catalogue.subjects("ceval").items()} == ceval
+    assert list(catalogue.subjects("ceval")) == list(facts["ceval"])
     category = {tag: name for name, tags in facts["cmmlu"]["category_to_tags"].items() for tag in tags}
     cmmlu = {name: {category[tag] for tag in tags} for name, tags in facts["cmmlu"]["subject_to_tags"].items()}
-    assert {name: set(info.categories) for name, info in data.subjects("cmmlu").items()} == cmmlu
+    assert {name: set(info.categories) for name, info in catalogue.subjects("cmmlu").items()} == cmmlu
 
 
 def test_choosing_subjects() -> None:
-    assert len(data.choose_subjects("cmmlu", None)) == 67
-    assert data.choose_subjects("ceval", ["law", "logic", "law"]) == ["logic", "law"]
+    assert len(catalogue.choose_subjects("cmmlu", None)) == 67
+    assert catalogue.choose_subjects("ceval", ["law", "logic", "law"]) == ["logic", "law"]
     with pytest.raises(InputError, match="unknown mmlu subject 'anatomi': did you mean anatomy"):
-        data.choose_subjects("mmlu", ["virology", "anatomi"])
+        catalogue.choose_subjects("mmlu", ["virology", "anatomi"])
     with pytest.raises(InputError, match="the subjects are abstract_algebra, anatomy, "):
-        data.choose_subjects("mmlu", ["zzz"])
+        catalogue.choose_subjects("mmlu", ["zzz"])
     with pytest.raises(InputError, match="no mmlu subject is named"):
-        data.choose_subjects("mmlu", [])
+        catalogue.choose_subjects("mmlu", [])
 
 
 def test_the_content_hash_sees_every_cell_and_the_order(tmp_path: Path) -> None:
     write_mmlu(tmp_path)
-    rows = all_rows(data.mmlu(data.Source(tmp_path), ["anatomy"]))
-    known = data.content_hash(rows)
+    rows = all_rows(choice.mmlu(Source(tmp_path), ["anatomy"]))
+    known = content_hash(rows)
     assert re.fullmatch("[0-9a-f]{8}", known)
-    assert data.content_hash(iter(rows)) == known
+    assert content_hash(iter(rows)) == known
     others = [
         [*rows[1:], rows[0]],
         rows[1:],
@@ -294,17 +293,17 @@ def test_the_content_hash_sees_every_cell_and_the_order(tmp_path: Path) -> None:
         [replace(rows[0], id="x"), *rows[1:]],
         [replace(rows[0], subject="virology"), *rows[1:]],
     ]
-    assert known not in {data.content_hash(other) for other in others}
+    assert known not in {content_hash(other) for other in others}
     # The canonical form is a promise: hashes are in published signatures.
     line = rb'{"answer":"A","id":"0","index":0,"options":["1","2","3","4"],"question":"\u00e9?","subject":"s"}' + b"\n"
-    row = data.ChoiceRow("s", 0, "é?", ("1", "2", "3", "4"), "A", "0")
-    assert data.content_hash([row, row]) == hashlib.sha256(line + line).hexdigest()[:8]
-    assert data.content_hash([{"b": 1, "a": "x"}]) == data.content_hash([{"a": "x", "b": 1}])
+    row = choice.ChoiceRow("s", 0, "é?", ("1", "2", "3", "4"), "A", "0")
+    assert content_hash([row, row]) == hashlib.sha256(line + line).hexdigest()[:8]
+    assert content_hash([{"b": 1, "a": "x"}]) == content_hash([{"a": "x", "b": 1}])
 
 
 def test_importing_the_data_package_is_light() -> None:
     heavy = "{'torch', 'transformers', 'pandas', 'numpy', 'datasets', 'huggingface_hub', 'pyarrow', 'modelscope'}"
-    code = f"import sys; from qwen_eval import data; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys; from qwen_eval.data import choice, problems; print(sorted({heavy} & set(sys.modules)))"
     root = Path(__file__).resolve().parent.parent / "eval"
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -317,7 +316,7 @@ def plain(path: Path) -> list[list[str]]:
 
 def test_every_real_mmlu_row() -> None:
     folder = shared("data/mmlu")
-    loaded = data.mmlu(data.Source(folder), data.choose_subjects("mmlu", None))
+    loaded = choice.mmlu(Source(folder), catalogue.choose_subjects("mmlu", None))
     assert sum(len(part.test) for part in loaded.values()) == 14_042
     assert {len(part.dev) for part in loaded.values()} == {5}
     for subject, part in loaded.items():
@@ -327,7 +326,7 @@ def test_every_real_mmlu_row() -> None:
 
 def test_every_real_cmmlu_row() -> None:
     folder = shared("data/cmmlu")
-    loaded = data.cmmlu(data.Source(folder), data.choose_subjects("cmmlu", None))
+    loaded = choice.cmmlu(Source(folder), catalogue.choose_subjects("cmmlu", None))
     assert sum(len(part.test) for part in loaded.values()) == 11_582
     assert {len(part.dev) for part in loaded.values()} == {5}
     for subject, part in loaded.items():
@@ -339,7 +338,7 @@ def test_every_real_cmmlu_row() -> None:
 def test_the_cells_that_pandas_would_lose_are_text() -> None:
     pandas = pytest.importorskip("pandas")
     folder = shared("data/mmlu")
-    loaded = data.mmlu(data.Source(folder), data.choose_subjects("mmlu", None))
+    loaded = choice.mmlu(Source(folder), catalogue.choose_subjects("mmlu", None))
     lost = []
     for subject, part in loaded.items():
         for split, rows in (("dev", part.dev), ("test", part.test)):
@@ -363,8 +362,8 @@ def test_real_rows_in_the_layout_of_ceval(tmp_path: Path) -> None:
     write_csv(tmp_path / "dev/law_dev.csv", [head, *([*row, "因为"] for row in real["dev"])])
     write_csv(tmp_path / "val/law_val.csv", [head[:-1], *real["test"]], bom=True)
     write_csv(tmp_path / "test/law_test.csv", [head[:-2], *(row[:-1] for row in real["test"])])
-    val = data.ceval(data.Source(tmp_path), ["law"])["law"]
-    test = data.ceval(data.Source(tmp_path), ["law"], "test")["law"]
+    val = choice.ceval(Source(tmp_path), ["law"])["law"]
+    test = choice.ceval(Source(tmp_path), ["law"], "test")["law"]
     assert cells(val.dev) == [row[1:] for row in real["dev"]]
     assert cells(val.test) == [row[1:] for row in real["test"]]
     assert cells(test.test) == [[*row[1:-1], ""] for row in real["test"]]

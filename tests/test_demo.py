@@ -13,8 +13,9 @@ import pytest
 
 import plugin_eval
 from known import benchmark_of
-from qwen_eval import data
-from qwen_eval.data import demo
+from qwen_eval.data import demo, problems
+from qwen_eval.data.files import Source
+from qwen_eval.data.tools import agent_set
 from qwen_eval.sandbox import Sandbox
 from qwen_eval.tasks import agent
 from qwen_eval.tasks.extract import react
@@ -64,10 +65,10 @@ def test_no_question_of_the_tests_is_taught() -> None:
     assert len(taught) > 1000 and not asked & taught
     tested = {wordings for _, wordings in tool_code.sayings(test=True)}
     assert tested and not tested & {wordings for _, wordings in tool_code.TAUGHT}
-    instructions = [task.instruction for task in data.agent_set(plugin_eval.OWN_SET).tasks]
+    instructions = [task.instruction for task in agent_set(plugin_eval.OWN_SET).tasks]
     taught_text = "".join(joined(lambda rng: tool_code.agent_drill(rng, 4)))
     assert len(instructions) == len(tested) and not any(text in taught_text for text in instructions)
-    names = {task.entry_point for task in data.humaneval(data.Source(demo.data("humaneval"))).tasks}
+    names = {task.entry_point for task in problems.humaneval(Source(demo.FOLDER / "data" / "humaneval")).tasks}
     new = names - {function.name for function in tasks.fixed_functions()}
     chats = "".join(joined(tasks.chat))
     assert len(new) == 9 and "`add_1(x)`" in chats and not any(f"`{name}(x)`" in chats for name in new)
@@ -79,7 +80,7 @@ def turns(text: str) -> list[str]:
 
 
 def test_the_prompts_that_are_taught_are_those_of_the_benchmarks() -> None:
-    own = data.agent_set(plugin_eval.OWN_SET)
+    own = agent_set(plugin_eval.OWN_SET)
     assert own.tools == tool_code.TOOLS
     (asked,) = turns("".join(text for text, _ in tool_code.agent(Random(0))))
     instruction = asked.split('Task: "')[-1].partition('"')[0]
@@ -92,7 +93,7 @@ def test_the_prompts_that_are_taught_are_those_of_the_benchmarks() -> None:
 
 def test_our_own_instructions_are_solved_by_the_code_that_is_taught() -> None:
     """The sandbox comes to the answers that stand in the file."""
-    own, rng = data.agent_set(plugin_eval.OWN_SET), Random("plugin/hfagent")
+    own, rng = agent_set(plugin_eval.OWN_SET), Random("plugin/hfagent")
     drawn = [tool_code.instruction(rng, said) for said in tool_code.sayings(test=True)]
     assert [one.text for one in drawn] == [task.instruction for task in own.tasks]
     with Sandbox(workers=2, cpu_seconds=0.5) as sandbox:

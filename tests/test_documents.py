@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from loopback_hub import LoopbackHub
-from qwen_eval.data import Source, documents
-from qwen_eval.data.long_texts import ARXIV, ARXIV_FILE
+from qwen_eval.data.files import Source
+from qwen_eval.data.long_texts import ARXIV, ARXIV_FILE, documents
 from qwen_eval.schema import DataError
 from shared import REPOSITORY
 
@@ -53,7 +53,7 @@ def test_papers_from_the_hub(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     parquet.write_table(pyarrow.table({"article": ["a long paper", "another"], "abstract": ["x", "y"]}), buffer)
     with LoopbackHub(datasets={ARXIV.repo: {ARXIV_FILE: buffer.getvalue()}}) as hub:
-        code = "from qwen_eval.data import Source, documents; print(documents(Source()).texts)"
+        code = "from qwen_eval.data import files, long_texts; print(long_texts.documents(files.Source()).texts)"
         done = subprocess.run(
             [sys.executable, "-c", code],
             capture_output=True,

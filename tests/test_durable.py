@@ -81,7 +81,7 @@ def test_a_full_disk(room: int, small_disk: Path, whole: Path) -> None:
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(65_536 - 4096 - room))
     with pytest.raises(
-        InputError, match=r"cannot write .*: No space left on device; make room or choose .*--output-dir"
+        InputError, match=r"cannot write .*: No space left on device; free some space or choose .*--output-dir"
     ):
         ask(Questions(options(small_disk)), Letters(1))
     kept = samples(small_disk) if list(small_disk.glob("samples/*.jsonl")) else []
@@ -108,7 +108,7 @@ def test_a_file_that_may_not_grow(limit: int, whole: Path, tmp_path: Path) -> No
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
-        with pytest.raises(InputError, match=r"cannot write .*\.jsonl: File too large; make room"):
+        with pytest.raises(InputError, match=r"cannot write .*\.jsonl: File too large; free some space"):
             ask(Questions(options(tmp_path / "cut")), Letters(1))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -152,7 +152,7 @@ def test_two_processes_at_one_run_and_a_lock_that_a_crash_leaves(tmp_path: Path,
         assert holder.stdout and holder.stdout.readline() == b"held\n"
         engine = Letters(1)
         for words in ([], ["--overwrite"]):
-            with pytest.raises(InputError, match="is held by another process that is making this very run; wait for"):
+            with pytest.raises(InputError, match="is held by another process computing the same run; wait for it"):
                 ask(Questions(options(tmp_path / "other", *words)), engine)
         assert engine.asked == 0
         ask(Questions(options(tmp_path / "other", "--limit", "2")), engine)  # another run is free
@@ -195,7 +195,7 @@ def test_a_file_system_without_locks(
     for _ in range(2):
         with files.locked(tmp_path / "a.lock", "busy"):
             pass
-        assert "no locks on this file system; let no second process write here" in caplog.messages.pop()
+        assert "this file system has no locks; run no second process that writes here" in caplog.messages.pop()
     assert not list(tmp_path.iterdir())
 
 
@@ -319,7 +319,7 @@ def test_a_request_to_end(number: signal.Signals, status: int, whole: Path, tmp_
     process.send_signal(number)
     _, errors = process.communicate()
     assert process.returncode == status
-    assert errors.strip() == "mmlu.py: interrupted; the same command goes on where this one stopped"
+    assert errors.strip() == "mmlu.py: interrupted; the same command resumes where this one stopped"
     assert 0 < len(samples(folder)) < 16
     assert_goes_on(folder, whole, len(samples(folder)))
 
@@ -400,7 +400,7 @@ def test_no_control_sequence_reaches_the_terminal(tmp_path: Path, capsys: pytest
 
 @examples()
 @given(st.text())
-def test_printable_text_is_the_same_json(text: str) -> None:
+def test_text_with_escaped_controls_is_the_same_json(text: str) -> None:
     line = json.dumps({"prompt": text}, ensure_ascii=False)
-    assert json.loads(terminal.printable(line)) == {"prompt": text}
-    terminal.printable(line).encode("utf-8")
+    assert json.loads(terminal.escape_controls(line)) == {"prompt": text}
+    terminal.escape_controls(line).encode("utf-8")

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from loopback_hub import LoopbackHub, client_env
-from qwen_eval import data
+from qwen_eval.data import catalogue, choice
+from qwen_eval.data.files import Source, content_hash
 from shared import REPOSITORY
 from test_data import write_ceval, write_cmmlu, write_mmlu
 from test_hub import archive, mmlu_repo, parquet
 
-SUBJECTS = {name: data.choose_subjects(name, None) for name in ("mmlu", "ceval", "cmmlu")}
+SUBJECTS = {name: catalogue.choose_subjects(name, None) for name in ("mmlu", "ceval", "cmmlu")}
 PROBLEMS = [("How many?", "1 + 1 = <<1+1=2>>2\n#### 2"), ("几个？", "3\n#### 3")]
 
 
@@ -27,11 +28,11 @@ def run(env: dict[str, str], root: Path, *parts: str) -> subprocess.CompletedPro
 
 def rows(name: str, folder: Path) -> str:
     """The content hash of every row of a benchmark in a folder."""
-    source = data.Source(folder)
-    sets = [getattr(data, name)(source, SUBJECTS[name])]
+    source = Source(folder)
+    sets = [getattr(choice, name)(source, SUBJECTS[name])]
     if name == "ceval":
-        sets.append(data.ceval(source, SUBJECTS[name], "test"))
-    return data.content_hash(row for found in sets for part in found.values() for row in (*part.dev, *part.test))
+        sets.append(choice.ceval(source, SUBJECTS[name], "test"))
+    return content_hash(row for found in sets for part in found.values() for row in (*part.dev, *part.test))
 
 
 def test_the_files_hold_the_rows_of_the_hub(tmp_path: Path) -> None:
@@ -53,7 +54,7 @@ def test_the_files_hold_the_rows_of_the_hub(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1 and "tokenizer: qwen.tiktoken of Qwen/Qwen-7B is another file" in done.stderr
     for name in ("mmlu", "ceval", "cmmlu"):
         assert rows(name, root / "data" / name) == rows(name, official / name), name
-    math = data.gsm8k(data.Source(root / "data/gsm8k"))
+    math = problems.gsm8k(Source(root / "data/gsm8k"))
     assert [(row.question, row.answer) for row in (*math.train, *math.test)] == PROBLEMS * 2
     assert [path.name for path in (root / "checkpoints").iterdir()] == []  # whole or not at all
     again = run(client_env("http://127.0.0.1:9", tmp_path / "empty"), root, "mmlu", "gsm8k")

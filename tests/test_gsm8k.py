@@ -12,8 +12,7 @@ import pytest
 import gsm8k
 import tiny
 from known import benchmark_of, options_of, work
-from qwen_eval import data
-from qwen_eval.data import MathProblem
+from qwen_eval.data.problems import Gsm8k, MathProblem
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.runs import results as results_csv
 from qwen_eval.schema import Generated, InputError, ModelSpec, Sample
@@ -26,8 +25,8 @@ def of_problems(problems: Sequence[MathProblem], *words: str) -> gsm8k.Gsm8k:
     class Given(gsm8k.Gsm8k):
         name = "gsm8k"
 
-        def read(self) -> data.Gsm8k:
-            return data.Gsm8k(tuple(problems), tuple(problems))
+        def read(self) -> Gsm8k:
+            return Gsm8k(tuple(problems), tuple(problems))
 
     return Given(options_of("gsm8k", *words))
 

@@ -15,18 +15,19 @@ import pytest
 
 import plugin_eval
 from known import benchmark_of
-from qwen_eval import data, terminal
+from qwen_eval import terminal
+from qwen_eval.data.tools import AgentSet, AgentTask, FakeTool, agent_set
 from qwen_eval.sandbox import Sandbox
 from qwen_eval.schema import Sample, Score, Scored
 from qwen_eval.tasks import agent
 from shared import REPOSITORY, shared
 from test_plugin import reply, written
 
-OWN = data.agent_set(plugin_eval.OWN_SET)
+OWN = agent_set(plugin_eval.OWN_SET)
 RECIPES = ("default", "qwen2023")
 
 
-def original_set() -> data.AgentSet:
+def original_set() -> AgentSet:
     """The shared record of the original instructions in our own records."""
     content = json.loads(shared("data/hfagent/tasks.json").read_text())
     tools = []
@@ -36,14 +37,12 @@ def original_set() -> data.AgentSet:
         parameters = [text.split("=")[0] for text in entry["parameters"]]
         defaults = {text.split("=")[0]: int(text.split("=")[1]) for text in entry["parameters"] if "=" in text}
         wanted = {parameter: part.strip("'") for parameter, part in requires.items()}
-        tools.append(data.FakeTool(name, "", tuple(parameters), returns, defaults, wanted))
-    tasks: list[data.AgentTask] = []
+        tools.append(FakeTool(name, "", tuple(parameters), returns, defaults, wanted))
+    tasks: list[AgentTask] = []
     for entry in content["problems"]:
         for text in entry["instructions"]:
-            tasks.append(
-                data.AgentTask(len(tasks), text, tuple(entry["tools"]), entry["inputs"], tuple(entry["answers"]))
-            )
-    return data.AgentSet(tuple(tools), tuple(tasks))
+            tasks.append(AgentTask(len(tasks), text, tuple(entry["tools"]), entry["inputs"], tuple(entry["answers"])))
+    return AgentSet(tuple(tools), tuple(tasks))
 
 
 @pytest.fixture(scope="module")
@@ -205,17 +204,17 @@ def wheel(folder: Path, text: str) -> tuple[Path, str]:
 def test_the_original_is_read_and_never_run(tmp_path: Path) -> None:
     script = fetch()
     rows = script.convert(script.read_module(*wheel(tmp_path, MODULE)))
-    found = data.agent_set(written(tmp_path / "hfagent.jsonl", *rows))
+    found = agent_set(written(tmp_path / "hfagent.jsonl", *rows))
     assert [tool.name for tool in found.tools] == ["speak", "cut"]
-    assert found.tools[1] == data.FakeTool(
+    assert found.tools[1] == FakeTool(
         "cut", "", ("image", "label", "size"), "{label} of {image}", {"size": 3}, {"image": "image"}
     )
-    first = data.AgentTask(0, "One `image`.", ("speak", "cut"), {"image": "<<image>>"}, ())
+    first = AgentTask(0, "One `image`.", ("speak", "cut"), {"image": "<<image>>"}, ())
     assert found.tasks[0] == dataclasses.replace(
         first, answers=("sound of x of <<image>> {!}.", "sound of <<image>> {!}.")
     )
     assert found.tasks[1].instruction == "Two `image`."
-    assert found.tasks[2] == data.AgentTask(2, "Say it.", ("speak",), {"text": "hello"}, ("sound of hello {!}.",))
+    assert found.tasks[2] == AgentTask(2, "Say it.", ("speak",), {"text": "hello"}, ("sound of hello {!}.",))
 
 
 def test_another_package_is_refused(tmp_path: Path) -> None:

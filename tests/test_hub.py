@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from loopback_hub import RECORD_CONNECTIONS, LoopbackHub, Repo, client_env
-from qwen_eval import data
+from qwen_eval.data import choice
 from qwen_eval.data import hub as hub_files
+from qwen_eval.data.files import Source, content_hash
 from qwen_eval.data.hub import PROBE_SECONDS
 from test_data import ROWS, write_ceval, write_cmmlu, write_csv, write_mmlu
 
@@ -32,15 +33,16 @@ CMMLU_COMMIT = "efcc940752ea4a1ea94d2727f11f83858d64fc8e"
 # What a client process does: load one benchmark and say what came of it. A traceback would be no answer.
 CLIENT = """
 import json, sys
-from qwen_eval import data
+from qwen_eval.data import choice
 from qwen_eval.data import hub as hub_files
+from qwen_eval.data.files import Source, content_hash
 from qwen_eval.schema import InputError
 benchmark, hub, split, *subjects = sys.argv[1:]
 try:
-    load = getattr(data, benchmark)
-    sets = load(data.Source(None, hub), subjects, *([split] if benchmark == "ceval" else []))
+    load = getattr(choice, benchmark)
+    sets = load(Source(None, hub), subjects, *([split] if benchmark == "ceval" else []))
     rows = [row for part in sets.values() for row in (*part.dev, *part.test)]
-    answer = {"hash": data.content_hash(rows), "origins": sorted({part.origin for part in sets.values()})}
+    answer = {"hash": content_hash(rows), "origins": sorted({part.origin for part in sets.values()})}
 except InputError as error:
     answer = {"error": str(error), "kind": type(error).__name__}
 print(json.dumps(answer | {"connections": connections}))
@@ -59,9 +61,9 @@ def client(env: Mapping[str, str], benchmark: str, hub: str = "hf", split: str =
 
 def from_files(folder: Path, benchmark: str, split: str = "val") -> str:
     """The content hash of the same rows read from `folder`."""
-    load = getattr(data, benchmark)
-    sets = load(data.Source(folder), SUBJECTS[benchmark], *([split] if benchmark == "ceval" else []))
-    return data.content_hash(row for part in sets.values() for row in (*part.dev, *part.test))
+    load = getattr(choice, benchmark)
+    sets = load(Source(folder), SUBJECTS[benchmark], *([split] if benchmark == "ceval" else []))
+    return content_hash(row for part in sets.values() for row in (*part.dev, *part.test))
 
 
 def parquet(columns: dict[str, list]) -> bytes:
@@ -275,8 +277,8 @@ def test_cells_stay_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_datasets_is_not_imported_for_files(folders: dict[str, Path]) -> None:
-    code = "import sys; from pathlib import Path; from qwen_eval import data\n"
-    code += "data.mmlu(data.Source(Path(sys.argv[1])), ['anatomy']); assert 'datasets' not in sys.modules"
+    code = "import sys; from pathlib import Path; from qwen_eval.data import choice, files\n"
+    code += "choice.mmlu(files.Source(Path(sys.argv[1])), ['anatomy']); assert 'datasets' not in sys.modules"
     env = {**os.environ, "PYTHONPATH": str(EVAL)}
     subprocess.run([sys.executable, "-c", code, folders["mmlu"]], env=env, check=True)
 

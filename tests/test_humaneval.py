@@ -141,7 +141,7 @@ def test_invalid_options_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no shots"):
         benchmark_of("humaneval", "--shots", 3, "-d", folder)
     for rows, message in (
-        ([("HumanEval/9", "x")], r"c\.jsonl:1: there is no task"),
+        ([("HumanEval/9", "x")], r"c\.jsonl:1: unknown task"),
         ([("HumanEval/0", "x")], "0 completions for HumanEval/1"),
     ):
         path = completions(tmp_path / "c.jsonl", rows)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen_eval.compare import external
+from qwen_eval.compare.readers import detect
 from qwen_eval.data import files
 from qwen_eval.runs import find
 from qwen_eval.runs import samples as samples_file
@@ -35,8 +35,8 @@ def test_numbers_are_those_of_the_lines() -> None:
     [
         (b'{"a": 1', "not JSON (Expecting ',' delimiter, column 8)"),
         (b'{"a": 1} {}', "not JSON (Extra data, column 10)"),
-        (b"[" * 100_000, "not JSON (a number or a nesting without end)"),
-        (b"9" * 5000, "not JSON (a number or a nesting without end)"),
+        (b"[" * 100_000, "not JSON (a number or a nesting too long)"),
+        (b"9" * 5000, "not JSON (a number or a nesting too long)"),
         (b"[1]", "found list, expected a JSON object"),
         (b"null", "found NoneType, expected a JSON object"),
         (b'"\xff"', "byte 0xff at offset 13 is not UTF-8"),
@@ -101,10 +101,10 @@ def test_a_line_that_is_no_row_is_refused_by_its_number(line: bytes, tmp_path: P
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"{", b"[1]\n", b"null\n", b"\xff\n", b"[" * 10**5, b'{"id": 1}\n'])
-def test_a_line_that_no_harness_wrote_belongs_to_no_run(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_no_harness_wrote_is_recognized_by_no_reader(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "f.jsonl"
     path.write_bytes(content)
-    assert not find.ours(path) and external._read_file(path, None) is None
+    assert not find.is_own_format(path) and detect.read(path) is None
 
 
 def test_another_harness_s_texts_may_hold_any_character(tmp_path: Path) -> None:
@@ -112,5 +112,7 @@ def test_another_harness_s_texts_may_hold_any_character(tmp_path: Path) -> None:
     row = {"doc_id": 0, "doc": {"question": "a\u2028b"}, "target": "1", "arguments": {"gen_args_0": {"arg_0": "q"}}}
     row |= {"resps": [["1"]], "filtered_resps": ["1"], "metrics": ["exact_match"], "exact_match": 1.0}
     path.write_text(json.dumps(row, ensure_ascii=False) + "\n\n", encoding="utf-8")
-    (item,) = external.lm_eval(path).items
+    samples = detect.read(path)
+    assert samples is not None
+    (item,) = samples.items
     assert item.texts[0] == "a\u2028b"

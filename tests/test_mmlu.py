@@ -12,7 +12,7 @@ import pytest
 
 import tiny
 from known import Run, assert_as_recorded, benchmark_of, coverage, run_script, write_preferring, write_random
-from qwen_eval import data
+from qwen_eval.data import catalogue
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.schema import InputError, ModelSpec, Sample
 from shared import shared
@@ -169,7 +169,7 @@ def test_another_rotation_or_tokenizer_is_another_run(
 def test_a_run_on_every_subject_is_not_partial_until_limited(
     small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_harbour(tmp_path / "data", list(data.subjects("mmlu")))
+    write_harbour(tmp_path / "data", list(catalogue.subjects("mmlu")))
     common = ["-c", small, "-d", tmp_path / "data", "--shots", 0]
     whole = run_script("mmlu", common, tmp_path, capsys)
     assert {row["partial"] for row in whole.rows} == {"0"} and whole.rows[0]["n"] == str(57 * 7)

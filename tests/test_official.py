@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from known import benchmark_of
-from qwen_eval import data
+from qwen_eval.data.official import changed, official
+from qwen_eval.schema import DataError
 from qwen_eval.tasks import load
 from shared import shared
 from test_runner import Letters, Questions, ask, options
@@ -45,15 +46,15 @@ def test_an_edited_and_a_short_file_are_named(tmp_path: Path) -> None:
     crlf.write_bytes(b"\xef\xbb\xbf" + crlf.read_bytes().replace(b"\n", b"\r\n"))
     assert len(benchmark_of("mmlu", *words).changed) == 2  # the same rows in other bytes
     short.write_bytes(short.read_bytes()[:-30])  # and inside a row it is no data at all
-    with pytest.raises(data.files.DataError, match=r"anatomy_test\.csv:\d+: "):
+    with pytest.raises(DataError, match=r"anatomy_test\.csv:\d+: "):
         benchmark_of("mmlu", *words)
 
 
 def test_the_demonstration_and_unknown_data_are_no_edits() -> None:
     for name in ("mmlu", "gsm8k", "humaneval", "wmt22"):
         assert benchmark_of(name, "-c", "demo").changed == ()
-    assert load.official()["ceval"].sums == {} and data.changed({}, {"dev/law": ()}) == ()
-    assert data.changed(data.official("mmlu"), {"dev/nothing": ()}) == ()
+    assert load.official()["ceval"].sums == {} and changed({}, {"dev/law": ()}) == ()
+    assert changed(official("mmlu"), {"dev/nothing": ()}) == ()
 
 
 def test_the_run_says_so_at_its_start_in_its_table_and_in_its_manifest(

@@ -117,19 +117,19 @@ def test_shares_keep_prefixes_together_and_are_even() -> None:
     made = [choice(subject, item) for subject in range(9) for item in range(5 + 7 * subject)]
     made += [Sample(f"g/{item}", Generate("Say it. " * 9, 16, header="x" * 4000), "") for item in range(40)]
     for size in (1, 2, 3, 8):
-        parts = workers.shares(made, size)
+        parts = workers.split_work(made, size)
         assert sorted(place for part in parts for place in part) == list(range(len(made)))
-        assert parts == workers.shares(made, size) and all(parts)
-    two = workers.shares(made[:293], 2)  # subjects alone
+        assert parts == workers.split_work(made, size) and all(parts)
+    two = workers.split_work(made[:293], 2)  # subjects alone
     homes = {place: number for number, part in enumerate(two) for place in part}
     assert len({(made[place].id.split("/")[0], home) for place, home in homes.items()}) <= 10  # at most one in both
     assert max(map(len, two)) < 1.2 * min(map(len, two))
-    one_prefix = workers.shares(made[-40:], 4)
+    one_prefix = workers.split_work(made[-40:], 4)
     assert [len(part) for part in one_prefix] == [10] * 4
 
 
 def test_what_a_launcher_did_is_said() -> None:
-    assert workers.remark(workers.Team(0, 4), {"ACCELERATE_USE_CPU": "1"}) == ["4 processes shared the work"]
-    assert "torchrun --nproc-per-node" in workers.remark(workers.Team(), {"ACCELERATE_USE_CPU": "1"})[0]
-    assert workers.remark(workers.Team(), {"PATH": "/bin"}) == []
+    assert workers.notes(workers.Processes(0, 4), {"ACCELERATE_USE_CPU": "1"}) == ["4 processes shared the work"]
+    assert "torchrun --nproc-per-node" in workers.notes(workers.Processes(), {"ACCELERATE_USE_CPU": "1"})[0]
+    assert workers.notes(workers.Processes(), {"PATH": "/bin"}) == []
     assert workers.join({"WORLD_SIZE": "1"}).size == 1

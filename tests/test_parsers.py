@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 
 import long_ppl
 from examples import examples
-from qwen_eval import data, options
-from qwen_eval.data import choice, demo, files, problems, translation
+from qwen_eval import options
+from qwen_eval.data import choice, demo, files, long_texts, problems, translation
+from qwen_eval.data.files import Source, text_lines
+from qwen_eval.data.tools import agent_set, react_items
 from qwen_eval.models import files as weights
 from qwen_eval.models import tokenizers
 from qwen_eval.models.window import parse_windows
@@ -79,13 +81,13 @@ PARSERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "gsm8k": ("gsm8k", lambda path: problems._math("test", problems._lines(path, "again"), "again")),
     "humaneval": ("humaneval", lambda path: problems._tasks(problems._lines(path, "again"))),
     "wmt22": ("lines", translation._lines),
-    "text lines": ("lines", data.text_lines),
-    "translation shots": ("shots", data.translation_shots),
-    "react": ("react", lambda path: data.react_items(path, positive=True)),
-    "hfagent": ("agent", data.agent_set),
+    "text lines": ("lines", text_lines),
+    "translation shots": ("shots", translation.translation_shots),
+    "react": ("react", lambda path: react_items(path, positive=True)),
+    "hfagent": ("agent", agent_set),
     "agent prompt": ("lines", agent.read_template),
-    "documents": ("documents", lambda path: data.documents(data.Source(path))),
-    "completions": ("completions", lambda path: data.completions(path, ["H/0"])),
+    "documents": ("documents", lambda path: long_texts.documents(Source(path))),
+    "completions": ("completions", lambda path: problems.completions(path, ["H/0"])),
     "samples": ("samples", lambda path: [samples.stored_response(row) for row in samples.read_samples(path).values()]),
     "results": ("results", results.read_results),
     "config": ("json", weights.read_json),

@@ -15,8 +15,8 @@ import plugin_eval
 import report
 import tiny
 from known import benchmark_of, work
-from qwen_eval import data
 from qwen_eval.data import demo
+from qwen_eval.data.tools import AgentTask, ReactItem, agent_set, react_items, tool_files
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.runs import results
 from qwen_eval.schema import DataError, Generated, InputError, ModelSpec, Sample, Scored
@@ -25,7 +25,7 @@ from qwen_eval.tasks import agent
 from qwen_eval.tasks.extract import react
 from shared import REPOSITORY, shared
 
-OWN = data.agent_set(plugin_eval.OWN_SET)
+OWN = agent_set(plugin_eval.OWN_SET)
 RECIPES = ("default", "qwen2023")
 
 
@@ -181,10 +181,10 @@ def written(path: Path, *rows: object) -> Path:
 
 def test_a_set_of_one_s_own(tmp_path: Path) -> None:
     tool = {**TOOL, "description": "says it", "parameters": ["text", "speed"], "defaults": {"speed": 1}}
-    made = data.agent_set(written(tmp_path / "x.jsonl", PROBLEM, tool))
+    made = agent_set(written(tmp_path / "x.jsonl", PROBLEM, tool))
     (speak,) = made.tools
     assert agent.described(speak) == "- speak(text, speed=1): says it"
-    assert made.tasks == (data.AgentTask(0, "Say `a`.", ("speak",), {"a": "b"}, ("sound of b",)),)
+    assert made.tasks == (AgentTask(0, "Say `a`.", ("speak",), {"a": "b"}, ("sound of b",)),)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_a_set_of_one_s_own(tmp_path: Path) -> None:
         ({**TOOL, "tool": "for"}, "cannot be a name"),
         ({**TOOL, "tool": 3}, "tool is 3, expected text"),
         ({**TOOL, "parameters": "text"}, "parameters is 'text', expected a list of texts"),
-        ({**TOOL, "parameters": ["a", "a"]}, "there twice"),
+        ({**TOOL, "parameters": ["a", "a"]}, "is repeated"),
         ({**TOOL, "returns": "{sound}"}, "cannot be filled in"),
         ({**TOOL, "returns": "{text"}, "cannot be filled in"),
         ({**TOOL, "returns": "{text.__class__}"}, "nothing else in braces"),
@@ -221,38 +221,38 @@ def test_errors_name_file_and_line(line: object, says: str, tmp_path: Path) -> N
     if isinstance(line, dict) and "returns" in line:
         path = written(path, {**TOOL, "tool": "speak2"}, "", "", line, {**PROBLEM, "tools": ["speak2"]})
     with pytest.raises(DataError) as error:
-        data.agent_set(path)
+        agent_set(path)
     assert str(error.value).startswith(f"{path}:4") and says in str(error.value)
 
 
 def test_a_set_without_tools_or_instructions(tmp_path: Path) -> None:
     for row in (TOOL, ""):
         with pytest.raises(DataError, match=r"0 instructions|is empty"):
-            data.agent_set(written(tmp_path / "set.jsonl", row))
-    with pytest.raises(DataError, match="there twice"):
-        data.agent_set(written(tmp_path / "set.jsonl", TOOL, TOOL, PROBLEM))
+            agent_set(written(tmp_path / "set.jsonl", row))
+    with pytest.raises(DataError, match="is repeated"):
+        agent_set(written(tmp_path / "set.jsonl", TOOL, TOOL, PROBLEM))
 
 
 def test_react_files(tmp_path: Path) -> None:
     path = written(tmp_path / "p.jsonl", {"prompt": "q", "response": turn("{}"), "more": 1})
-    assert data.react_items(path, positive=True) == (data.ReactItem(0, "q", turn("{}")),)
+    assert react_items(path, positive=True) == (ReactItem(0, "q", turn("{}")),)
     for row, says in (({"prompt": "q"}, "response is None"), ({"prompt": " ", "response": "x"}, "prompt is empty")):
         with pytest.raises(DataError, match=rf":1: {says}"):
-            data.react_items(written(path, row), positive=True)
+            react_items(written(path, row), positive=True)
     with pytest.raises(DataError, match="is missing; get exam_plugin"):
-        data.react_items(tmp_path / "none.jsonl", positive=False)
+        react_items(tmp_path / "none.jsonl", positive=False)
 
 
 def test_the_files_of_a_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds none of"):
-        data.tool_files(tmp_path)
+        tool_files(tmp_path)
     inner = tmp_path / "plugin"
     inner.mkdir()
     negative = written(inner / "exam_plugin_v20231206_react_negative.jsonl", {"prompt": "q"})
-    assert data.tool_files(inner) == data.tool_files(tmp_path) == {"react_negative": negative}
+    assert tool_files(inner) == tool_files(tmp_path) == {"react_negative": negative}
     written(inner / "other_react_negative.jsonl", {"prompt": "q"})
     with pytest.raises(DataError, match="name one with --react-negative FILE"):
-        data.tool_files(inner)
+        tool_files(inner)
 
 
 # ------------------------------------------------------------------------------------------------------- whole runs

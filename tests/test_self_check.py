@@ -93,7 +93,7 @@ def mixed(requests: Sequence[Choose], place: int) -> tuple[float, ...]:
     [
         (mixed, "fp32", "likely padding or positions"),
         (mixed, "bf16", "likely padding or positions"),
-        (lambda requests, place: (-1.0, 0.0, -2.0, -3.0), "fp32", "likely the kernel: 16 copies"),
+        (lambda requests, place: (-1.0, 0.0, -2.0, -3.0), "fp32", "likely the kernel: a batch of 16 copies"),
         (lambda requests, place: (math.nan,) * 4, "fp16", "are not numbers; use --dtype bfloat16"),
     ],
 )
@@ -106,8 +106,8 @@ def test_the_reason_is_named(wrong: Callable[..., tuple[float, ...]], precision:
     ("second", "precision", "says"),
     [
         (-1.00005, "fp32", None),  # rounding
-        (-1.3, "fp32", "differ by up to 0.3, more than rounding explains; no answer turned"),
-        (-1.3, "bf16", "differ by up to 0.3, no more than its precision explains; no answer turned"),
+        (-1.3, "fp32", "differ by up to 0.3, more than rounding explains; no answer flipped"),
+        (-1.3, "bf16", "differ by up to 0.3, no more than its precision explains; no answer flipped"),
     ],
 )
 def test_smaller_differences_are_said(second: float, precision: str, says: str | None) -> None:
@@ -115,7 +115,7 @@ def test_smaller_differences_are_said(second: float, precision: str, says: str |
     assert (says in lines[0]) if says else lines == []
 
 
-def test_a_tie_within_rounding_may_turn_round() -> None:
+def test_a_tie_within_rounding_may_flip() -> None:
     class Tie(Planted):
         def choose(self, requests: Sequence[Choose], done: OnResponse) -> list[Chosen]:
             row = (-1.0, -1.0 - 5e-5, -9.0, -9.0) if len(requests) == 1 else (-1.0 - 4e-5, -1.0, -9.0, -9.0)
@@ -141,19 +141,19 @@ class Writer(Planted):
 
     def choose(self, requests: Sequence[Choose], done: OnResponse) -> list[Chosen]:
         (request,) = requests
-        assert request.options == ("abc", "abX")  # what is compared ends where the texts part
+        assert request.options == ("abc", "abX")  # what is compared ends where the texts diverge
         return [Chosen((-1.0, -1.0 - self.lead), 0, 1)]
 
 
-def test_texts_that_part_at_a_tie_and_texts_that_do_not() -> None:
+def test_texts_that_diverge_at_a_tie_and_texts_that_do_not() -> None:
     with pytest.raises(
-        InputError, match=r"one text alone and another in a batch of 16, where they part by 0.7 in log-p"
+        InputError, match=r"one text alone and another in a batch of 16, where they diverge by 0.7 in log-p"
     ):
         self_check.check(Writer(0.7), texts(), "fp32")
     (line,) = self_check.check(Writer(5e-5), texts(), "fp32")
-    assert line.startswith("self-check: 4 of 4 texts begin otherwise in a batch of 16 than alone")
+    assert line.startswith("self-check: 4 of 4 texts begin differently in a batch of 16 and alone")
     assert self_check.check(Writer(0.3), texts(), "bf16")
-    with pytest.raises(InputError, match="and so do 4 of 4, which is no rounding"):
+    with pytest.raises(InputError, match="and so do 4 of 4, more than rounding explains"):
         self_check.check(Writer(0.7), texts(chat=True), "fp32")
     assert self_check.check(Writer(0.7, every=19), texts(chat=True), "fp32")  # one of four
 
@@ -162,7 +162,7 @@ def test_a_run_is_stopped_before_anything_is_stored(tmp_path: Path) -> None:
     engine = Planted(lambda requests, place: (-1.0, 0.0, -2.0, -3.0))
     asked = options(tmp_path)
     checking = type(asked)(**{**vars(asked), "no_self_check": False})
-    with pytest.raises(InputError, match=r"self-check: .* --no-self-check goes on"):
+    with pytest.raises(InputError, match=r"self-check: .* --no-self-check runs anyway"):
         ask(Questions(checking), engine)
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size]
     engine.asked = 0

@@ -126,7 +126,7 @@ def test_speeds_come_from_earlier_runs_of_the_same_model() -> None:
     assert estimate.speeds(results, writes, "m") == {"read": 300.0, "write": 50.0}  # by hand: 1500 / 5 and 100 / 2
     assert estimate.speeds(results, writes, "nobody") == {}
     assert estimate.seconds(estimate.Work(3, 600, 100), {"read": 300, "write": 50}) == 4
-    assert [estimate.clock(time) for time in (42, 600, 5400, 200_000)] == ["42 s", "10 min", "1.5 h", "2.3 d"]
+    assert [estimate.duration(time) for time in (42, 600, 5400, 200_000)] == ["42 s", "10 min", "1.5 h", "2.3 d"]
 
 
 def test_a_dry_run_computes_nothing_and_a_run_ends_with_the_tables(

@@ -14,7 +14,8 @@ import pytest
 import tiny
 import wmt22
 from known import benchmark_of, work
-from qwen_eval import data, schema
+from qwen_eval import schema
+from qwen_eval.data import translation
 from qwen_eval.runs import results
 from qwen_eval.schema import DataError, InputError
 from qwen_eval.stats import intervals, scores
@@ -41,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_prompt_by_hand(folder: Path) -> None:
     sample = benchmark_of("wmt22", "--shots", 1, "-d", folder, "--direction", "en-zh").asked[1]
-    shot = data.translation_shots(wmt22.SHOTS)[0]
+    shot = translation.translation_shots(wmt22.SHOTS)[0]
     assert sample.request.text() == (
         "Translate the following sentences from English into Chinese.\n\n"
         f"English: {shot.source}\nChinese: {shot.target}\n\n"
@@ -51,7 +52,7 @@ def test_the_prompt_by_hand(folder: Path) -> None:
 
 
 def test_our_shots_are_five_a_direction_and_in_no_test_set() -> None:
-    shots = data.translation_shots(wmt22.SHOTS)
+    shots = translation.translation_shots(wmt22.SHOTS)
     assert [shot.direction for shot in shots] == ["en-zh"] * 5 + ["zh-en"] * 5
     text = "".join(path.read_text(encoding="utf-8") for path in shared("data/wmt22").iterdir())
     assert not any(shot.source in text or shot.target in text for shot in shots)

@@ -27,8 +27,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:1] = [str(ROOT / "eval")]
 
-from qwen_eval import data  # noqa: E402
-from qwen_eval.data import hub  # noqa: E402
+from qwen_eval.data import (  # noqa: E402
+    catalogue,
+    choice,
+    hub,
+    problems,
+    translation,
+)
+from qwen_eval.data.files import Source  # noqa: E402
 from qwen_eval.schema import DataError  # noqa: E402
 
 TOKENIZER = ("Qwen/Qwen-7B", "qwen.tiktoken")
@@ -42,7 +48,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) 
         csv.writer(file, lineterminator="\n").writerows([*([header] if header else []), *rows])
 
 
-def cells(row: data.ChoiceRow) -> tuple[str, ...]:
+def cells(row: choice.ChoiceRow) -> tuple[str, ...]:
     return (row.question, *row.options, row.answer)
 
 
@@ -50,45 +56,45 @@ def lines(rows: Iterable[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def mmlu(source: data.Source, folder: Path) -> None:
-    for subject, rows in data.mmlu(source, data.choose_subjects("mmlu", None)).items():
+def mmlu(source: Source, folder: Path) -> None:
+    for subject, rows in choice.mmlu(source, catalogue.choose_subjects("mmlu", None)).items():
         for split in ("dev", "test"):
             write_csv(folder / split / f"{subject}_{split}.csv", (), map(cells, getattr(rows, split)))
 
 
-def cmmlu(source: data.Source, folder: Path) -> None:
-    for subject, rows in data.cmmlu(source, data.choose_subjects("cmmlu", None)).items():
+def cmmlu(source: Source, folder: Path) -> None:
+    for subject, rows in choice.cmmlu(source, catalogue.choose_subjects("cmmlu", None)).items():
         for split in ("dev", "test"):
             numbered = [(row.id, *cells(row)) for row in getattr(rows, split)]
             write_csv(folder / split / f"{subject}.csv", ("", "Question", "A", "B", "C", "D", "Answer"), numbered)
 
 
-def ceval(source: data.Source, folder: Path) -> None:
+def ceval(source: Source, folder: Path) -> None:
     for split in ("val", "test"):
-        for subject, rows in data.ceval(source, data.choose_subjects("ceval", None), split).items():
+        for subject, rows in choice.ceval(source, catalogue.choose_subjects("ceval", None), split).items():
             for part, found in (("dev", rows.dev), (split, rows.test)):
                 width = len(COLUMNS) if found[0].answer else len(COLUMNS) - 1  # the answers of test are not public
                 numbered = [(row.id, *cells(row)[:width]) for row in found]
                 write_csv(folder / part / f"{subject}_{part}.csv", ("id", *COLUMNS[:width]), numbered)
 
 
-def gsm8k(source: data.Source, folder: Path) -> None:
-    rows = data.gsm8k(source)
+def gsm8k(source: Source, folder: Path) -> None:
+    rows = problems.gsm8k(source)
     for split in ("train", "test"):
         text = lines({"question": row.question, "answer": row.answer} for row in getattr(rows, split))
         (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
 
 
-def humaneval(source: data.Source, folder: Path) -> None:
+def humaneval(source: Source, folder: Path) -> None:
     (folder / "HumanEval.jsonl.gz").write_bytes(
-        gzip.compress(lines(map(asdict, data.humaneval(source).tasks)).encode())
+        gzip.compress(lines(map(asdict, problems.humaneval(source).tasks)).encode())
     )
 
 
-def wmt22(source: data.Source, folder: Path) -> None:
+def wmt22(source: Source, folder: Path) -> None:
     for direction in ("en-zh", "zh-en"):
         first, second = direction.split("-")
-        found = data.wmt22(source, direction, ("A", "B")).segments
+        found = translation.wmt22(source, direction, ("A", "B")).segments
         sides = {f"src.{first}": [row.source for row in found]}
         sides |= {f"ref.{ref}.{second}": [row.references[place] for row in found] for place, ref in enumerate("AB")}
         for name, side in sides.items():
@@ -96,7 +102,7 @@ def wmt22(source: data.Source, folder: Path) -> None:
             (folder / f"generaltest2022.{direction}.{name}").write_text(text, encoding="utf-8", newline="\n")
 
 
-def tokenizer(source: data.Source, folder: Path) -> None:
+def tokenizer(source: Source, folder: Path) -> None:
     import huggingface_hub
 
     try:
@@ -110,7 +116,7 @@ def tokenizer(source: data.Source, folder: Path) -> None:
     (folder / TOKENIZER[1]).write_bytes(found)
 
 
-PARTS: dict[str, tuple[str, Callable[[data.Source, Path], None]]] = {
+PARTS: dict[str, tuple[str, Callable[[Source, Path], None]]] = {
     "mmlu": ("data/mmlu", mmlu),
     "ceval": ("data/ceval", ceval),
     "cmmlu": ("data/cmmlu", cmmlu),
@@ -121,7 +127,7 @@ PARTS: dict[str, tuple[str, Callable[[data.Source, Path], None]]] = {
 }
 
 
-def fetch(name: str, root: Path, source: data.Source) -> str:
+def fetch(name: str, root: Path, source: Source) -> str:
     """Fetches a part unless it is there, whole or not at all; returns a line about it. DataError, OSError."""
     place, write = PARTS[name]
     if (root / place).exists():
@@ -147,7 +153,7 @@ def main() -> None:
     failed = False
     for name in args.parts or PARTS:
         try:
-            print(fetch(name, root, data.Source(None, args.hub)), flush=True)
+            print(fetch(name, root, Source(None, args.hub)), flush=True)
         except (DataError, OSError) as error:
             print(f"{parser.prog}: {name}: {error}", file=sys.stderr)
             failed = True

@@ -1,7 +1,7 @@
-"""How every script starts and ends: its arguments, then its work, then its exit status.
+"""How every script starts and ends: arguments, work, exit status.
 
-Exit status 0 when done, 2 for bad input (one line that names the thing and the remedy), 130 when interrupted; what was
-answered by then is stored.
+Exit status 0 when done, 2 for bad input (one line that names the problem and the remedy), 130 when interrupted; all answers
+until then are stored.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from qwen_eval.tasks.load import check, load
 
 
 def main(kind: type[Benchmark]) -> NoReturn:
-    """Runs the script of a benchmark: parses its arguments, does what they ask for and exits with the status."""
+    """Runs the script of a benchmark: parses the arguments, does the work and exits with its status."""
     try:
         check(kind)
         parser = kind.parser()
@@ -61,7 +61,7 @@ def console() -> NoReturn:
 
 
 def _run_file(path: Path, words: Sequence[str]) -> NoReturn:
-    """Runs the benchmark that a file defines; of several the one that the first word names."""
+    """Runs the benchmark that a file defines; of several the one named by the first word."""
     program = f"qwen-eval run {path.name}"
     try:
         kinds = {kind.name: kind for kind in load(path)}
@@ -78,12 +78,12 @@ def _run_file(path: Path, words: Sequence[str]) -> NoReturn:
 
 
 def work(kind: type[Benchmark], args: argparse.Namespace) -> int:
-    """What a benchmark's command line asks for. Returns the exit status, 0. Raises InputError for bad input."""
+    """Does what a benchmark's command line asks for. Returns the exit status, 0. Raises InputError for bad input."""
     if args.export:
         return export(args)
     rows = kind.variants(args)
-    team = workers.join()
-    if (args.dump_prompts or args.rescore) and not team.leads:  # no work to share
+    processes = workers.join()
+    if (args.dump_prompts or args.rescore) and not processes.is_first:  # nothing to share
         return 0
     first = kind(rows[0])
     if args.dump_prompts:
@@ -96,13 +96,13 @@ def work(kind: type[Benchmark], args: argparse.Namespace) -> int:
             run.rescore(first if row is rows[0] else kind(row))
         return 0
     given = first.given_texts()
-    if given and not team.leads:
+    if given and not processes.is_first:
         return 0
     engine = GivenTexts(*given) if given else open_engine(rows[0])
     for row in rows:
         if len(rows) > 1:
             engine.extend(options.model_spec(row))
-        run.run(first if row is rows[0] else kind(row), engine, workers.ALONE if given else team)
+        run.run(first if row is rows[0] else kind(row), engine, workers.SINGLE if given else processes)
     return 0
 
 
@@ -117,30 +117,30 @@ def export(args: argparse.Namespace) -> int:
 
 
 def exit_with(program: str, work: Callable[[], int]) -> NoReturn:
-    """Does the work and exits with the status it returns, with nothing on stdout that a terminal would obey. Bad input is
-    one line and status 2; Ctrl-C one line and 130, as is a request to end (SIGTERM 143, a closed terminal 129)."""
+    """Does the work, with control characters on stdout escaped, and exits with the status that it returns. Bad input is one
+    line and status 2; Ctrl-C one line and 130, SIGTERM 143, a closed terminal 129."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that is not UTF-8 gets escapes for what it cannot show
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that is not UTF-8 gets escapes for characters it lacks
             stream.reconfigure(errors="backslashreplace")
     try:
-        with stoppable(), contextlib.redirect_stdout(terminal.Printable(sys.stdout)):
+        with interrupted_by_signals(), contextlib.redirect_stdout(terminal.EscapingStream(sys.stdout)):
             sys.exit(work())
     except InputError as error:
         fail(program, str(error))
     except KeyboardInterrupt as stop:
         number = stop.args[0] if stop.args else signal.SIGINT
         with contextlib.suppress(OSError):  # the terminal may be gone
-            print(f"\n{program}: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+            print(f"\n{program}: interrupted; the same command resumes where this one stopped", file=sys.stderr)
         sys.exit(128 + number)
-    except BrokenPipeError:  # the reader of the table has enough; everything is stored
+    except BrokenPipeError:  # the reader of the pipe closed it; everything is stored
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
+        sys.exit(128 + 13)  # as a program that SIGPIPE ends, which Windows does not name
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[None]:
-    """A request to end (SIGTERM, SIGHUP) ends the work as Ctrl-C does, once; a second one ends it at once. What a caller
-    ignores (nohup) stays ignored."""
+def interrupted_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP interrupt the block as Ctrl-C does; a second one kills the process. Signals that the caller ignores
+    (nohup) stay ignored."""
 
     def stop(number: int, frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)
@@ -159,6 +159,6 @@ def stoppable() -> Iterator[None]:
 
 
 def fail(program: str, message: str) -> NoReturn:
-    """One line on stderr and exit status 2."""
-    print(f"{program}: {terminal.printable(' '.join(message.split()))}", file=sys.stderr)
+    """Prints one line on stderr and exits with status 2."""
+    print(f"{program}: {terminal.escape_controls(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(2)

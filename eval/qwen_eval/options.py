@@ -1,4 +1,4 @@
-"""The command line all scripts share."""
+"""The command line that all scripts share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ program: str | None = None
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose mistakes are one line. shots: the number of shots of each mode where --shots does not say."""
+    """A parser that reports errors in one line. shots: the default number of shots by mode."""
 
     shots: Mapping[str, int] = {}
 
@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]  # its overloads
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         found = super().parse_args(args, namespace)
         if self.shots and found.shots is None:
             found.shots = self.shots[mode(found)]
@@ -45,9 +45,9 @@ def whole_number(text: str) -> int:
 
 
 def count(text: str) -> int:
-    """A whole number from 0, for argparse."""
+    """A non-negative whole number, for argparse."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a non-negative whole number")
     return int(text)
 
 
@@ -94,14 +94,16 @@ def parser(
     subjects: bool = False,
     recipes: Sequence[str] = ("default", "qwen2023"),
 ) -> Parser:
-    """The shared options. shots: the protocol's own number of shots by mode ("base", "chat"). writes: the modes whose
-    answers are generated text, of at most `tokens` new tokens. subjects: whether the benchmark has some to choose from.
-    Options that one engine alone takes are accepted always, and listed by --help where --engine names that engine.
+    """The shared options.
+
+    shots: the protocol's number of shots by mode ("base", "chat"). writes: the modes whose answers are generated text, of
+    at most `tokens` new tokens. subjects: whether the benchmark has subjects to choose from. Options of a single engine are
+    always accepted, and listed by --help where --engine names that engine.
     """
     engine = _engine_named(sys.argv)
 
     def only(name: str, text: str) -> str:
-        """The help of an option that only the engine `name` takes."""
+        """The help of an option of the engine `name`."""
         return text if engine == name else argparse.SUPPRESS
 
     top = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
@@ -110,15 +112,15 @@ def parser(
         "-c",
         "--checkpoint-path",
         metavar="MODEL",
-        help="a folder, a hub id, or demo for the embedded one (default: Qwen/Qwen-7B, with --chat Qwen/Qwen-7B-Chat)",
+        help="a folder, a hub id, or demo for the embedded checkpoint (default: Qwen/Qwen-7B, with --chat Qwen/Qwen-7B-Chat)",
     )
     add("--revision", help="branch, tag or commit of a hub id")
-    add("-d", "--data", metavar="DIR", help="folder with the official files, or demo; without it the hub is asked")
+    add("-d", "--data", metavar="DIR", help="folder with the official files, or demo (default: download from the hub)")
     add(
         "--recipe",
         choices=tuple(recipes),
         default="default",
-        help="the protocol done right, or item for item what the 2023 scripts computed",
+        help="the corrected protocol, or item for item what the 2023 scripts computed",
     )
     top.shots = shots
     if "chat" in shots:
@@ -144,7 +146,7 @@ def parser(
             help=f"length of a reply in tokens (default {tokens})",
         )
     if "chat" in writes:
-        add("--system-prompt", metavar="TEXT", help="system text (default: what the checkpoint's template brings)")
+        add("--system-prompt", metavar="TEXT", help="system prompt (default: that of the checkpoint's template)")
         add(
             "--thinking",
             choices=("auto", "on", "off"),
@@ -158,7 +160,7 @@ def parser(
         type=auto_or_number,
         default=None,
         metavar="auto|N",
-        help="items a forward pass; auto (the default) takes what fits and halves it when memory runs out",
+        help="items per forward pass; auto (default) takes what fits and halves it when memory runs out",
     )
     add(
         "--dtype", choices=("auto", "bfloat16", "float16", "float32"), default="auto", help="auto: the checkpoint's own"
@@ -169,44 +171,58 @@ def parser(
         "--attn",
         choices=("auto", "eager", "sdpa", "flash"),
         default="auto",
-        help="the model's attention where prefixes are not shared",
+        help="the model's attention implementation where prefixes are not shared",
     )
     add("--max-seq-len", type=whole_number, metavar="N", help="context limit in tokens (default: the model's own)")
     add("--dynamic-ntk", choices=("auto", "on", "off"), default="auto", help="auto: as the checkpoint's config says")
     add("--logn", choices=("auto", "on", "off"), default="auto", help="auto: as the checkpoint's config says")
-    add("--window", default="off", metavar="off|auto|W|W,W,...", help="window attention: keys a query sees, by layer")
-    add("--train-length", type=whole_number, metavar="N", help="the trained length (default: as the config says)")
-    add("--trust-remote-code", action="store_true", help="run the Python code that comes with the checkpoint")
+    add(
+        "--window",
+        default="off",
+        metavar="off|auto|W|W,W,...",
+        help="window attention: keys per query, by layer",
+    )
+    add(
+        "--train-length",
+        type=whole_number,
+        metavar="N",
+        help="trained length in tokens (default: the config's)",
+    )
+    add("--trust-remote-code", action="store_true", help="execute the Python code in the checkpoint's repository")
     add("--hub", choices=("hf", "modelscope"), default="hf", help="where hub ids are looked up")
     add(
         "--engine",
         choices=("hf", "vllm", "api"),
         default="hf",
         help="hf: transformers in this process; vllm: vLLM in this process; api: an OpenAI-compatible server "
-        "(--engine vllm --help and --engine api --help list what only these take)",
+        "(--engine vllm --help and --engine api --help list their own options)",
     )
-    add("--no-self-check", action="store_true", help="do not compare a few items alone and in a batch at the start")
-    add("--seed", type=count, default=1234, help="names the random streams (default 1234)")
+    add(
+        "--no-self-check",
+        action="store_true",
+        help="skip the comparison of a few items alone and in a batch",
+    )
+    add("--seed", type=count, default=1234, help="seed of the random streams (default 1234)")
     add(
         "--tensor-parallel-size",
         type=whole_number,
         default=1,
         metavar="N",
-        help=only("vllm", "GPUs a model is cut over"),
+        help=only("vllm", "GPUs that the model is split over"),
     )
 
-    about = "-c then names the checkpoint that it runs, for the tokenizer; without -c only text is asked"
+    about = "-c names the checkpoint that it serves, for the tokenizer; without -c only text can be generated"
     group = top.add_argument_group("a server", about) if engine == "api" else top
     add = group.add_argument
     add("--base-url", metavar="URL", help=only("api", "such as http://127.0.0.1:8000/v1"))
     add("--served-model", metavar="NAME",
-        help=only("api", "the model's name there (default: the only one that the server lists)"))  # fmt: skip
+        help=only("api", "the model's name on the server (default: the only one that it lists)"))  # fmt: skip
     add("--concurrency", type=whole_number, default=8, metavar="N",
-        help=only("api", "requests on their way at once (default 8)"))  # fmt: skip
+        help=only("api", "concurrent requests (default 8)"))  # fmt: skip
     add("--request-timeout", type=seconds, default=600.0, metavar="S",
-        help=only("api", "seconds without an answer (default 600)"))  # fmt: skip
+        help=only("api", "timeout of a request in seconds (default 600)"))  # fmt: skip
     add("--api-key-env", default="OPENAI_API_KEY", metavar="NAME",
-        help=only("api", "environment variable with the key, if the server wants one (default OPENAI_API_KEY)"))  # fmt: skip
+        help=only("api", "environment variable with the API key, if one is needed (default OPENAI_API_KEY)"))  # fmt: skip
 
     add = top.add_argument_group("what is written").add_argument
     add(
@@ -215,12 +231,12 @@ def parser(
         type=Path,
         default=Path("results"),
         metavar="DIR",
-        help="where the CSV and samples/ go (default: results)",
+        help="folder of the CSV and of samples/ (default: results)",
     )
-    add("--overwrite", action="store_true", help="ask everything again, also what is stored")
-    add("--rescore", metavar="RUN", help="no model: score the replies that RUN stored, under this command's recipe")
-    add("--export", type=Path, metavar="DIR", help=argparse.SUPPRESS)  # tools/export_qwen2.py by another name
-    add("--dump-prompts", action="store_true", help="no model: print every prompt as a line of JSON and exit")
+    add("--overwrite", action="store_true", help="discard stored answers and ask again")
+    add("--rescore", metavar="RUN", help="no model: score the stored replies of RUN under this command's recipe")
+    add("--export", type=Path, metavar="DIR", help=argparse.SUPPRESS)  # kept beside tools/export_qwen2.py
+    add("--dump-prompts", action="store_true", help="no model: print every prompt as one line of JSON and exit")
     add("--no-prompts", action="store_true", help="store the prompts' hashes instead of their texts")
     add("--quiet", action="store_true", help="no progress on stderr")
     return top
@@ -237,8 +253,8 @@ def demo_folder(benchmark: str) -> Path:
 
 
 def source(args: argparse.Namespace, demonstration: Path | None) -> Source:
-    """Where this run's data comes from. demonstration: the benchmark's small data, which `-c demo` asks unless -d names
-    another. Raises DataError where it is asked for and is not there."""
+    """Where this run's data comes from. demonstration: the benchmark's small data, which `-c demo` uses unless -d names other
+    data. Raises DataError where it is requested and does not exist."""
     if args.data == demo.NAME or (args.data is None and args.checkpoint_path == demo.NAME and demonstration):
         if demonstration is None:
             raise DataError("this benchmark has no demonstration data; name its own with -d DIR")
@@ -249,7 +265,7 @@ def source(args: argparse.Namespace, demonstration: Path | None) -> Source:
 
 
 def model_spec(args: argparse.Namespace) -> ModelSpec:
-    """What to load and how. Raises CheckpointError when the demonstration's files were changed."""
+    """The model that the options describe. Raises CheckpointError when the demonstration's files were changed."""
     path = args.checkpoint_path or DEFAULT_CHECKPOINT[mode(args)]
     return ModelSpec(
         path=str(demo.checkpoint()) if path == demo.NAME else path,

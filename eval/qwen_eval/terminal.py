@@ -1,4 +1,4 @@
-"""The table a script ends with, as text for a terminal."""
+"""Text for a terminal: the table that a script prints, and control characters escaped."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ COUNTS = ("documents", "tokens", "chunks")
 
 
 def table(headline: str, metrics: Sequence[Metric], title: str, signature: str, notes: Sequence[str]) -> str:
-    """Groups as lines: the headline metric with its interval, and every other metric that several groups have as a column.
-    Figures of one group alone, the notes and the signature stand below."""
+    """One line per group: the headline metric with its interval, and a column for every other metric that several groups
+    have. Figures of a single group, the notes and the signature follow below."""
     figures = {(metric.group, metric.metric): metric for metric in metrics}
     groups = list(dict.fromkeys(metric.group for metric in metrics if metric.metric == headline))
     groups.sort(key=lambda group: ((group, "acc_micro") in figures, group == "all"))  # subjects, categories, all
@@ -36,14 +36,14 @@ def table(headline: str, metrics: Sequence[Metric], title: str, signature: str, 
     return "\n".join([*parts, "", *notes, f"signature {signature}"])
 
 
-class Printable(io.TextIOBase):
-    """A stream that passes on what is written to it, made printable."""
+class EscapingStream(io.TextIOBase):
+    """A stream that escapes control characters and passes the text on to another stream."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        self._stream.write(printable(text))
+        self._stream.write(escape_controls(text))
         return len(text)
 
     def flush(self) -> None:
@@ -56,9 +56,9 @@ class Printable(io.TextIOBase):
         return self._stream.fileno()
 
 
-def printable(text: str) -> str:
-    """The text with control characters (but line feeds) and invisible marks as JSON writes them, \\u001b: names, prompts
-    and error texts of strangers may hold sequences that a terminal obeys. A line of JSON stays the same JSON."""
+def escape_controls(text: str) -> str:
+    """The text with control characters (except line feeds) and invisible ones escaped as in JSON, \\u001b: names, prompts and
+    messages from untrusted files may hold escape sequences that a terminal executes. A line of JSON stays the same JSON."""
     return "".join(c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else _escape(c) for c in text)
 
 
@@ -77,10 +77,10 @@ def interval(metric: Metric) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines with the first column to the left and the others to the right, two spaces apart."""
+    """Lines of a table with the first column aligned left and the others right, two spaces apart."""
     import tabulate
 
-    tabulate.WIDE_CHARS_MODE = False  # a table is the same text with and without the package that knows wide characters
+    tabulate.WIDE_CHARS_MODE = False  # the text is the same with and without the package wcwidth
     align = ["left", *["right"] * (len(rows[0]) - 1)]
     table = tabulate.tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=align)
     return [line.rstrip() for line in table.split("\n")]

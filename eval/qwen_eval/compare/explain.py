@@ -1,4 +1,5 @@
-"""Our run beside somebody else's samples, as lines of text: where the items part, and the gap step by step."""
+"""Our run compared with another harness's samples, as lines of text: the stages at which items differ, and the gap step by
+step."""
 
 from __future__ import annotations
 
@@ -6,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qwen_eval.compare import external, waterfall
-from qwen_eval.compare.external import Item, Samples
-from qwen_eval.compare.text import difference, outcome, short, some
+from qwen_eval.compare import matching, waterfall
+from qwen_eval.compare.readers.common import Item, Samples
+from qwen_eval.compare.text import difference, first_few, outcome, shortened
 from qwen_eval.compare.waterfall import Stage
 from qwen_eval.runs.find import Run
 from qwen_eval.schema import Choose, Engine, Generate, InputError, Sample
@@ -17,38 +18,43 @@ from qwen_eval.tasks.benchmark import Benchmark
 
 
 @dataclass(frozen=True)
-class Meeting:
-    """Our run, their samples, their items by our ids, and those that are none of ours."""
+class JoinedSamples:
+    """Our run and their samples. matched: their items by our ids. unmatched: their items that are none of ours."""
 
     ours: Run
     samples: Samples
-    found: Mapping[str, Item]
-    lost: Sequence[Item]
+    matched: Mapping[str, Item]
+    unmatched: Sequence[Item]
 
     @property
     def scores(self) -> dict[str, float]:
+        """Our scores by id."""
         return {name: _score(self.ours, name) for name in self.ours.rows}
 
     @property
     def groups(self) -> dict[str, str]:
+        """Our groups by id."""
         return {name: row["group"] for name, row in self.ours.rows.items()}
 
     @property
     def average(self) -> str:
+        """How our run averages over groups, "micro" or "macro"."""
         return self.ours.fields.get("avg", "micro")
 
-    def ends(self) -> tuple[list[Stage], list[Stage]]:
-        """The stages of the waterfall that need no model."""
-        return waterfall.ends(self.scores, self.groups, self.average, self.samples, self.found, self.lost)
+    def outer_stages(self) -> tuple[list[Stage], list[Stage]]:
+        """The first and the last stages of the waterfall, which need no model."""
+        return waterfall.outer_stages(
+            self.scores, self.groups, self.average, self.samples, self.matched, self.unmatched
+        )
 
 
-def meet(ours: Run, samples: Samples) -> Meeting:
-    """Raises InputError when the run has no right and wrong, or no item is in both."""
-    found, lost = external.join(samples, ours.rows)
-    if not found:
+def join(ours: Run, samples: Samples) -> JoinedSamples:
+    """Matches their items with ours. Raises InputError when no item is in both."""
+    matched, unmatched = matching.match(samples, ours.rows)
+    if not matched:
         raise InputError(f"{samples.paths[0]} and {ours.name} have no question in common; compare the same benchmark")
-    # in the order of our run
-    return Meeting(ours, samples, {name: found[name] for name in ours.rows if name in found}, lost)
+    in_our_order = {name: matched[name] for name in ours.rows if name in matched}
+    return JoinedSamples(ours, samples, in_our_order, unmatched)
 
 
 def _score(ours: Run, name: str) -> float:
@@ -57,158 +63,167 @@ def _score(ours: Run, name: str) -> float:
         return float(stats["correct"])
     if "passed" in stats:
         return float(stats["passed"] / stats["texts"])
-    raise InputError(f"{ours.name}: items of {ours.benchmark} are not right or wrong; somebody else's cannot be joined")
+    raise InputError(
+        f"{ours.name}: items of {ours.benchmark} are not right or wrong, so another harness's samples cannot be joined"
+    )
 
 
-def summary(meeting: Meeting) -> list[str]:
-    """Both figures, how many items joined, and their paired difference on those."""
-    ours, samples, found = meeting.ours, meeting.samples, meeting.found
-    first, last = meeting.ends()
+def summary(joined: JoinedSamples) -> list[str]:
+    """Both figures, how many items were joined, and their paired difference on those."""
+    ours, samples, matched = joined.ours, joined.samples, joined.matched
+    first, last = joined.outer_stages()
     names = ", ".join(path.name for path in samples.paths[:1]) + (" ..." if len(samples.paths) > 1 else "")
     lines = [
-        f"ours    {float(first[0].value):8.3f}  {ours.name} ({len(ours.rows)} items, {meeting.average})",
+        f"ours    {float(first[0].value):8.3f}  {ours.name} ({len(ours.rows)} items, {joined.average})",
         f"theirs  {float(last[-1].value):8.3f}  {samples.harness} {samples.metric}, {names} "
         f"({len(samples.items)} items, {samples.average})",
-        f"{len(found)} items joined; {len(ours.rows) - len(found)} only ours, {len(meeting.lost)} only theirs",
+        f"{len(matched)} items joined; {len(ours.rows) - len(matched)} only ours, {len(joined.unmatched)} only theirs",
     ]
-    before, after = [meeting.scores[name] for name in found], [item.score for item in found.values()]
-    result = paired.shares(after, before, [meeting.groups[name] for name in found])  # its loss is theirs less ours
+    scores, groups = joined.scores, joined.groups
+    our_scores, their_scores = [scores[name] for name in matched], [item.score for item in matched.values()]
+    # with theirs as the reference the loss is theirs - ours
+    result = paired.shares(their_scores, our_scores, [groups[name] for name in matched])
     low, high = result.bounds(paired.LEVEL)
     lines.append(
-        f"theirs less ours on the joined items: {result.loss:+.2f} points ({low:.2f} to {high:.2f}; {result.method}, "
+        f"theirs - ours on the joined items: {result.loss:+.2f} points ({low:.2f} to {high:.2f}; {result.method}, "
         f"p {result.p:.4f}); {result.worse} right only there, {result.better} only here"
     )
     return lines + samples.notes
 
 
-def partings(meeting: Meeting) -> list[str]:
-    """At which stage the joined items part, with the first of each: prompt, options, gold, answer, score."""
-    found, rows = meeting.found, meeting.ours.rows
-    lines = ["where the items part (A ours, B theirs):"]
-    stages: dict[str, Callable[[str], bool]] = {
-        "prompt": lambda name: rows[name]["prompt"] != found[name].prompt,
-        "gold": lambda name: bool(found[name].target) and not _same(rows[name]["target"], found[name].target),
-        "answer": lambda name: bool(found[name].answer) and not _same(rows[name]["answer"], found[name].answer),
-        "score": lambda name: _score(meeting.ours, name) != found[name].score,
+def differences_by_stage(joined: JoinedSamples) -> list[str]:
+    """How many joined items differ in prompt, gold answer, answer and score, with the first of each."""
+    matched, rows = joined.matched, joined.ours.rows
+    values: dict[str, Callable[[str], tuple[Any, Any]]] = {
+        "prompt": lambda name: (rows[name]["prompt"], matched[name].prompt),
+        "gold": lambda name: (rows[name]["target"], matched[name].target),
+        "answer": lambda name: (rows[name]["answer"], matched[name].answer),
+        "score": lambda name: (_score(joined.ours, name), matched[name].score),
     }
-    shown: dict[str, Callable[[str], tuple[Any, Any]]] = {
-        "prompt": lambda name: (rows[name]["prompt"], found[name].prompt),
-        "gold": lambda name: (rows[name]["target"], found[name].target),
-        "answer": lambda name: (rows[name]["answer"], found[name].answer),
-        "score": lambda name: (_score(meeting.ours, name), found[name].score),
-    }
-    for stage, parts in stages.items():
-        names = [name for name in found if parts(name)]
+    lines = ["stages at which items differ (A ours, B theirs):"]
+    for stage, both in values.items():
+        names = [name for name in matched if _differ(stage, *both(name))]
         if not names:
-            lines.append(f"  {stage}: nowhere")
+            lines.append(f"  {stage}: none")
             continue
-        item = found[names[0]]
+        first = matched[names[0]]
         lines.append(
-            f"  {stage}: {len(names)} of {len(found)} items, first {names[0]} (theirs: {item.task} {item.index})"
+            f"  {stage}: {len(names)} of {len(matched)} items, first {names[0]} (theirs: {first.task} {first.index})"
         )
-        one, other = shown[stage](names[0])
+        one, other = both(names[0])
         if stage == "prompt" and isinstance(one, str):
             lines += [f"    {line}" for line in difference(one, other)]
         elif stage == "prompt":
-            lines += [f"    A {short(one)}", f"    B {short(other)}"]
+            lines += [f"    A {shortened(one)}", f"    B {shortened(other)}"]
         else:
-            lines.append(f"    {short(one)} in ours, {short(other)} in theirs")
+            lines.append(f"    {shortened(one)} in ours, {shortened(other)} in theirs")
     return lines
 
 
-def _same(ours: Any, theirs: str) -> bool:
-    """Equal, or equal but for what a harness keeps around a final number (`#### 5`)."""
-    if isinstance(ours, str):
-        return (
-            ours.strip() == theirs.strip() or ours.rpartition("####")[2].strip() == theirs.rpartition("####")[2].strip()
-        )
-    return bool(ours == theirs)
+def _differ(stage: str, ours: Any, theirs: Any) -> bool:
+    """Whether the values of a stage differ. A gold answer or an answer that their file leaves empty does not; nor does one
+    that is equal but for what a harness keeps around a final number (`#### 5`)."""
+    if stage in ("prompt", "score"):
+        return bool(ours != theirs)
+    if not theirs:
+        return False
+    if not isinstance(ours, str):
+        return bool(ours != theirs)
+    pairs = (ours, theirs), (ours.rpartition("####")[2], theirs.rpartition("####")[2])
+    return all(one.strip() != other.strip() for one, other in pairs)
 
 
-def explained(meeting: Meeting, benchmark: Benchmark, engine: Engine | None, show: int) -> list[str]:
-    """The waterfall from our figure to theirs, and every item that is right in one run only with the steps that made it so.
+def waterfall_lines(joined: JoinedSamples, benchmark: Benchmark, engine: Engine | None, show: int) -> list[str]:
+    """The waterfall from our figure to theirs, and the first `show` items that score differently in the two runs, each with
+    the steps at which its score changed.
 
     benchmark: ours, as its script built it. engine: the model that both runs asked, or None.
     """
-    first, last = meeting.ends()
-    stages, remarks = between(meeting, benchmark, engine, first[-1])
-    chain = [*first, *stages, *last]
+    first, last = joined.outer_stages()
+    inner, remarks = inner_stages(joined, benchmark, engine, first[-1])
+    chain = [*first, *inner, *last]
     total = chain[-1].value - chain[0].value
-    made = waterfall.steps(chain)
-    assert sum(step.change for step in made) == total  # exactly: fractions
-    width = max(len(step.name) for step in made)
+    steps = waterfall.steps(chain)
+    assert sum(step.change for step in steps) == total  # exactly: fractions
+    width = max(len(step.name) for step in steps)
     lines = [f"{'ours':{width}}  {float(chain[0].value):8.3f}"]
-    for step in made:
-        moved = f"{len(step.lost)} lost, {len(step.won)} won" if step.lost or step.won else ""
-        lines.append(f"{step.name:{width}}  {float(step.change):+8.3f}  {moved:18}  {step.note}".rstrip())
+    for step in steps:
+        changed = f"{len(step.lost)} lost, {len(step.won)} won" if step.lost or step.won else ""
+        lines.append(f"{step.name:{width}}  {float(step.change):+8.3f}  {changed:18}  {step.note}".rstrip())
     lines += [
         f"{'theirs':{width}}  {float(chain[-1].value):8.3f}  gap {float(total):+.3f}, the sum of the steps",
         *remarks,
     ]
-    parted = waterfall.by_item(chain, list(meeting.found))
-    lines += ["", f"{len(parted)} joined items are not worth the same in both runs; the steps at which each changed:"]
-    for name, names in list(parted.items())[:show]:
-        item = meeting.found[name]
+    changes = waterfall.changes_by_item(chain, list(joined.matched))
+    lines += ["", f"{len(changes)} joined items score differently in the two runs; the steps at which each changed:"]
+    for name, names in list(changes.items())[:show]:
+        item = joined.matched[name]
         lines.append(
-            f"  {name}: ours {outcome(meeting.ours.rows[name])}, theirs {short(item.answer)} worth {item.score:g}: "
+            f"  {name}: ours {outcome(joined.ours.rows[name])}, theirs {shortened(item.answer)} scored {item.score:g}: "
             + ", ".join(names)
         )
-    if len(parted) > show:
-        lines.append(f"  ... and {len(parted) - show} more (--show N)")
+    if len(changes) > show:
+        lines.append(f"  ... and {len(changes) - show} more (--show N)")
     return lines
 
 
-def between(
-    meeting: Meeting, benchmark: Benchmark, engine: Engine | None, before: Stage
+def inner_stages(
+    joined: JoinedSamples, benchmark: Benchmark, engine: Engine | None, before: Stage
 ) -> tuple[list[Stage], list[str]]:
-    """The stages between our stored answers and their scores, with remarks."""
-    requests = {sample.id: sample for sample in benchmark.asked if sample.id in meeting.found}
-    if benchmark.together or len(requests) < len(meeting.found):
-        return [], ["what lies between needs the scores of one item at a time; only the ends are told apart"]
+    """The stages between our stored answers and their scores, with remarks. before: our scores on the joined items."""
+    samples = {sample.id: sample for sample in benchmark.asked if sample.id in joined.matched}
+    if benchmark.together or len(samples) < len(joined.matched):
+        return [], ["items of this benchmark are not scored one by one: only the outer steps are told apart"]
 
     def score(sample: Sample, response: Any) -> float:
         return float(benchmark.score(sample, response).stats["correct"])
 
     remarks = []
-    if engine is not None and engine.describe().fingerprint != meeting.ours.fingerprint:
-        remarks.append("the weights are not those of our run: what they change is in the first steps")
-    some_request = next(iter(requests.values())).request
-    items = list(meeting.found.values())
-    if isinstance(some_request, Choose) and all(item.logprobs for item in items):
+    if engine is not None and engine.describe().fingerprint != joined.ours.fingerprint:
+        remarks.append("the weights are not those of our run: what they change is part of the first steps")
+    first_request = next(iter(samples.values())).request
+    items = list(joined.matched.values())
+    if isinstance(first_request, Choose) and all(item.logprobs for item in items):
         ask = None if engine is None else lambda asked: engine.choose(asked, _ignore)
-        stages, agreement = waterfall.choices(requests, score, before, meeting.samples, meeting.found, ask)
+        stages, agreement = waterfall.choice_stages(samples, score, before, joined.samples, joined.matched, ask)
         if agreement:
             remarks.append(
-                f"their log-probabilities, computed anew from their prompts: within {agreement.largest:.1g} on "
+                f"their log-probabilities, recomputed from their prompts: within {agreement.largest:.1g} on "
                 f"{agreement.items} items"
             )
         if engine is not None:
-            remarks += _tokens(requests, meeting.found, engine)
+            remarks.append(_token_remark(samples, joined.matched, engine))
         return stages, remarks
-    if isinstance(some_request, Generate) and all(item.reply is not None for item in items):
+    if isinstance(first_request, Generate) and all(item.reply is not None for item in items):
         ask_texts = None if engine is None else lambda asked: engine.generate(asked, _ignore)
-        stages, repeated = waterfall.texts(requests, score, before, meeting.found, ask_texts)
+        stages, repeated = waterfall.text_stages(samples, score, before, joined.matched, ask_texts)
         if repeated is not None:
-            remarks.append(f"their replies, asked anew with their prompts: {repeated} of {len(items)} are the same")
+            remarks.append(
+                f"their replies, generated again from their prompts: {repeated} of {len(items)} are the same"
+            )
         return stages, remarks
     return [], [
         *remarks,
-        "ours are chosen by likelihood and theirs are texts, or the other way: only the ends are told apart",
+        "one run compares the likelihood of options and the other reads texts: only the outer steps are told apart",
     ]
 
 
 def _ignore(index: int, response: Any) -> None:
-    """Nothing is stored on the way."""
+    """A callback that stores nothing."""
 
 
-def _tokens(requests: Mapping[str, Sample], found: Mapping[str, Item], engine: Engine) -> list[str]:
-    """Where the tokens of the first item part."""
-    name, item = next(iter(found.items()))
-    request = requests[name].request
+def _token_remark(samples: Mapping[str, Sample], matched: Mapping[str, Item], engine: Engine) -> str:
+    """How many tokens the two prompts of the first item have in common at their end."""
+    name, item = next(iter(matched.items()))
+    request = samples[name].request
     assert isinstance(request, Choose)
     texts = [request.prompt() + request.options[0], item.prompt + item.continuations[0]]
     ours, theirs = engine.token_texts(texts)
-    end = next((i for i, (x, y) in enumerate(zip(ours[::-1], theirs[::-1], strict=False)) if x != y), 0)
-    last = f"the last {end} are the same" if end else "one ends as the other"
-    return [f"tokens of {name} with its first option: {len(ours)} in ours, {len(theirs)} in theirs; {last}; "
-            f"ours end in {some(map(repr, ours[-3:]))}, theirs in {some(map(repr, theirs[-3:]))}"]  # fmt: skip
+    end = next((i for i, (x, y) in enumerate(zip(ours[::-1], theirs[::-1], strict=False)) if x != y), None)
+    last = (
+        "one is the end of the other" if end is None else f"the last {end} are the same" if end else "the last differ"
+    )
+    return (
+        f"tokens of {name} with its first option: {len(ours)} in ours, {len(theirs)} in theirs; {last}; "
+        f"ours end in {first_few(map(repr, ours[-3:]))}, theirs in {first_few(map(repr, theirs[-3:]))}"
+    )

@@ -1,4 +1,4 @@
-"""Two runs of ours, item by item: which items are the same, what parted, and the figures of both with their difference."""
+"""Two of our runs, item by item: which items both have, at which stage they differ, and both figures with their difference."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from qwen_eval.tasks.facts import USUAL, Facts, View
 
 Row = Mapping[str, Any]
 
-NLL_MARGIN = 1e-4  # nats a token: what float32 in another order of summation may change
-PASSAGE = 200  # characters that two questions of a subject begin with when they ask about one passage
+NLL_MARGIN = 1e-4  # nats per token: what float32 may change in another order of summation
+PASSAGE = (
+    200  # length of a common beginning, in characters, from which on two questions count as being about one passage
+)
 
 
 @dataclass(frozen=True)
 class Joined:
-    """The items two runs have in common, by id. missing: only in A; extra: only in B; other: the same id, but another gold
-    answer, so not the same question (left out)."""
+    """The items that two runs have in common, by id. missing: only in A. extra: only in B. other: the same id with another
+    gold answer, so not the same question (left out)."""
 
     a: Run
     b: Run
@@ -33,12 +35,13 @@ class Joined:
     other: list[str]
 
     def rows(self) -> Iterator[tuple[str, Row, Row]]:
+        """Id, row of A and row of B of every common item."""
         for name in self.ids:
             yield name, self.a.rows[name], self.b.rows[name]
 
 
 def join(a: Run, b: Run) -> Joined:
-    """Raises InputError when no item is in both."""
+    """Joins two runs by sample id. Raises InputError when no item is in both."""
     both = [name for name in a.rows if name in b.rows]
     same = [name for name in both if a.rows[name]["target"] == b.rows[name]["target"]]
     if not same:
@@ -52,7 +55,7 @@ def join(a: Run, b: Run) -> Joined:
 def compare(joined: Joined, facts: Facts) -> dict[str, paired.Result]:
     """Every figure of the benchmark for both runs, by a name such as "mmlu acc" or "wmt22 bleu en-zh".
 
-    Raises InputError for rows that were never scored (a run that was interrupted before its programs ran).
+    Raises InputError for rows without a score (a run that was interrupted before its programs were executed).
     """
     name = joined.a.benchmark
     shown = views(facts, [row for _, row, _ in joined.rows()])
@@ -66,7 +69,7 @@ def compare(joined: Joined, facts: Facts) -> dict[str, paired.Result]:
 
 
 def views(facts: Facts, rows: Sequence[Row]) -> list[View]:
-    """The figures that the rows of a benchmark have. Raises InputError where they have none."""
+    """The views of a benchmark that its rows have a statistic for. Raises InputError where there is none."""
     known: Sequence[View] = (
         facts.views or [view for view in USUAL if any(view.stat in row["stats"] for row in rows)][:1]
     )
@@ -86,20 +89,20 @@ def _shares(joined: Joined, shown: Sequence[View]) -> Iterator[tuple[str, paired
         first = [_score(view, joined.a, name, one) for name, one, _ in mine]
         second = [_score(view, joined.b, name, other) for name, _, other in mine]
         groups = [one["group"] for _, one, _ in mine]
-        units = passages([one for _, one, _ in mine])
+        units = passage_clusters([one for _, one, _ in mine])
         yield view.metric, paired.shares(first, second, groups, average, units, view.lower_is_better)
 
 
 def _score(view: View, run: Run, name: str, row: Row) -> float:
-    stats = row["stats"]
+    stats: Mapping[str, float] = row["stats"]
     if not stats:
         raise InputError(f"{run.path}: sample {name!r} was answered but not scored; finish the run")
     return stats.get(view.stat, 0.0) / (stats[view.per] if view.per else 1.0)
 
 
-def passages(rows: Sequence[Row]) -> list[Hashable] | None:
-    """What items stand or fall together with: those of a subject whose questions begin with the same text of 200
-    characters or more, as those about one passage do. None where no two do.
+def passage_clusters(rows: Sequence[Row]) -> list[Hashable] | None:
+    """The cluster of every row: questions of a subject that begin with the same 200 characters or more, as those about one
+    passage do, are one cluster. None where every row is a cluster of its own.
 
     The question of a row is its prompt without what all prompts of its subject begin with (instruction and shots); rows
     that keep only the prompt's hash have none.
@@ -111,16 +114,11 @@ def passages(rows: Sequence[Row]) -> list[Hashable] | None:
     start = {
         group: common_length(min(prompts), max(prompts)) for group, prompts in by_group.items() if len(prompts) > 1
     }
-    units: list[Hashable] = []
-    seen: set[Hashable] = set()
-    shared = False
+    clusters: list[Hashable] = []
     for index, row in enumerate(rows):
         tail = row["prompt"][start.get(row["group"], 0) :] if isinstance(row["prompt"], str) else ""
-        unit: Hashable = (row["group"], tail[:PASSAGE]) if row["group"] in start and len(tail) > PASSAGE else index
-        shared = shared or unit in seen
-        seen.add(unit)
-        units.append(unit)
-    return units if shared else None
+        clusters.append((row["group"], tail[:PASSAGE]) if row["group"] in start and len(tail) > PASSAGE else index)
+    return clusters if len(set(clusters)) < len(clusters) else None
 
 
 def _translations(joined: Joined, shown: Sequence[View]) -> Iterator[tuple[str, paired.Result]]:
@@ -148,10 +146,10 @@ def _perplexities(joined: Joined, shown: Sequence[View]) -> Iterator[tuple[str, 
             yield f"bits_per_byte {name}", paired.perplexity(mine["nll"], theirs["nll"], *weights, bits=True)
 
 
-# ------------------------------------------------------------------------------------------------ what parted
+# ------------------------------------------------------------------------------------------------ differences
 def flipped(one: Row, other: Row) -> bool:
-    """Whether an item came out differently: another answer or score; for perplexity a document off by more than 1e-4 nats
-    a token."""
+    """Whether an item came out differently: another answer or score; for perplexity a document that differs by more than
+    1e-4 nats per token."""
     if one["response"].get("kind") == "measured":
         mine, theirs = one["response"], other["response"]
         if mine["tokens"] != theirs["tokens"]:
@@ -159,11 +157,12 @@ def flipped(one: Row, other: Row) -> bool:
         return any(
             abs(x - y) > NLL_MARGIN * n for x, y, n in zip(mine["nll"], theirs["nll"], mine["tokens"], strict=True)
         )
-    return reading(one) != reading(other)
+    return stable_outcome(one) != stable_outcome(other)
 
 
-def reading(row: Row) -> Any:
-    """Answer and score of a row, without what a harmless change may move: tie flags, and the details of error messages."""
+def stable_outcome(row: Row) -> tuple[Any, dict[str, float]]:
+    """Answer and statistics of a row, without what may differ between equivalent runs: flags of ties and of the prompt's
+    truncation, and the details of error messages."""
     stats = {name: value for name, value in row["stats"].items() if name not in ("tie", "shots_dropped", "truncated")}
     return _without_details(row["answer"]), stats
 
@@ -176,7 +175,7 @@ def _without_details(answer: Any) -> Any:
     return answer
 
 
-def tied(one: Row, other: Row) -> bool:
+def either_tied(one: Row, other: Row) -> bool:
     """Whether either run flagged the item as a tie of its two best options (within 1e-5)."""
     return bool(one["stats"].get("tie") or other["stats"].get("tie"))
 
@@ -188,13 +187,13 @@ def signature_changes(a: Run, b: Run) -> dict[str, tuple[str, str]]:
     return {name: values for name, values in both.items() if values[0] != values[1]}
 
 
-def partings(joined: Joined) -> dict[str, list[str]]:
-    """Where the items part: "prompt", "response", "extraction" (the same reply was read differently), "score" (the same
-    reading was worth something else) -> ids, in the order of A. An item is listed at each stage at which it parts."""
+def differences_by_stage(joined: Joined) -> dict[str, list[str]]:
+    """Stages at which items differ: "prompt", "response", "extraction" (another answer was extracted from the same reply),
+    "score" (the same answer was scored differently) -> ids, in the order of A. An item is listed at every such stage."""
     found: dict[str, list[str]] = {"prompt": [], "response": [], "extraction": [], "score": []}
     for name, one, other in joined.rows():
         same_prompt = signature.prompt_hash(one["prompt"]) == signature.prompt_hash(other["prompt"])
-        same_response = same_reply(one, other)
+        same_response = responses_equal(one, other)
         same_answer = _without_details(one["answer"]) == _without_details(other["answer"])
         if not same_prompt:
             found["prompt"].append(name)
@@ -202,16 +201,16 @@ def partings(joined: Joined) -> dict[str, list[str]]:
             found["response"].append(name)
         if same_response and not same_answer:
             found["extraction"].append(name)
-        if same_answer and reading(one) != reading(other):
+        if same_answer and stable_outcome(one) != stable_outcome(other):
             found["score"].append(name)
     return found
 
 
-def same_reply(one: Row, other: Row) -> bool:
-    """Whether the model itself gave the same: equal texts, or log-probabilities within 1e-4 (by token)."""
+def responses_equal(one: Row, other: Row) -> bool:
+    """Whether the model's responses are the same: equal texts, or log-probabilities within 1e-4 (per token)."""
     mine, theirs = one["response"], other["response"]
     if "texts" in mine:
-        return mine["texts"] == theirs.get("texts")
+        return bool(mine["texts"] == theirs.get("texts"))
     if "logprobs" in mine:
         values = theirs.get("logprobs", [])
         return len(values) == len(mine["logprobs"]) and all(

@@ -1,4 +1,4 @@
-"""A comparison as lines of text: tables, items that flipped, and where items part."""
+"""A comparison as lines of text: tables, items that flipped, and the stages at which items differ."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def heading(joined: Joined) -> list[str]:
         (joined.other, "another gold answer"),
     ):
         if names:
-            count += f"; {len(names)} {what} ({some(names)})"
+            count += f"; {len(names)} {what} ({first_few(names)})"
     lines.append(count)
     if joined.a.finished and joined.b.finished:
         changes = pairs.signature_changes(joined.a, joined.b)
@@ -37,6 +37,7 @@ def heading(joined: Joined) -> list[str]:
 
 
 def described(run: find.Run) -> str:
+    """A run's name with its model, number of items and state."""
     model = f"{run.model}, " if run.model else ""
     asked = int(run.fields.get("n", 0))
     state = "" if run.finished else ", not finished"
@@ -46,8 +47,8 @@ def described(run: find.Run) -> str:
 
 
 def table(results: Mapping[str, paired.Result]) -> list[str]:
-    """One line a figure: A, B, how much B lost with its 95% interval, p-value (Holm's where there are several), items lost
-    and won, smallest loss these items could show."""
+    """One line per figure: A, B, loss of B with its 95% interval, p-value (Holm's where there are several), items lost and
+    won, smallest detectable loss."""
     adjusted = paired.holm({name: result.p for name, result in results.items()})
     several = len(results) > 1
     width = max(map(len, results))
@@ -69,19 +70,19 @@ def table(results: Mapping[str, paired.Result]) -> list[str]:
 def flips(joined: Joined, show: int) -> list[str]:
     """The items that came out differently, the first `show` of them with both answers."""
     rows = [(name, one, other) for name, one, other in joined.rows() if pairs.flipped(one, other)]
-    ties = sum(pairs.tied(one, other) for _, one, other in rows)
+    ties = sum(pairs.either_tied(one, other) for _, one, other in rows)
     title = f"{joined.a.benchmark}: {len(rows)} of {len(joined.ids)} items came out differently"
     lines = [title + (f", {ties} of them ties" if ties else "")]
     for name, one, other in rows[:show]:
-        mark = "  (tie)" if pairs.tied(one, other) else ""
-        lines.append(f"  {name}: A {outcome(one)}  B {outcome(other)}  gold {short(one['target'])}{mark}")
+        mark = "  (tie)" if pairs.either_tied(one, other) else ""
+        lines.append(f"  {name}: A {outcome(one)}  B {outcome(other)}  gold {shortened(one['target'])}{mark}")
     if len(rows) > show:
         lines.append(f"  ... and {len(rows) - show} more (--show N)")
     return lines
 
 
 def outcome(row: pairs.Row) -> str:
-    """What a run made of an item: the answer, and whether it was right where that is a yes or no."""
+    """An item's answer in a run, and whether it was right, where items are right or wrong."""
     if row["response"].get("kind") == "measured":
         return f"{sum(row['response']['nll']):.3f} nats"
     right = row["stats"].get("correct", row["stats"].get("passed"))
@@ -90,24 +91,24 @@ def outcome(row: pairs.Row) -> str:
     if row["response"].get("kind") == "chosen":
         best, second = sorted(row["response"]["logprobs"])[:-3:-1]
         margin = f" by {best - second:.3g}"
-    return f"{short(row['answer'])}{mark}{margin}"
+    return f"{shortened(row['answer'])}{mark}{margin}"
 
 
 def explanation(joined: Joined) -> list[str]:
-    """By stage, how many items part there, and the first of them with both sides."""
-    lines = ["where the items part:"]
-    for stage, names in pairs.partings(joined).items():
+    """Per stage, how many items differ there, and both sides of the first of them."""
+    lines = ["stages at which items differ:"]
+    for stage, names in pairs.differences_by_stage(joined).items():
         if not names:
-            lines.append(f"  {stage}: nowhere")
+            lines.append(f"  {stage}: none")
             continue
         one, other = joined.a.rows[names[0]], joined.b.rows[names[0]]
         lines.append(f"  {stage}: {len(names)} of {len(joined.ids)} items, first {names[0]}")
-        lines += [f"    {line}" for line in at_stage(stage, one, other)]
+        lines += [f"    {line}" for line in stage_lines(stage, one, other)]
     return lines
 
 
-def at_stage(stage: str, one: pairs.Row, other: pairs.Row) -> list[str]:
-    """Both sides of an item at the stage at which it parts."""
+def stage_lines(stage: str, one: pairs.Row, other: pairs.Row) -> list[str]:
+    """Both sides of an item at a stage at which it differs."""
     if stage == "prompt":
         return difference(as_text(one["prompt"]), as_text(other["prompt"]))
     if stage == "response":
@@ -115,35 +116,40 @@ def at_stage(stage: str, one: pairs.Row, other: pairs.Row) -> list[str]:
         fields = [
             name for name in ("logprobs", "texts", "nll", "shots_used", "prompt_tokens", "truncated") if name in mine
         ]
-        parted = [name for name in fields if mine[name] != theirs.get(name)]
+        differing = [name for name in fields if mine[name] != theirs.get(name)]
         return [
-            line for name in parted for line in difference(as_text(mine[name]), as_text(theirs.get(name)), f"{name} ")
+            line
+            for name in differing
+            for line in difference(as_text(mine[name]), as_text(theirs.get(name)), f"{name} ")
         ]
     if stage == "extraction":
-        return [f"the same reply {short(as_text(one['response'].get('texts', one['response'].get('logprobs'))))} was read as "
-                f"{short(one['answer'])} in A and {short(other['answer'])} in B"]  # fmt: skip
+        reply = one["response"].get("texts", one["response"].get("logprobs"))
+        answers = f"{shortened(one['answer'])} in A and {shortened(other['answer'])} in B"
+        return [f"the same reply {shortened(reply)} was read as {answers}"]
     names = sorted({*one["stats"], *other["stats"]})
-    parted = [name for name in names if one["stats"].get(name) != other["stats"].get(name)]
-    return [f"{name}: {one['stats'].get(name)} in A, {other['stats'].get(name)} in B" for name in parted]
+    differing = [name for name in names if one["stats"].get(name) != other["stats"].get(name)]
+    return [f"{name}: {one['stats'].get(name)} in A, {other['stats'].get(name)} in B" for name in differing]
 
 
 def difference(one: str, other: str, name: str = "") -> list[str]:
-    """Two texts from a little before where they part."""
+    """Two texts from shortly before their first difference."""
     same = common_length(one, other)
     start = max(0, same - WIDTH // 3)
     return [f"{name}from character {same}:", *(f"  {side} {text[start : start + WIDTH]!r}" for side, text in (("A", one), ("B", other)))]  # noqa: E501  # fmt: skip
 
 
 def as_text(value: Any) -> str:
+    """A string as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def short(value: Any) -> str:
+def shortened(value: Any) -> str:
+    """The value on one line of at most WIDTH characters."""
     text = " ".join(as_text(value).split())
     return text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
 
 
-def some(names: Iterable[str], most: int = 3) -> str:
-    """The first few names."""
+def first_few(names: Iterable[str], most: int = 3) -> str:
+    """The first names, separated by commas."""
     listed = list(names)
     return ", ".join(listed[:most]) + (" ..." if len(listed) > most else "")

@@ -1,9 +1,9 @@
-"""Why somebody else's number is not ours: the gap, step by step and item by item.
+"""Why another harness's figure differs from ours: the gap, step by step and item by item.
 
-Between our run and theirs lies a chain of runs that differ in one thing each. Every run of the chain scores the same items;
-a step is the difference between two neighbours, so the steps add up to the gap exactly, whatever they are. The first and
-the last are stored; those between are asked of the model (multiple choice: with their prompts and tokens; text: with their
-prompts), or left out where there is none, and their steps become one.
+Between our run and theirs lies a chain of runs, each of which differs from the one before in one thing. Every run of the chain
+scores the same items; a step is the difference between two neighbours, so the steps add up to the gap exactly. The outer runs
+are stored; the inner ones are computed by the model (multiple choice: with their prompts and tokens; text: with their
+prompts). Without a model the inner runs are left out, and their steps become one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-from qwen_eval.compare.external import Item, Samples
+from qwen_eval.compare.readers.common import Item, Samples
 from qwen_eval.schema import Choose, Chosen, Generate, Generated, Sample
 
 Scores = Mapping[str, float]
@@ -27,8 +27,8 @@ ScoreOne = Callable[[Sample, Any], float]
 
 @dataclass(frozen=True)
 class Stage:
-    """One run of the chain. name: what it has of theirs that the one before has not. scores: by item. groups: what a macro
-    average goes over, by item; None for an average over items."""
+    """One run of the chain. name: what it takes from theirs that the one before does not. scores: by item. groups: by item
+    the group that a macro average is over; None for an average over items."""
 
     name: str
     scores: Scores
@@ -68,36 +68,41 @@ def steps(stages: Sequence[Stage]) -> list[Step]:
     return made
 
 
-def by_item(stages: Sequence[Stage], joined: Sequence[str]) -> dict[str, list[str]]:
-    """For every joined item that the first stage and the last score differently: the steps at which its score changes."""
-    parted = {}
+def changes_by_item(stages: Sequence[Stage], joined: Sequence[str]) -> dict[str, list[str]]:
+    """For every joined item that the first and the last stage score differently: the steps at which its score changes."""
+    changes = {}
     for name in joined:
         if stages[0].scores[name] != stages[-1].scores[name]:
-            parted[name] = [
+            changes[name] = [
                 after.name for before, after in pairwise(stages) if before.scores[name] != after.scores[name]
             ]
-    return parted
+    return changes
 
 
-def ends(
+def outer_stages(
     ours: Scores,
     groups: Mapping[str, str],
     average: str,
     samples: Samples,
-    found: Mapping[str, Item],
-    lost: Sequence[Item],
+    matched: Mapping[str, Item],
+    unmatched: Sequence[Item],
 ) -> tuple[list[Stage], list[Stage]]:
-    """The stages that need no model: ours and ours on the joined items; their scores, their average, all their items."""
+    """The first and the last stages, which need no model: ours, ours on the joined items; their scores, their average, all
+    their items.
+
+    ours, groups: our scores and groups by id. average: ours, "micro" or "macro". matched: their items by our ids.
+    unmatched: their items that are none of ours.
+    """
     over = groups if average == "macro" else None
-    first = [Stage("ours", ours, over), Stage("items only we have", {name: ours[name] for name in found}, over)]
-    theirs = {name: item.score for name, item in found.items()}
-    tasks = {name: item.task for name, item in found.items()} if samples.average == "macro" else None
+    first = [Stage("ours", ours, over), Stage("items only we have", {name: ours[name] for name in matched}, over)]
+    theirs = {name: item.score for name, item in matched.items()}
+    tasks = {name: item.task for name, item in matched.items()} if samples.average == "macro" else None
     last = [
         Stage("extraction", theirs, over, note=f"their {samples.metric}"),
         Stage("averaging", theirs, tasks, note=f"{average} to {samples.average}"),
     ]
-    if lost:
-        more = {f"{item.task} {item.index}": item for item in lost}
+    if unmatched:
+        more = {f"{item.task} {item.index}": item for item in unmatched}
         keys = None if tasks is None else {**tasks, **{name: item.task for name, item in more.items()}}
         scores = {**theirs, **{name: item.score for name, item in more.items()}}
         last.append(Stage("items only they have", scores, keys))
@@ -106,52 +111,52 @@ def ends(
 
 # -------------------------------------------------------------------------------------------------- multiple choice
 @dataclass(frozen=True)
-class Recomputed:
-    """How well the chain's last computed run reproduces their log-probabilities: the largest difference, and over how many
-    items."""
+class Agreement:
+    """How well the chain's last computed run reproduces their log-probabilities: the largest absolute difference, and over how
+    many items."""
 
     largest: float
     items: int
 
 
-def choices(
-    requests: Mapping[str, Sample],
+def choice_stages(
+    ours: Mapping[str, Sample],
     score: ScoreOne,
     before: Stage,
     samples: Samples,
-    found: Mapping[str, Item],
+    matched: Mapping[str, Item],
     ask: AskChoices | None,
-) -> tuple[list[Stage], Recomputed | None]:
-    """The stages between our stored choices and their scores.
+) -> tuple[list[Stage], Agreement | None]:
+    """The stages between our stored choices and their scores, and how well the model reproduces their log-probabilities
+    (None without a model).
 
-    requests: our samples by id. score: our scorer. before: our scores on the joined items. ask: the model, or
-    None.
+    ours: our samples by id. score: our scorer. before: our scores on the joined items. ask: the model, or None.
     """
-    names = list(found)
+    names = list(matched)
     stages: list[Stage] = []
     recomputed = None
 
-    def judged(answers: Mapping[str, Chosen]) -> dict[str, float]:
-        return {name: score(requests[name], answers[name]) for name in names}
+    def scored(answers: Mapping[str, Chosen]) -> dict[str, float]:
+        return {name: score(ours[name], answers[name]) for name in names}
 
     if ask is not None:
         scores: Scores = before.scores
-        wanted = {name: _choose(requests[name]) for name in names}
-        for title, change, note in _changes(samples, found):
+        wanted = {name: _choose(ours[name]) for name in names}
+        for title, change, note in _changes(samples, matched):
             following = {name: change(name, request) for name, request in wanted.items()}
             if following != wanted:
                 answers = dict(zip(names, ask([following[name] for name in names]), strict=True))
-                scores = judged(answers)
+                scores = scored(answers)
                 wanted = following
             stages.append(Stage(title, scores, before.groups, note))
         answers = dict(zip(names, ask([wanted[name] for name in names]), strict=True))
-        recomputed = _agreement(answers, found)
+        recomputed = _agreement(answers, matched)
     stored = {
-        name: Chosen(item.logprobs, len(_choose(requests[name]).shots), 0) for name, item in found.items()
+        name: Chosen(item.logprobs, len(_choose(ours[name]).shots), 0) for name, item in matched.items()
     }  # fmt: skip
     title = "arithmetic" if ask else "prompt, tokens and arithmetic"
-    note = "their log-probabilities, our choice of the best" if ask else "not told apart without the model (-c)"
-    stages.append(Stage(title, judged(stored), before.groups, note))
+    note = "their log-probabilities, our choice of the best option" if ask else "not told apart without the model (-c)"
+    stages.append(Stage(title, scored(stored), before.groups, note))
     return stages, recomputed
 
 
@@ -160,21 +165,21 @@ def _choose(sample: Sample) -> Choose:
     return sample.request
 
 
-def _changes(samples: Samples, found: Mapping[str, Item]) -> list[tuple[str, Callable[[str, Choose], Choose], str]]:
-    """What turns our requests into theirs, one thing at a time: title, change of a request, remark."""
+def _changes(samples: Samples, matched: Mapping[str, Item]) -> list[tuple[str, Callable[[str, Choose], Choose], str]]:
+    """What turns our requests into theirs, one thing at a time: title, change of a request, note."""
     limit = samples.max_length
 
     def truncation(name: str, request: Choose) -> Choose:
         return dataclasses.replace(request, overflow="keep_last", limit=limit)
 
     def shots(name: str, request: Choose) -> Choose:
-        context, _, number = split_prompt(found[name].prompt, request.question)
+        context, _, number = split_prompt(matched[name].prompt, request.question)
         if same_examples(request.shots[:number], context) and number <= len(request.shots):
             return dataclasses.replace(request, shots=request.shots[:number])
         return dataclasses.replace(request, header=context, shots=())
 
     def text(name: str, request: Choose) -> Choose:
-        return dataclasses.replace(request, header="", shots=(), question=found[name].prompt)
+        return dataclasses.replace(request, header="", shots=(), question=matched[name].prompt)
 
     def bos(name: str, request: Choose) -> Choose:
         return dataclasses.replace(request, bos=samples.bos is not False)
@@ -182,23 +187,23 @@ def _changes(samples: Samples, found: Mapping[str, Item]) -> list[tuple[str, Cal
     def tokens(name: str, request: Choose) -> Choose:
         kept = request.question.rstrip()
         moved = request.question[len(kept) :]
-        options = tuple(moved + option for option in found[name].continuations)
+        options = tuple(moved + option for option in matched[name].continuations)
         return dataclasses.replace(request, question=kept, options=options, scoring="split")
 
-    length = f"the last {limit} tokens stay" if limit else "their limit is not known: the model's own"
-    numbers = {split_prompt(item.prompt, "")[2] for item in found.values()}
+    length = f"the last {limit} tokens are kept" if limit else "their limit is not known: the model's own"
+    numbers = {split_prompt(item.prompt, "")[2] for item in matched.values()}
     count = " or ".join(map(str, sorted(numbers)))
     start = {
         None: "the tokenizer's own on both sides",
         True: "the tokenizer's own on both sides",
-        False: "they leave it out",
+        False: "theirs leaves it out",
     }
     return [
         ("truncation", truncation, length),
         ("shots", shots, f"they show {count}"),
         ("prompt text", text, "their wording"),
         ("BOS", bos, start[samples.bos]),
-        ("option tokens", tokens, "what each option adds to the prompt's tokens, as they count it"),
+        ("option tokens", tokens, "the tokens that each option adds to the prompt's, as theirs counts them"),
     ]
 
 
@@ -206,10 +211,11 @@ _ANSWERED = re.compile(r"^(?:Answer|answer|A|答案)\s*[:：]\s*\S.*$", re.MULTI
 
 
 def split_prompt(prompt: str, question: str) -> tuple[str, str, int]:
-    """A prompt in what stands before the question (instruction and examples), the question, and the number of examples.
+    """Splits a prompt into what precedes the question (instruction and examples) and the question; third the number of
+    examples.
 
-    Examples are what ends in an answered line ("Answer: B", "答案：B"); the question follows the last of them. question:
-    ours, of which the last line is taken for the one that examples answer; "" for the usual ones.
+    An example ends in an answered line ("Answer: B", "答案：B"); the question follows the last of them. question: ours, whose
+    last line is the one that examples answer; "" for the usual ones.
     """
     pattern = _ANSWERED
     last = question.rpartition("\n")[2].strip()
@@ -225,53 +231,54 @@ def split_prompt(prompt: str, question: str) -> tuple[str, str, int]:
 
 
 def same_examples(shots: Sequence[str], context: str) -> bool:
-    """Whether our examples are theirs: every line but the first of each (which may carry a label), in order, and the first
-    without its label."""
-    place = 0
+    """Whether all lines of our examples occur in their context in order; the first line of each without its label
+    ("Question:")."""
+    position = 0
     for shot in shots:
         first, *rest = [line.strip() for line in shot.strip().splitlines()]
         for line in [re.sub(r"^\w+\s*[:：]\s*", "", first), *rest]:
-            place = context.find(line, place)
-            if place < 0:
+            position = context.find(line, position)
+            if position < 0:
                 return False
-            place += len(line)
+            position += len(line)
     return True
 
 
-def _agreement(answers: Mapping[str, Chosen], found: Mapping[str, Item]) -> Recomputed:
+def _agreement(answers: Mapping[str, Chosen], matched: Mapping[str, Item]) -> Agreement:
     largest = max(
         (
             abs(x - y)
-            for name, item in found.items()
+            for name, item in matched.items()
             for x, y in zip(answers[name].logprobs, item.logprobs, strict=True)
         ),
         default=0.0,
     )
-    return Recomputed(largest, len(found))
+    return Agreement(largest, len(matched))
 
 
 # ------------------------------------------------------------------------------------------------------------- texts
-def texts(
-    requests: Mapping[str, Sample],
+def text_stages(
+    ours: Mapping[str, Sample],
     score: ScoreOne,
     before: Stage,
-    found: Mapping[str, Item],
+    matched: Mapping[str, Item],
     ask: AskTexts | None,
 ) -> tuple[list[Stage], int | None]:
-    """The stages between our stored replies and their scores, and how many of their replies the model repeated."""
-    names = list(found)
+    """The stages between our stored replies and their scores, and how many of their replies the model reproduced (None where
+    it was not asked). Parameters as of choice_stages."""
+    names = list(matched)
     stages = []
     repeated = None
     if ask is not None:
-        wanted = {name: _generate(requests[name]) for name in names}
+        wanted = {name: _generate(ours[name]) for name in names}
         scores: Scores = before.scores
         replies: dict[str, Generated] = {}
 
         def text(name: str, request: Generate) -> Generate:
-            return dataclasses.replace(request, header="", shots=(), prompt=found[name].prompt)
+            return dataclasses.replace(request, header="", shots=(), prompt=matched[name].prompt)
 
         def stops(name: str, request: Generate) -> Generate:
-            item = found[name]
+            item = matched[name]
             stop, length = item.stop or request.stop, item.max_tokens or request.max_tokens
             return dataclasses.replace(request, stop=stop, max_tokens=length)
 
@@ -279,15 +286,15 @@ def texts(
             following = {name: change(name, request) for name, request in wanted.items()}
             if following != wanted:
                 replies = dict(zip(names, ask([following[name] for name in names]), strict=True))
-                scores = {name: score(requests[name], replies[name]) for name in names}
+                scores = {name: score(ours[name], replies[name]) for name in names}
                 wanted = following
             stages.append(Stage(title, scores, before.groups))
-        repeated = sum(replies[name].texts[0] == found[name].reply for name in names) if replies else None
+        repeated = sum(replies[name].texts[0] == matched[name].reply for name in names) if replies else None
     given = {
-        name: score(requests[name], Generated((item.reply or "",), ("",), ("stop",))) for name, item in found.items()
+        name: score(ours[name], Generated((item.reply or "",), ("",), ("stop",))) for name, item in matched.items()
     }
     title = "arithmetic" if ask else "prompt and reply"
-    note = "their replies, our reading" if ask else "not told apart without the model (-c); our reading"
+    note = "their replies, our extraction" if ask else "not told apart without the model (-c); our extraction"
     stages.append(Stage(title, given, before.groups, note))
     return stages, repeated
 

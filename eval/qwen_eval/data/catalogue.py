@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from qwen_eval.schema import InputError
 
@@ -17,7 +18,7 @@ _FACTS = Path(__file__).with_name("subjects.json")
 @dataclass(frozen=True)
 class SubjectInfo:
     """A subject: its name in file names, its categories ("China specific" overlaps the other categories of CMMLU),
-    whether it is in C-Eval's Hard subset, and its title (the Chinese name in C-Eval, the name in words elsewhere)."""
+    whether it is in C-Eval's Hard subset, and its title (the Chinese name in C-Eval, elsewhere the name with spaces)."""
 
     name: str
     categories: tuple[str, ...]
@@ -58,7 +59,7 @@ def _catalogue() -> dict[str, dict[str, SubjectInfo]]:
     return {benchmark: {entry["name"]: _info(entry) for entry in entries} for benchmark, entries in facts.items()}
 
 
-def _info(entry: dict) -> SubjectInfo:
+def _info(entry: Mapping[str, Any]) -> SubjectInfo:
     name = entry["name"]
     title = entry.get("title", name.replace("_", " "))
     return SubjectInfo(name, tuple(entry["categories"]), entry.get("hard", False), title)

@@ -1,7 +1,7 @@
 """Multiple choice: MMLU, C-Eval and CMMLU, from the official CSV files or the hub, as rows of text.
 
-Cells stay as they stand in the file: "None", "NA" and "0.50" are options like any other, so no reader that guesses
-types (pandas) touches them.
+Cells are kept as text: "None", "NA" and "0.50" are options like any other, so the files are not read by a library that
+infers types (pandas).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ RowT = TypeVar("RowT")
 
 @dataclass(frozen=True)
 class ChoiceRow:
-    """One question with four options. index counts the rows of its file from 0; answer is the letter, "" where the
-    file has none; id is the file's own id column, or the index as text."""
+    """One question with four options. index: of the row in its file, from 0. answer: the letter, "" where the file has none.
+    id: from the file's id column, else the index as text."""
 
     subject: str
     index: int
@@ -34,15 +34,15 @@ class ChoiceRow:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What the options are called, in their order."""
+        """The labels of the options, in order."""
         return LETTERS
 
 
 @dataclass(frozen=True)
 class ChoiceSet(Generic[RowT]):
-    """A subject's rows: dev for the shots, test to be asked (C-Eval: the split that was asked for).
+    """A subject's rows: dev for the shots, test for the questions (C-Eval: the split that was requested).
 
-    origin says where they came from: "files", or a hub dataset and its commit ("cais/mmlu@c30699e8...").
+    origin: where they came from, "files", or a hub dataset and its commit ("cais/mmlu@c30699e8...").
     """
 
     dev: tuple[RowT, ...]
@@ -52,8 +52,8 @@ class ChoiceSet(Generic[RowT]):
 
 @dataclass(frozen=True)
 class Layout:
-    """How a benchmark is laid out: a path pattern for each split, the headers a file may have (none: no header and
-    these columns), and how to get the files."""
+    """The files of a benchmark. paths: a pattern by split. headers: the column names that a file may have. headed: whether
+    the first row is the header. how: how to get the files."""
 
     benchmark: str
     paths: Mapping[str, str]
@@ -65,7 +65,7 @@ class Layout:
         return self.paths[split].format(subject=subject)
 
 
-# reads subjects of a split from a hub
+# a function that reads subjects of a split from a hub
 Hosted: TypeAlias = Callable[[str, Sequence[str], str], dict[str, ChoiceSet[ChoiceRow]]]
 
 _COLUMNS = ("question", "A", "B", "C", "D", "answer")
@@ -95,9 +95,9 @@ CMMLU = Layout(
     "dev/<subject>.csv and test/<subject>.csv, with -d DIR",
 )
 
-# Commits and sums as two or more public projects record them each; none was downloaded where this was written. A
-# commit that is gone gives one line that says so, another file than the known one shows in the origin.
-MMLU_HUB = hub.Place(
+# Commits and checksums as two or more public projects record them. A commit that no longer exists is an error of one line; a
+# file with another checksum shows in the origin.
+MMLU_HUB = hub.HubDataset(
     "cais/mmlu",
     "c30699e8356da336a370243923dbaf21066bb9fe",
     "cais/mmlu",
@@ -108,15 +108,15 @@ MMLU_HUB = hub.Place(
     },
 )
 # The last commit before the conversion to parquet: its archive holds the official files, test without answers.
-CEVAL_HUB = hub.Place(
+CEVAL_HUB = hub.HubDataset(
     "ceval/ceval-exam",
     "3923b519fd180e689d0961bf3a032ece929742f3",
     "opencompass/ceval-exam",
     CEVAL.how,
     {"ceval-exam.zip": "68786deeea68ff089c56563ee48fab8160da857b77b913437bb504d681fd8e20"},
 )
-CEVAL_TABLES_HUB = hub.Place("ceval/ceval-exam", "617524a00b307ff6f9933702f724131fe12ca7ce", "", CEVAL.how)
-CMMLU_HUB = hub.Place(
+CEVAL_TABLES_HUB = hub.HubDataset("ceval/ceval-exam", "617524a00b307ff6f9933702f724131fe12ca7ce", "", CEVAL.how)
+CMMLU_HUB = hub.HubDataset(
     "haonan-li/cmmlu",
     "efcc940752ea4a1ea94d2727f11f83858d64fc8e",
     "modelscope/cmmlu",
@@ -146,8 +146,8 @@ def cmmlu(source: Source, subjects: Sequence[str]) -> dict[str, ChoiceSet[Choice
 
 
 def parse(layout: Layout, split: str, subject: str, blob: Blob) -> tuple[ChoiceRow, ...]:
-    """The rows of one CSV file. Raises DataError with file and line for a wrong header, column count, empty question
-    or option, answer outside A-D, repeated id, broken quotation or encoding, and for a file without rows."""
+    """The rows of one CSV file. Raises DataError with file and line for a wrong header, number of columns, empty question or
+    option, answer outside A-D, repeated id, malformed quoting or encoding, and for a file without rows."""
     remedy = f"get the file again: {layout.how}"
 
     def records() -> Iterator[tuple[str, Mapping[str, str]]]:
@@ -166,10 +166,10 @@ def parse(layout: Layout, split: str, subject: str, blob: Blob) -> tuple[ChoiceR
 def make_rows(
     layout: Layout, split: str, subject: str, name: str, records: Iterable[tuple[str, Mapping[str, str]]], remedy: str
 ) -> tuple[ChoiceRow, ...]:
-    """A subject's rows from records, each its place ("file:line") and its cells by column name.
+    """A subject's rows from records, each with its location ("file:line") and its cells by column name.
 
-    Raises DataError with the place for an empty question or option, an answer outside A-D (only C-Eval's test may have
-    none) and an id that is there twice, and with the file's `name` when there are no rows.
+    Raises DataError with the location for an empty question or option, an answer outside A-D (only C-Eval's test may have
+    none) and a repeated id, and with the file's `name` when there are no rows.
     """
     rows: list[ChoiceRow] = []
     ids: set[str] = set()
@@ -184,7 +184,7 @@ def make_rows(
             raise DataError(f"{where}: answer {answer!r}, expected A, B, C or D; {remedy}")
         row_id = cells.get("id", cells.get("", str(len(rows))))
         if row_id in ids:
-            raise DataError(f"{where}: id {row_id!r} is there twice; {remedy}")
+            raise DataError(f"{where}: id {row_id!r} is repeated; {remedy}")
         ids.add(row_id)
         options = (cells["a"], cells["b"], cells["c"], cells["d"])
         rows.append(ChoiceRow(subject, len(rows), cells["question"], options, answer, row_id))
@@ -208,7 +208,7 @@ def _load(
 
 
 def _hosted_mmlu(where: str, subjects: Sequence[str], split: str) -> dict[str, ChoiceSet[ChoiceRow]]:
-    """From the "all" configuration, which has every subject in two files and leaves the large training set alone."""
+    """From the "all" configuration: two files with every subject, without the large training set."""
     files = {part: f"all/{part}-00000-of-00001.parquet" for part in ("dev", split)}
     fetched = hub.fetch(MMLU_HUB, list(files.values()), where)
 
@@ -216,9 +216,9 @@ def _hosted_mmlu(where: str, subjects: Sequence[str], split: str) -> dict[str, C
         name = f"{fetched.origin}/{files[part]}"
         found: dict[str, list[tuple[str, Mapping[str, str]]]] = {subject: [] for subject in subjects}
         for number, row in enumerate(hub.read_table(fetched.paths[files[part]], name, MMLU.how)):
-            place = f"{name} row {number}"
+            location = f"{name} row {number}"
             if row.get("subject") in found:
-                found[row["subject"]].append((place, _mmlu_cells(row, place)))
+                found[row["subject"]].append((location, _mmlu_cells(row, location)))
         return found
 
     parts = {part: by_subject(part) for part in files}
@@ -230,7 +230,7 @@ def _hosted_mmlu(where: str, subjects: Sequence[str], split: str) -> dict[str, C
 
 
 def _mmlu_cells(row: Mapping[str, Any], where: str) -> dict[str, str]:
-    """The hub's form (a list of choices and the answer's number) as the cells of the official files."""
+    """A row of the hub (a list of choices and the answer's index) as the cells of the official files."""
     try:
         a, b, c, d = row["choices"]
         answer = dict(enumerate(LETTERS))[row["answer"]]
@@ -246,8 +246,8 @@ def _hosted_ceval(where: str, subjects: Sequence[str], split: str) -> dict[str, 
     except hub.NotOnHub:
         if where != "hf":
             raise
-    # A hub without the archive's commit may still have the later conversion, one small file a subject and split. It
-    # comes second because it went through pandas, which can turn a cell such as NA into "nan"; the hash would show it.
+    # A hub without the archive's commit may still have the later conversion, one small file per subject and split. It is the
+    # second choice because it went through pandas, which can turn a cell such as NA into "nan"; the hash would show it.
     files = {(part, s): f"{s}/{part}-00000-of-00001.parquet" for part in ("dev", split) for s in subjects}
     fetched = hub.fetch(CEVAL_TABLES_HUB, list(files.values()), where)
 
@@ -257,9 +257,9 @@ def _hosted_ceval(where: str, subjects: Sequence[str], split: str) -> dict[str, 
         columns = ("id", *_COLUMNS) if not table or "answer" in table[0] else ("id", *_COLUMNS[:-1])
         records = []
         for number, row in enumerate(table):
-            place = f"{name} row {number}"
+            location = f"{name} row {number}"
             cells = {column: row.get(column) for column in columns} | {"id": str(row.get("id", number))}
-            records.append((place, texts(cells, place, CEVAL.how)))
+            records.append((location, texts(cells, location, CEVAL.how)))
         return make_rows(CEVAL, part, subject, name, records, CEVAL.how)
 
     return {subject: ChoiceSet(rows("dev", subject), rows(split, subject), fetched.origin) for subject in subjects}
@@ -270,10 +270,10 @@ def _hosted_cmmlu(where: str, subjects: Sequence[str], split: str) -> dict[str, 
 
 
 def _hosted_archive(
-    layout: Layout, place: hub.Place, archive: str, where: str, subjects: Sequence[str], split: str
+    layout: Layout, dataset: hub.HubDataset, archive: str, where: str, subjects: Sequence[str], split: str
 ) -> dict[str, ChoiceSet[ChoiceRow]]:
-    """From a zip archive of the official files, read where it lies."""
-    fetched = hub.fetch(place, [archive], where)
+    """From a zip archive of the official files, read without unpacking."""
+    fetched = hub.fetch(dataset, [archive], where)
     members = hub.Archive(fetched.paths[archive], f"{fetched.origin}/{archive}", layout.how)
 
     def rows(part: str, subject: str) -> tuple[ChoiceRow, ...]:

@@ -18,7 +18,7 @@ from qwen_eval.schema import DataError
 
 @dataclass(frozen=True)
 class Source:
-    """Where rows come from: a folder with the official files, or (directory None) the hub, "hf" or "modelscope"."""
+    """Where rows come from: a folder with the official files or, with directory None, the hub "hf" or "modelscope"."""
 
     directory: Path | None = None
     hub: str = "hf"
@@ -26,7 +26,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Blob:
-    """A file's bytes and the name by which errors call it (a path, or archive:member)."""
+    """A file's bytes, and its name in errors (a path, or archive:member)."""
 
     name: str
     data: bytes
@@ -43,10 +43,10 @@ def read_file(path: Path, remedy: str) -> Blob:
 
 
 def find_root(directory: Path, probe: str, how: str) -> Path:
-    """The folder under which the relative path `probe` is to be found: the one given or, where that lacks even the
-    first part of `probe`, the only one of its sub-folders that has all of it ("data" will do for "data/mmlu").
+    """The folder that contains the relative path `probe`: the given one or, where that lacks even the first part of `probe`,
+    its only sub-folder that has all of it ("data" is enough for "data/mmlu").
 
-    Raises DataError, ending in `how`, when there is no such folder, or when several sub-folders would do.
+    Raises DataError, ending in `how`, when there is no such folder, or when several sub-folders qualify.
     """
     if not directory.is_dir():
         raise DataError(f"{directory} is {'not a folder' if directory.exists() else 'missing'}; {how}")
@@ -54,12 +54,12 @@ def find_root(directory: Path, probe: str, how: str) -> Path:
         return directory
     inner = [child for child in directory.iterdir() if (child / probe).is_file()]
     if len(inner) > 1:
-        raise DataError(f"{directory} is not clear: {', '.join(map(str, sorted(inner)))} hold it: name one with -d DIR")
+        raise DataError(f"{directory} is ambiguous: {', '.join(map(str, sorted(inner)))} qualify; name one with -d DIR")
     return inner[0] if inner else directory
 
 
 def decode(blob: Blob, remedy: str) -> str:
-    """The text of a UTF-8 file, line ends as they are, without the byte-order mark that some files start with.
+    """The text of a UTF-8 file, with line ends as they are, without a byte-order mark.
 
     Raises DataError with line and byte offset for an empty file, a NUL byte or a byte that is not UTF-8.
     """
@@ -79,16 +79,16 @@ def decode(blob: Blob, remedy: str) -> str:
 
 
 def text_lines(path: Path) -> list[str]:
-    """The lines of somebody's UTF-8 text file, empty ones too. Raises DataError when it cannot be read."""
+    """The lines of a UTF-8 text file, including empty ones. Raises DataError when it cannot be read."""
     text = decode(read_file(path, "name another file"), "save it as UTF-8 text")
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
 
 
 def csv_rows(blob: Blob, remedy: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a CSV file as text cells, each with the physical line it starts on; blank lines are passed over.
+    """The rows of a CSV file as text cells, each with the physical line it starts on; blank lines are skipped.
 
-    Raises DataError for what `decode` refuses and for a broken quotation, with the line the bad row starts on (an
-    open quote runs on to the end of the file, which is not where the damage is).
+    Raises DataError for what `decode` refuses and for malformed quoting, with the line on which the bad row
+    starts (an open quote extends to the end of the file, which is not where the error is).
     """
     # newline="" keeps the line ends inside quoted cells; strict refuses text after a closing quote and an open quote
     reader = csv.reader(io.StringIO(decode(blob, remedy), newline=""), strict=True)
@@ -105,19 +105,19 @@ def csv_rows(blob: Blob, remedy: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def json_lines(blob: Blob, remedy: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a JSON-lines file, each with its line number; blank lines are passed over.
+    """The objects of a JSON-lines file, each with its line number; blank lines are skipped.
 
-    Raises DataError for what `decode` refuses, for a line that is not JSON (or has numbers or nesting beyond what Python
-    reads) and for one that is not an object.
+    Raises DataError for what `decode` refuses, for a line that is not JSON (or has numbers or nesting beyond Python's
+    limits) and for one that is not an object.
     """
-    line = 0  # of the text that the reader took last
+    line = 0  # that the reader read last
 
     def lines() -> Iterator[str]:
         nonlocal line
-        for line, text in enumerate(decode(blob, remedy).split("\n"), 1):  # noqa: B007  # the reader asks for its number
+        for line, text in enumerate(decode(blob, remedy).split("\n"), 1):  # noqa: B007  # read by the loop below
             yield text
 
-    # With Python's own parser: what faster ones, which the reader takes where they are, refuse or round is another matter.
+    # With Python's own parser: faster ones, which the reader would use where installed, reject and round other things.
     reader = jsonlines.Reader(lines(), loads=json.loads)
     while True:
         try:
@@ -126,7 +126,7 @@ def json_lines(blob: Blob, remedy: str) -> Iterator[tuple[int, dict[str, Any]]]:
             return
         except (jsonlines.InvalidLineError, RecursionError) as error:
             why = error.__cause__
-            reason = "a number or a nesting without end"
+            reason = "a number or a nesting too long"
             if isinstance(why, json.JSONDecodeError):
                 reason = f"{why.msg}, column {why.colno}"
             raise DataError(f"{blob.name}:{line}: not JSON ({reason}); {remedy}") from None
@@ -136,7 +136,7 @@ def json_lines(blob: Blob, remedy: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def texts(record: Mapping[str, Any], where: str, remedy: str) -> dict[str, str]:
-    """The record, of which every value must be text. Raises DataError, starting with `where`, when one is not."""
+    """The record, whose values must all be text. Raises DataError, starting with `where`, when one is not."""
     for name, value in record.items():
         if not isinstance(value, str):
             raise DataError(f"{where}: {name} is {value!r}, expected text; {remedy}")
@@ -144,9 +144,9 @@ def texts(record: Mapping[str, Any], where: str, remedy: str) -> dict[str, str]:
 
 
 def content_hash(rows: Iterable[Any]) -> str:
-    """Eight hex digits that name the content of `rows` (dataclass values, or anything JSON can write), in order.
+    """Eight hex digits that identify `rows` (dataclass instances, or JSON values) in their order.
 
-    SHA-256 over one canonical JSON line a row, so that files and hub, which give equal rows, give equal hashes.
+    SHA-256 over one canonical JSON line per row, so that equal rows from files and hub have equal hashes.
     """
     digest = hashlib.sha256()
     for row in rows:

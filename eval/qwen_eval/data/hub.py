@@ -1,13 +1,13 @@
-"""Benchmark files from the Hugging Face hub or ModelScope: pinned, verified, cached, and refused in one clear line.
+"""Benchmark files from the Hugging Face hub or ModelScope: pinned, verified and cached; a failure is one clear line.
 
-The hub's own clients do the downloading and the caching, `datasets` the reading of tables. load_dataset is given the file
-that huggingface_hub brought, which lies where `datasets` itself would put it, and not the repository's name: by name it
-asks the hub ten questions each time it runs, does not find its own cache when the hub cannot be reached (the key of an
-entry has the commit that the hub told), compares no content with its sum, and refuses a repository that has a script.
+The hub's own clients download and cache, `datasets` reads tables. load_dataset gets the file that huggingface_hub downloaded,
+which is where `datasets` itself would put it, and not the repository's name: by name it makes ten requests each time it runs,
+does not find its own cache when the hub cannot be reached (the key of an entry has the commit that the hub reported), verifies
+no checksum, and rejects a repository that has a script.
 
-What is added here: a file is asked for once, briefly, before the client starts (which, with its retries, takes half a
-minute to give up on a hub that does not answer); what arrived is compared with the SHA-256 that the hub announced; every
-failure says which files to get instead and where to put them.
+Added here: one short request before the client starts (which, with its retries, takes half a minute to give up on a hub that
+does not answer); the content is compared with the SHA-256 that the hub announced; every failure says which files to get
+instead and where to put them.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ PROBE_SECONDS = 5.0
 
 
 class NotOnHub(DataError):
-    """The hub answers, and has no such file or revision."""
+    """The hub answers but has no such file or revision."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Files on the hub: a dataset at a commit, the dataset that mirrors it on ModelScope ("" for none), `how` to get the
-    official files by hand, which ends every error, and the SHA-256 of the files where it is known."""
+class HubDataset:
+    """A dataset on the hub at a commit. modelscope: its mirror on ModelScope ("" for none). how: how to get the official
+    files by hand, the end of every error. sha256: of the files, where known."""
 
     repo: str
     revision: str
@@ -49,30 +49,30 @@ class Place:
 
 @dataclass(frozen=True)
 class Fetched:
-    """Local paths by name, in the order they were asked for, and the origin: "cais/mmlu@<commit>".
+    """Local paths by name, in the order of the request, and the origin: "cais/mmlu@<commit>".
 
-    A file that is not the one whose SHA-256 we know adds "+<sum>" to the origin, and is no error: a mirror may hold
-    the same rows in other bytes. Whether the rows are the same is for the content hash to say.
+    A file with another SHA-256 than the known one adds "+<checksum>" to the origin and is no error: a mirror may have the
+    same rows in other bytes. The content hash tells whether the rows are the same.
     """
 
     paths: Mapping[str, Path]
     origin: str
 
 
-def fetch(place: Place, names: Sequence[str], hub: str = "hf") -> Fetched:
-    """Download the named files of `place`, or find them in the client's cache, and verify them.
+def fetch(dataset: HubDataset, names: Sequence[str], hub: str = "hf") -> Fetched:
+    """Downloads the named files of a dataset, or finds them in the client's cache, and verifies them.
 
-    hub: "hf" or "modelscope". Raises NotOnHub for a file that is not there, DataError for everything else: no network,
-    offline and not cached, no access, damaged, client not installed.
+    hub: "hf" or "modelscope". Raises NotOnHub for a file that does not exist there, DataError for everything else: no
+    network, offline and not cached, no access, damaged, client not installed.
     """
     get = _from_modelscope if hub == "modelscope" else _from_hugging_face
-    # The first file alone: a hub that does not answer is reported once, not by every thread after its own wait.
-    first = get(place, names[0])
+    # The first file alone: a hub that does not answer is reported once, and not by every thread after a wait of its own.
+    first = get(dataset, names[0])
     with ThreadPoolExecutor(max_workers=8) as pool:
-        found = dict(zip(names, [first, *pool.map(lambda name: get(place, name), names[1:])], strict=True))
+        found = dict(zip(names, [first, *pool.map(lambda name: get(dataset, name), names[1:])], strict=True))
     commit = first[1]
-    origin = f"modelscope:{place.modelscope}@{commit}" if hub == "modelscope" else f"{place.repo}@{commit}"
-    for name, expected in place.sha256.items():
+    origin = f"modelscope:{dataset.modelscope}@{commit}" if hub == "modelscope" else f"{dataset.repo}@{commit}"
+    for name, expected in dataset.sha256.items():
         if name in found and (actual := _sha256(found[name][0])) != expected:
             origin += f"+{actual[:8]}"
     return Fetched({name: path for name, (path, _) in found.items()}, origin)
@@ -81,18 +81,19 @@ def fetch(place: Place, names: Sequence[str], hub: str = "hf") -> Fetched:
 def read_table(path: Path, name: str, how: str) -> list[dict[str, Any]]:
     """The rows of a parquet file, through `datasets` and its cache (HF_DATASETS_CACHE). Raises DataError, by the file's
     `name`, when the file cannot be read or has no rows, and when the cache cannot be written."""
-    import datasets  # it takes a second to import, and who reads files from a folder does without
+    import datasets  # takes a second to import, and is not needed for files in a folder
 
     try:
-        # Map-style: pools that still read ahead when a process ends abort it now and then (those of streaming do).
+        # Map-style: the thread pools of streaming read ahead, and may abort a process that ends meanwhile.
         with _quiet():
-            files = {"train": [glob.escape(str(path))]}  # a path is taken for a pattern
+            files = {"train": [glob.escape(str(path))]}  # a path is interpreted as a pattern
             table = datasets.load_dataset("parquet", data_files=files, split="train")
-        return table.to_list()
-    except Exception as error:  # what a damaged file raises is of pyarrow's classes or Python's, wrapped or not
+            rows: list[dict[str, Any]] = table.to_list()
+        return rows
+    except Exception as error:  # a damaged file raises errors of pyarrow or Python, wrapped or not
         reason = error.__cause__ if isinstance(error.__cause__, Exception) else error
         if isinstance(reason, OSError) and reason.errno is not None:
-            cache = f"{datasets.config.HF_DATASETS_CACHE} ({_brief(reason)}): make room or name another folder by"
+            cache = f"{datasets.config.HF_DATASETS_CACHE} ({_brief(reason)}): free some space or name another folder by"
             raise DataError(f"{name} cannot be put into the cache {cache} HF_DATASETS_CACHE, or {how}") from error
         what = f"{name} is not a readable parquet file with rows ({_brief(reason)})"
         raise DataError(f"{what}: delete {path}, or {how}") from error
@@ -100,7 +101,7 @@ def read_table(path: Path, name: str, how: str) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars and no log lines of `datasets`: a table takes a moment, and an error is raised, in one line."""
+    """Without progress bars and log lines of `datasets`: a table takes a moment, and errors are raised anyway."""
     from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
 
     bars, level = not are_progress_bars_disabled(), logging.get_verbosity()
@@ -115,7 +116,7 @@ def _quiet() -> Iterator[None]:
 
 
 class Archive:
-    """A zip archive whose members are read in memory; nothing is ever unpacked to the disk."""
+    """A zip archive whose members are read into memory; nothing is unpacked to disk."""
 
     def __init__(self, path: Path, name: str, how: str) -> None:
         """Opens the archive. Raises DataError, by the archive's `name`, when it is not a zip file."""
@@ -136,73 +137,73 @@ class Archive:
             raise DataError(f"{damaged}: delete {self._path}, or {self._how}") from error
 
 
-def _from_hugging_face(place: Place, name: str) -> tuple[Path, str]:
-    """A file's local path and the commit it is from."""
+def _from_hugging_face(dataset: HubDataset, name: str) -> tuple[Path, str]:
+    """A file's local path and its commit."""
     import huggingface_hub
     from huggingface_hub import constants, errors
 
-    what = f"hub dataset {place.repo}"
-    get = partial(huggingface_hub.hf_hub_download, place.repo, name, repo_type="dataset", revision=place.revision)
+    what = f"hub dataset {dataset.repo}"
+    get = partial(huggingface_hub.hf_hub_download, dataset.repo, name, repo_type="dataset", revision=dataset.revision)
     try:
-        return _verified(place, name, Path(get(local_files_only=True)))
+        return _verified(dataset, name, Path(get(local_files_only=True)))
     except errors.LocalEntryNotFoundError:
         pass  # not cached: on to the network
     if variable := _offline():
-        raise DataError(f"{what}: {name} is not in the cache and {variable} is set; unset it, or {place.how}")
-    url = huggingface_hub.hf_hub_url(place.repo, name, repo_type="dataset", revision=place.revision)
+        raise DataError(f"{what}: {name} is not in the cache and {variable} is set; unset it, or {dataset.how}")
+    url = huggingface_hub.hf_hub_url(dataset.repo, name, repo_type="dataset", revision=dataset.revision)
     try:
         huggingface_hub.get_hf_file_metadata(url, timeout=PROBE_SECONDS)
         path = get()
     except (errors.RemoteEntryNotFoundError, errors.RevisionNotFoundError):
-        raise NotOnHub(f"{what} has no {name} at revision {place.revision}; {place.how}") from None
+        raise NotOnHub(f"{what} has no {name} at revision {dataset.revision}; {dataset.how}") from None
     except errors.GatedRepoError:
-        raise DataError(f"{what} is gated: ask for access, run `hf auth login`, or {place.how}") from None
+        raise DataError(f"{what} is gated: ask for access, run `hf auth login`, or {dataset.how}") from None
     except errors.RepositoryNotFoundError:
-        raise NotOnHub(f"{what} is not on {constants.ENDPOINT}, or not for you; {place.how}") from None
+        raise NotOnHub(f"{what} is not on {constants.ENDPOINT}, or not for you; {dataset.how}") from None
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
         kind = NotOnHub if status == 404 else DataError
         reason = f"{constants.ENDPOINT} answered {status} for {name}"
         remedy = "log in with `hf auth login`" if status in (401, 403) else "try again later"
-        raise kind(f"{what} cannot be downloaded ({reason}); {remedy}, or {place.how}") from error
+        raise kind(f"{what} cannot be downloaded ({reason}); {remedy}, or {dataset.how}") from error
     except Exception as error:
-        # The HTTP library below the client, and so the class of its errors, differs between the client's versions.
+        # The client's HTTP library, and with it the class of errors, differs between versions.
         reason = f"{constants.ENDPOINT} does not answer: {_brief(error)}"
         raise DataError(
-            f"{what} cannot be downloaded ({reason}); name a mirror by HF_ENDPOINT, or {place.how}"
+            f"{what} cannot be downloaded ({reason}); name a mirror by HF_ENDPOINT, or {dataset.how}"
         ) from error
-    return _verified(place, name, Path(path))
+    return _verified(dataset, name, Path(path))
 
 
 def _offline() -> str:
-    """The environment variable that keeps the hub's clients off the network, "" where none does."""
+    """The environment variable that switches the hub's clients to offline mode; "" without one."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE"
     if "HF_DATASETS_OFFLINE" in os.environ:
-        from datasets import config  # knows which values mean yes
+        from datasets import config  # parses the value
 
         if config.HF_HUB_OFFLINE:
             return "HF_DATASETS_OFFLINE"
     return ""
 
 
-def _from_modelscope(place: Place, name: str) -> tuple[Path, str]:
-    """A file's local path and its revision, which is a branch: ModelScope's mirrors have commits of their own."""
+def _from_modelscope(dataset: HubDataset, name: str) -> tuple[Path, str]:
+    """A file's local path and its revision, a branch, since ModelScope's mirrors have other commits."""
     try:
         from modelscope.hub.file_download import dataset_file_download
     except ImportError:
         install = "pip install -e '.[modelscope]'"
-        raise DataError(f"--hub modelscope needs the extra: {install}, use --hub hf, or {place.how}") from None
-    if not place.modelscope:
-        raise DataError(f"{place.repo} has no mirror on ModelScope that we know; use --hub hf, or {place.how}")
-    what = f"ModelScope dataset {place.modelscope}"
+        raise DataError(f"--hub modelscope needs the extra: {install}, use --hub hf, or {dataset.how}") from None
+    if not dataset.modelscope:
+        raise DataError(f"{dataset.repo} has no mirror on ModelScope that we know; use --hub hf, or {dataset.how}")
+    what = f"ModelScope dataset {dataset.modelscope}"
     revision = "master"
-    get = partial(dataset_file_download, place.modelscope, name, revision=revision)
+    get = partial(dataset_file_download, dataset.modelscope, name, revision=revision)
     try:
         path = get(local_files_only=True)
-    except Exception:  # not cached; the class of the error, too, differs between the client's versions
+    except Exception:  # not cached; the class of the error differs between the client's versions
         path = None
     try:
         if path is None:
@@ -214,27 +215,27 @@ def _from_modelscope(place: Place, name: str) -> tuple[Path, str]:
             path = get()
     except Exception as error:
         reason = f"{name}: {_brief(error)}"
-        raise DataError(f"{what} cannot be downloaded ({reason}); use --hub hf, or {place.how}") from error
-    return Path(path), revision  # the client has compared the content with the announced sum
+        raise DataError(f"{what} cannot be downloaded ({reason}); use --hub hf, or {dataset.how}") from error
+    return Path(path), revision  # the client has verified the announced checksum
 
 
 def probe(url: str) -> None:
-    """Raises OSError when nothing answers there within a few seconds; any HTTP status is an answer."""
-    import urllib.error  # loads the mail and TLS modules, which --help need not wait for
+    """Raises OSError when the URL does not answer within PROBE_SECONDS; any HTTP status is an answer."""
+    import urllib.error  # imports the mail and TLS modules, which --help does not need
     import urllib.request
 
     with contextlib.suppress(urllib.error.HTTPError):
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PROBE_SECONDS).close()
 
 
-def _verified(place: Place, name: str, path: Path) -> tuple[Path, str]:
+def _verified(dataset: HubDataset, name: str, path: Path) -> tuple[Path, str]:
     """The path and its commit. Raises DataError when the content is not what the hub announced."""
     # <cache>/snapshots/<commit>/<name> is a link to <cache>/blobs/<etag>; the etag of a large file is its SHA-256.
     blob = path.resolve()
     if re.fullmatch("[0-9a-f]{64}", blob.name) and (found := _sha256(path)) != blob.name:
         sums = f"SHA-256 {found[:12]}..., expected {blob.name[:12]}..."
-        what = f"hub dataset {place.repo}: {name} is damaged ({sums})"
-        raise DataError(f"{what}: delete {blob} and run again, or {place.how}")
+        what = f"hub dataset {dataset.repo}: {name} is damaged ({sums})"
+        raise DataError(f"{what}: delete {blob} and run again, or {dataset.how}")
     return path, path.parents[len(Path(name).parts) - 1].name
 
 

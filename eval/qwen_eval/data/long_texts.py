@@ -13,8 +13,8 @@ HOW = (
     'give a folder of .txt files, or a .jsonl file with {"text": ...} a line, with -d; without -d arXiv papers are taken '
     "from the hub's ccdv/arxiv-summarization"
 )
-# A set that loads without a script; the published table's documents were never published.
-ARXIV = hub.Place("ccdv/arxiv-summarization", "240aaf1a969b3f8cd0ade6986bfad0cd730ee288", "", HOW)
+# A dataset that loads without a script. The documents of the published table were not published.
+ARXIV = hub.HubDataset("ccdv/arxiv-summarization", "240aaf1a969b3f8cd0ade6986bfad0cd730ee288", "", HOW)
 ARXIV_FILE = "document/test-00000-of-00001.parquet"
 
 

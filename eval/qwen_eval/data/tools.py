@@ -17,7 +17,7 @@ REACT_HOW = (
     "and name them with --react-positive and --react-negative, or their folder with -d DIR"
 )
 AGENT_HOW = "the format is in eval/EVALUATION.md, Tool use; python tools/fetch_hfagent.py FILE writes the original set"
-# the parts of a tool-use benchmark, and how the names of their files end
+# the parts of a tool-use benchmark, and the endings of their files' names
 TOOL_FILES = {
     "react_positive": "react_positive.jsonl",
     "react_negative": "react_negative.jsonl",
@@ -36,10 +36,10 @@ class ReactItem:
 
 @dataclass(frozen=True)
 class FakeTool:
-    """A function that only says what it would do.
+    """A function that only describes what it would do.
 
-    parameters: their names in order; defaults: values of the last ones. returns: the value, with {parameter} where an
-    argument's text goes. requires: parameter -> a text that its argument must contain, else the call raises ValueError.
+    parameters: their names in order. defaults: values of the last ones. returns: the value, with {parameter} in place of
+    arguments. requires: by parameter a text that its argument must contain; otherwise the call raises ValueError.
     """
 
     name: str
@@ -52,7 +52,7 @@ class FakeTool:
 
 @dataclass(frozen=True)
 class AgentTask:
-    """One instruction: the tools it takes, the variables that are given, and the values that count as right."""
+    """One instruction: the tools it needs, the variables that are given, and the values that count as right."""
 
     index: int
     instruction: str
@@ -63,7 +63,7 @@ class AgentTask:
 
 @dataclass(frozen=True)
 class AgentSet:
-    """Instructions, and all the tools an agent may choose from."""
+    """Instructions, and all tools that an agent may choose from."""
 
     tools: tuple[FakeTool, ...]
     tasks: tuple[AgentTask, ...]
@@ -81,11 +81,11 @@ def tool_files(folder: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for part, ending in TOOL_FILES.items():
-        places = sorted(folder.glob(f"*{ending}")) or sorted(folder.glob(f"*/*{ending}"))
-        if len(places) > 1:
-            raise DataError(f"{folder} is not clear: {', '.join(map(str, places))}: name one with {option(part)} FILE")
-        if places:
-            found[part] = places[0]
+        paths = sorted(folder.glob(f"*{ending}")) or sorted(folder.glob(f"*/*{ending}"))
+        if len(paths) > 1:
+            raise DataError(f"{folder} is ambiguous: {', '.join(map(str, paths))}; name one with {option(part)} FILE")
+        if paths:
+            found[part] = paths[0]
     if not found:
         endings = ", ".join(f"*{ending}" for ending in TOOL_FILES.values())
         raise DataError(f"{folder} holds none of {endings}; {REACT_HOW}; for the agent, {AGENT_HOW}")
@@ -107,9 +107,9 @@ def react_items(path: Path, positive: bool) -> tuple[ReactItem, ...]:
 
 
 def agent_set(path: Path) -> AgentSet:
-    """An instruction set: JSON lines, each with a tool or with a problem (EVALUATION.md, Tool use, has the format).
+    """An instruction set: JSON lines, each a tool or a problem (EVALUATION.md, Tool use, has the format).
 
-    Raises DataError, with file and line, for whatever could not be asked or scored.
+    Raises DataError, with file and line, for anything that could not be asked or scored.
     """
     tools: dict[str, FakeTool] = {}
     problems: list[tuple[str, Mapping[str, Any]]] = []
@@ -118,7 +118,7 @@ def agent_set(path: Path) -> AgentSet:
         if "tool" in record:
             tool = _tool(record, where)
             if tool.name in tools:
-                raise DataError(f"{where}: tool {tool.name!r} is there twice; {AGENT_HOW}")
+                raise DataError(f"{where}: tool {tool.name!r} is repeated; {AGENT_HOW}")
             tools[tool.name] = tool
         elif "instructions" in record:
             problems.append((where, record))
@@ -141,7 +141,7 @@ def _tool(record: Mapping[str, Any], where: str) -> FakeTool:
     for word in (name, *parameters):
         _identifier(word, where)
     if len(set(parameters)) < len(parameters):
-        raise DataError(f"{where}: a parameter of {name} is there twice; {AGENT_HOW}")
+        raise DataError(f"{where}: a parameter of {name} is repeated; {AGENT_HOW}")
     if list(parameters[len(parameters) - len(defaults) :]) != list(defaults):
         raise DataError(f"{where}: defaults of {name} are not those of its last parameters, in order; {AGENT_HOW}")
     for parameter, part in texts(requires, f"{where}: requires", AGENT_HOW).items():
@@ -164,7 +164,7 @@ def _tasks(record: Mapping[str, Any], where: str, tools: Mapping[str, FakeTool],
     inputs, answers = _object(record, "inputs", where), record.get("answers")
     for name in wanted:
         if name not in tools:
-            raise DataError(f"{where}: there is no tool {name!r} in this file; {AGENT_HOW}")
+            raise DataError(f"{where}: tool {name!r} is not in this file; {AGENT_HOW}")
     for name in inputs:
         _identifier(name, where)
         if name in tools:
@@ -174,7 +174,7 @@ def _tasks(record: Mapping[str, Any], where: str, tools: Mapping[str, FakeTool],
     if not instructions or not wanted:
         raise DataError(f"{where}: instructions and tools may not be empty; {AGENT_HOW}")
     return [
-        AgentTask(first + place, text, tuple(wanted), inputs, tuple(answers)) for place, text in enumerate(instructions)
+        AgentTask(first + index, text, tuple(wanted), inputs, tuple(answers)) for index, text in enumerate(instructions)
     ]
 
 

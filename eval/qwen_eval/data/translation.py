@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from qwen_eval.data import hub
 from qwen_eval.data.files import Source, decode, find_root, json_lines, read_file, texts
@@ -17,7 +18,7 @@ DIRECTIONS = ("en-zh", "zh-en")
 
 @dataclass(frozen=True)
 class Segment:
-    """A sentence to translate: its place from 0, the source, and a reference for each one asked for."""
+    """A sentence to translate: its index from 0, the source, and one text per requested reference."""
 
     index: int
     source: str
@@ -52,7 +53,7 @@ HOW = (
 def wmt22(source: Source, direction: str, refs: Sequence[str] = ("A",)) -> Wmt22:
     """The segments of "en-zh" or "zh-en" with references "A", "B" or both, in the order named.
 
-    Runs of white space are one space, as in sacrebleu's copy of the set, so that both ways give the same rows (43 of
+    Runs of white space become one space, as in sacrebleu's copy of the set, so that both sources have the same rows (43 of
     the official lines have such a run). Without a folder sacrebleu downloads the set, whatever the source's hub.
     Raises DataError for anything missing or malformed, ValueError for another direction or reference.
     """
@@ -76,7 +77,7 @@ def wmt22(source: Source, direction: str, refs: Sequence[str] = ("A",)) -> Wmt22
 
 
 def translation_shots(path: Path) -> tuple[TranslationShot, ...]:
-    """The examples of a JSON-lines file, {"direction": "en-zh", "source": ..., "target": ...} a line, in order.
+    """The examples of a JSON-lines file, one {"direction": "en-zh", "source": ..., "target": ...} per line, in order.
 
     Raises DataError with file and line for a missing or malformed file.
     """
@@ -92,9 +93,9 @@ def translation_shots(path: Path) -> tuple[TranslationShot, ...]:
 
 
 def _lines(path: Path) -> list[str]:
-    """The file's lines, white space squeezed. Raises DataError for an empty one: it would shift or lose a segment."""
+    """The file's lines with white space collapsed. Raises DataError for an empty one, which would shift or lose a segment."""
     remedy = f"get the file again: {HOW}"
-    # split at line feeds alone: what else str.splitlines() takes for a line end may stand inside a sentence
+    # at line feeds only: other line ends of str.splitlines() may occur inside a sentence
     text = decode(read_file(path, HOW), remedy).removesuffix("\n")
     lines = [re.sub(r"\s+", " ", line.strip()) for line in text.split("\n")]
     for number, line in enumerate(lines, 1):
@@ -104,21 +105,21 @@ def _lines(path: Path) -> list[str]:
 
 
 def _from_sacrebleu(direction: str, refs: Sequence[str]) -> tuple[list[Path], str]:
-    """sacrebleu's files of the direction, source first, downloaded when they are not there yet."""
+    """sacrebleu's files of the direction, source first, downloaded if necessary."""
     try:
         import sacrebleu
         from lxml import etree
         from sacrebleu.dataset import DATASETS
     except ImportError:
         raise DataError(f"the WMT22 download needs sacrebleu: pip install sacrebleu, or {HOW}") from None
-    dataset = DATASETS["wmt22"]
+    dataset: Any = DATASETS["wmt22"]
     folder, url = Path(dataset._rawdir), (dataset.data or [""])[0]
     try:
         if not any(folder.rglob("*.xml")):
-            hub.probe(url)  # sacrebleu waits for ever
+            hub.probe(url)  # sacrebleu has no timeout
         found = dict(zip(dataset.fieldnames(direction), map(Path, dataset.get_files(direction)), strict=True))
         return [found["src"], *(found[f"ref:{ref}"] for ref in refs)], f"sacrebleu {sacrebleu.__version__}"
-    except SystemExit:  # its way to say that the checksum is wrong
+    except SystemExit:  # how it reports a wrong checksum
         raise DataError(f"sacrebleu's download of WMT22 is damaged: delete {folder.parent}, or {HOW}") from None
     except (OSError, EOFError, tarfile.TarError, etree.XMLSyntaxError, KeyError, ValueError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from qwen_eval.report.lines import DEMONSTRATION, NOT_COMPARABLE, PARTIAL, UNVERIFIED, Figure, Line, best
 from qwen_eval.report.words import speaker
-from qwen_eval.runs.results import guarded
+from qwen_eval.runs.results import escape_formula
 from qwen_eval.tasks.facts import Table
 
 SYMBOLS = {PARTIAL: "†", DEMONSTRATION: "‡", NOT_COMPARABLE: "§", UNVERIFIED: "¶"}
@@ -95,8 +95,8 @@ def tidy_csv(table: Table, lines: Sequence[Line]) -> str:
             if figure:
                 bounds = ["" if bound is None else bound for bound in (figure.low, figure.high)]
                 marks = "; ".join(figure.marks)
-                head = map(guarded, (table.name, line.model, ", ".join(line.how), column.head))
-                tail = map(guarded, (marks, line.source, figure.signature))
+                head = map(escape_formula, (table.name, line.model, ", ".join(line.how), column.head))
+                tail = map(escape_formula, (marks, line.source, figure.signature))
                 writer.writerow([*head, figure.value, *bounds, int(place in winners), *tail])
     return file.getvalue()
 

@@ -1,4 +1,5 @@
-"""Every sample of a benchmark answered: what is stored is kept, the rest is asked, stored and scored as it comes."""
+"""Gets a response to every sample of a benchmark: stored ones are kept, the others are requested, stored and scored as they
+arrive."""
 
 from __future__ import annotations
 
@@ -10,12 +11,12 @@ from typing import Any, TypeAlias
 from qwen_eval.runs import workers
 from qwen_eval.runs.samples import (
     SampleFile,
-    drop_parts,
-    part_name,
+    rank_name,
+    read_rank_files,
+    remove_rank_files,
     run_lock,
     sample_row,
     stored_response,
-    take_parts,
 )
 from qwen_eval.schema import Choose, Engine, Generate, Measure, Sample, Score, Scored
 from qwen_eval.tasks.benchmark import Benchmark
@@ -31,17 +32,22 @@ def answer(
     run_id: str,
     given: Mapping[str, Mapping[str, Any]] | None = None,
     check: Check = lambda samples: None,
-    team: workers.Team = workers.ALONE,
+    processes: workers.Processes = workers.SINGLE,
 ) -> list[Scored]:
-    """Every sample with its response and score, in the benchmark's order: stored ones as they are, the rest asked and
-    stored as they come. given: rows of another run whose responses are taken for this one's. check: looks at the samples
-    that are to be asked, before they are. team: the processes that take their shares, of which this one leads."""
+    """Every sample with its response and score, in the benchmark's order.
+
+    given: rows of another run whose responses are used for this one. check: called with the samples to be asked, before
+    they are. processes: those that share the work, of which this one is rank 0. Raises InputError for stored rows that
+    cannot be read and for a failure to write.
+    """
     args, asked = benchmark.args, benchmark.asked
     file = SampleFile(args.output_dir, run_id, args.overwrite)
     try:
         stored = file.read()
-        # and what the other processes of an earlier start had answered when they were ended
-        before = {**take_parts(args.output_dir, run_id, args.overwrite), **stored}
+        if args.overwrite:
+            remove_rank_files(args.output_dir, run_id)
+        # the other processes of an interrupted run may have left their files
+        before = {**read_rank_files(args.output_dir, run_id), **stored}
         if before and not args.quiet:
             print(f"{len(before)} of {len(asked)} items were answered before", file=sys.stderr)
         known = {**(given or {}), **before}
@@ -50,7 +56,7 @@ def answer(
         left: list[int] = []
 
         def take(index: int, response: Any) -> None:
-            """Scores a response, unless all are scored together later, and stores it if it is new."""
+            """Scores a response, unless all are scored together at the end, and stores it if it is new."""
             sample = asked[index]
             responses[index] = response
             if not benchmark.together:
@@ -64,8 +70,8 @@ def answer(
                 take(index, stored_response(known[sample.id]))
             else:
                 left.append(index)
-        drop_parts(args.output_dir, run_id)
-        left = shared_work(benchmark, team, left)
+        remove_rank_files(args.output_dir, run_id)
+        left = own_share(benchmark, processes, left)
         check([asked[index] for index in left])
         with progress(len(left), benchmark.name, args.quiet or not left) as bar:
 
@@ -74,11 +80,11 @@ def answer(
                 bar.update()
 
             ask(engine, [asked[index] for index in left], done)
-        team.wait()
+        processes.barrier()
         indices = {sample.id: index for index, sample in enumerate(asked)}
-        for name, row in take_parts(args.output_dir, run_id).items():
+        for name, row in read_rank_files(args.output_dir, run_id).items():
             take(indices[name], stored_response(row))
-        drop_parts(args.output_dir, run_id)
+        remove_rank_files(args.output_dir, run_id)
         order = range(len(asked))
         if benchmark.together:
             with progress(len(order), f"{benchmark.name} scores", args.quiet) as bar:
@@ -93,16 +99,15 @@ def answer(
         file.close()
 
 
-def contribute(benchmark: Benchmark, engine: Engine, run_id: str, check: Check, team: workers.Team) -> None:
-    """The share of a process that does not lead: its answers go to a file of their own, from which the leader takes
-    them."""
+def answer_share(benchmark: Benchmark, engine: Engine, run_id: str, check: Check, processes: workers.Processes) -> None:
+    """Answers the share of a process other than rank 0 into a file of its own, which rank 0 merges."""
     args = benchmark.args
-    mine = shared_work(benchmark, team)
-    part = part_name(run_id, team.rank)
-    with run_lock(args.output_dir, part):
-        file = SampleFile(args.output_dir, part)
+    share = own_share(benchmark, processes)
+    name = rank_name(run_id, processes.rank)
+    with run_lock(args.output_dir, name):
+        file = SampleFile(args.output_dir, name)
         try:
-            asked = [benchmark.asked[index] for index in mine]
+            asked = [benchmark.asked[index] for index in share]
             check(asked)
 
             def done(position: int, response: Any) -> None:
@@ -113,32 +118,32 @@ def contribute(benchmark: Benchmark, engine: Engine, run_id: str, check: Check, 
             ask(engine, asked, done)
         finally:
             file.close()
-    team.wait()
+    processes.barrier()
 
 
-def shared_work(benchmark: Benchmark, team: workers.Team, left: Sequence[int] = ()) -> list[int]:
-    """The indices of the samples that this process answers. left: all that are to be asked, as the leader sees it."""
-    left = team.share(list(left))
-    mine = workers.shares([benchmark.asked[index] for index in left], team.size)[team.rank]
-    return [left[position] for position in mine]
+def own_share(benchmark: Benchmark, processes: workers.Processes, left: Sequence[int] = ()) -> list[int]:
+    """The indices of the samples that this process answers. left: of rank 0, the indices of all that are to be asked."""
+    left = processes.broadcast(list(left))
+    share = workers.split_work([benchmark.asked[index] for index in left], processes.size)[processes.rank]
+    return [left[position] for position in share]
 
 
 def ask(engine: Engine, samples: Sequence[Sample], done: Callable[[int, Any], None]) -> None:
-    """Sends the samples' requests to the engine, each kind in one call."""
+    """Sends the samples' requests to the engine, one call per kind. done: called with a sample's position and its response."""
     for kind, call in ((Choose, "choose"), (Generate, "generate"), (Measure, "measure")):
         positions = [index for index, sample in enumerate(samples) if isinstance(sample.request, kind)]
         if positions:
             requests: list[Any] = [samples[index].request for index in positions]
-            getattr(engine, call)(requests, partial(_hand_over, positions, done))
+            getattr(engine, call)(requests, partial(_pass_on, positions, done))
 
 
-def _hand_over(positions: Sequence[int], done: Callable[[int, Any], None], index: int, answer: Any) -> None:
-    """Gives the answer to the index-th request of one kind to the sample it is of."""
-    done(positions[index], answer)
+def _pass_on(positions: Sequence[int], done: Callable[[int, Any], None], index: int, response: Any) -> None:
+    """Calls `done` for the response to the index-th request of a kind, with the position of its sample."""
+    done(positions[index], response)
 
 
 def progress(total: int, name: str, off: bool) -> Any:
-    """A bar on stderr with counts, rate and time left."""
+    """A progress bar on stderr with counts, rate and time left."""
     from tqdm import tqdm
 
     return tqdm(total=total, desc=name, unit="item", disable=off, file=sys.stderr, mininterval=0.5, smoothing=0.1)

@@ -1,4 +1,4 @@
-"""The commit that the harness is at."""
+"""The commit of the checkout that the harness runs from."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def git_commit(paths: Sequence[str] = (), untracked: bool = False) -> str:
-    """The harness's own commit, with + when the checkout has changes; empty outside a checkout.
+    """The harness's own commit, followed by + when the checkout has changes; empty outside a checkout.
 
-    paths: only changes there count, as git's path patterns from the top of the checkout (":!results": not there).
-    untracked: whether files that git does not know count.
+    paths: git path patterns from the top of the checkout (":!results" excludes a folder); only changes there count.
+    untracked: whether untracked files count as changes.
     """
 
     def git(*words: str) -> str:
@@ -22,7 +22,7 @@ def git_commit(paths: Sequence[str] = (), untracked: bool = False) -> str:
         return done.stdout.strip() if done.returncode == 0 else ""
 
     try:
-        if not git("ls-files", "--", str(HERE)):  # installed below somebody else's checkout, whose commit says nothing
+        if not git("ls-files", "--", str(HERE)):  # installed inside another repository, whose commit says nothing
             return ""
         commit = git("rev-parse", "--short=12", "HEAD")
         files = "--untracked-files=" + ("normal" if untracked else "no")

@@ -1,6 +1,7 @@
-"""How long a benchmark will take: what it has to compute, and how fast this model computed before.
+"""How long a benchmark will take: how much it has to compute, and how fast this model was in earlier runs.
 
-Rough on purpose: bytes for tokens, every reply at its longest. A plan is for choosing between an hour and a week.
+Rough on purpose: tokens are estimated from bytes, and every reply is taken at its maximum length. It is meant to tell an hour
+from a week.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from dataclasses import dataclass
 from qwen_eval.schema import Choose, Measure
 from qwen_eval.tasks.benchmark import Benchmark
 
-BYTES_PER_TOKEN = 3.5  # English has about four, a Chinese character is three
-ASSUMED = {"read": 2000.0, "write": 200.0}  # tokens a second where nothing was measured
+BYTES_PER_TOKEN = 3.5  # English has about four; a Chinese character is three bytes
+ASSUMED = {"read": 2000.0, "write": 200.0}  # tokens per second where nothing was measured
 
 
 @dataclass(frozen=True)
 class Work:
-    """Tokens to read (what prompts share once) and to write (at most), and the number of items."""
+    """The number of items, of tokens to read (shared prefixes counted once) and of tokens to generate (at most)."""
 
     items: int
     read: int
@@ -25,7 +26,7 @@ class Work:
 
 
 def work(benchmark: Benchmark) -> Work:
-    """What a benchmark asks, from its prompts alone."""
+    """The work of a benchmark, estimated from its prompts."""
     seen: set[tuple[str, tuple[str, ...]]] = set()
     size, written = 0, 0
     for sample in benchmark.asked:
@@ -50,8 +51,8 @@ def work(benchmark: Benchmark) -> Work:
 def speeds(
     results: Mapping[str, Sequence[Mapping[str, str]]], writes: Mapping[str, Sequence[str]], model: str
 ) -> dict[str, float]:
-    """Tokens a second of a model's whole runs in the results, by kind: "read" (choices and perplexity), "write" (texts).
-    A kind that no run measured is left out. writes: by benchmark the modes whose answers are texts."""
+    """Tokens per second over a model's runs, by kind: "read" (choices and perplexity), "write" (generated texts). A kind
+    without a run is left out. results: rows by benchmark. writes: by benchmark the modes whose answers are texts."""
     tokens: dict[str, dict[str, tuple[float, float]]] = {"read": {}, "write": {}}
     for name, rows in results.items():
         for row in rows:
@@ -66,16 +67,16 @@ def speeds(
 
 
 def seconds(todo: Work, speed: Mapping[str, float]) -> float:
-    """Seconds at these speeds."""
+    """Seconds that the work takes at these speeds, in tokens per second."""
     return todo.read / speed["read"] + todo.written / speed["write"]
 
 
-def clock(duration: float) -> str:
-    """`40 s`, `12 min`, `3.5 h` or `2.1 d`."""
+def duration(seconds: float) -> str:
+    """Seconds as `40 s`, `12 min`, `3.5 h` or `2.1 d`."""
     for unit, size in (("d", 86400), ("h", 3600)):
-        if duration >= size:
-            return f"{duration / size:.1f} {unit}"
-    return f"{duration / 60:.0f} min" if duration >= 60 else f"{duration:.0f} s"
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"
 
 
 def _bytes(text: str) -> int:

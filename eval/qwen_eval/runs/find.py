@@ -1,4 +1,4 @@
-"""Finds stored runs by what a person calls them, and pairs those of two sides. Reads manifests first, rows when asked."""
+"""Finds stored runs by id, path or model, and pairs those of two sides. Reads manifests; rows only when they are used."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ HEAD = ("benchmark", "version", "recipe", "mode")  # of a signature, before its 
 
 @dataclass(frozen=True)
 class Run:
-    """One sample file of ours. fields: its signature by field name (empty without a manifest: an interrupted run, of which
-    the file name gives benchmark, recipe and mode). model, fingerprint, timestamp: from the manifest."""
+    """A stored run. path: its sample file. fields: its signature by field name; without a manifest (an interrupted run)
+    benchmark, recipe and mode from the file name. model, fingerprint, timestamp: from the manifest."""
 
     path: Path
     fields: Mapping[str, str]
@@ -39,7 +39,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end, which is when the manifest is written."""
+        """Whether the run was completed: the manifest is written at its end."""
         return bool(self.manifest)
 
     @cached_property
@@ -50,12 +50,15 @@ class Run:
             raise InputError(f"{self.path} holds no samples; run the benchmark again")
         for name, row in rows.items():
             if not {"stats", "response", "target"} <= row.keys():
-                raise InputError(f"{self.path}: sample {name!r} is no row of ours; name a run's own sample file")
+                raise InputError(
+                    f"{self.path}: sample {name!r} is not a row of this harness; name a sample file of a run"
+                )
         return rows
 
     @property
-    def key(self) -> tuple[str, ...]:
-        """What two runs must have in common to be paired by themselves: the protocol, and for perplexity the context."""
+    def protocol(self) -> tuple[str, ...]:
+        """What runs must have in common to be paired automatically: benchmark, recipe, mode and shots, for perplexity also
+        the context extension."""
         own = [self.fields.get(name, "") for name in ("benchmark", "recipe", "mode", "shots")]
         return (*own, *(self.fields.get(name, "") for name in ("ext", "window") if self.benchmark == "long_ppl"))
 
@@ -68,8 +71,8 @@ def parse_signature(line: str) -> dict[str, str]:
 
 
 def open_run(path: Path) -> Run:
-    """A run from its sample file, with the manifest beside it where there is one. Raises InputError for a manifest that is
-    not ours."""
+    """A run from its sample file and the manifest beside it, if there is one. Raises InputError for a manifest that cannot be
+    read."""
     manifest_path = path.with_suffix(".json")
     if not manifest_path.exists():
         name, *rest = path.stem.split("-")
@@ -80,17 +83,17 @@ def open_run(path: Path) -> Run:
         fields = parse_signature(manifest["signature"])
         return Run(path, fields, info["model"], info["fingerprint"], manifest["timestamp"], manifest)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{manifest_path} is no manifest of a run ({error}); run the benchmark again") from error
+        raise InputError(f"{manifest_path} is not the manifest of a run ({error}); run the benchmark again") from error
 
 
 def sample_files(folder: Path) -> list[Path]:
-    """The sample files of a results folder (or of its samples/), by name."""
+    """The sample files of a results folder (or of its samples/), sorted by name."""
     inner = folder / "samples" if (folder / "samples").is_dir() else folder
     return sorted(inner.glob("*.jsonl"))
 
 
-def ours(path: Path) -> bool:
-    """Whether a file, or the first of a folder's, is a sample file of ours."""
+def is_own_format(path: Path) -> bool:
+    """Whether a file, or the first one of a folder, is a sample file of this harness."""
     files = sample_files(path) if path.is_dir() else [path]
     try:
         with jsonlines.open(files[0], loads=json.loads) as reader:
@@ -101,14 +104,16 @@ def ours(path: Path) -> bool:
 
 
 def find(name: str, results: Path) -> list[Run]:
-    """The runs somebody means: a sample file, a folder of them, a run's id, or a model of which runs are in `results`.
+    """The runs that a name stands for: a sample file, a folder of them, a run's id, or a model with runs in `results`.
 
-    Raises InputError, listing what there is, when it is none of these.
+    Raises InputError, listing the known names, when it is none of these.
     """
     path = Path(name)
     if path.is_file():
-        if not ours(path):
-            raise InputError(f"{path} does not begin with a sample, neither in our format nor in a known harness's")
+        if not is_own_format(path):
+            raise InputError(
+                f"{path} does not begin with a sample, neither in this harness's format nor in a known other one"
+            )
         return [open_run(path)]
     if path.is_dir() and sample_files(path):
         return [open_run(file) for file in sample_files(path)]
@@ -117,15 +122,15 @@ def find(name: str, results: Path) -> list[Run]:
     if not found:
         known = ", ".join([*sorted({run.model for run in stored if run.model}), *(run.name for run in stored)])
         have = f"{results} has {known}" if known else f"there are no runs in {results}"
-        raise InputError(f"{name} is no sample file, no folder with sample files, no run and no model; {have}")
+        raise InputError(f"{name} is no sample file, folder with sample files, run or model; {have}")
     return found
 
 
 def pair(first: Sequence[Run], second: Sequence[Run]) -> tuple[list[tuple[Run, Run]], list[str]]:
-    """The runs of two sides in pairs, and sentences about those that found no partner.
+    """The runs of two sides in pairs, and notes on those without a counterpart.
 
-    One run on each side are a pair; of several, those of equal signature are, then those of equal protocol, of which the
-    newest is taken. Raises InputError when nothing can be paired or two single runs are of different benchmarks.
+    A single run on each side makes a pair; of several, those of equal protocol do, the newest of each. Raises InputError
+    when nothing can be paired, and for two single runs of different benchmarks.
     """
     if len(first) == len(second) == 1:
         if first[0].benchmark != second[0].benchmark:
@@ -136,20 +141,20 @@ def pair(first: Sequence[Run], second: Sequence[Run]) -> tuple[list[tuple[Run, R
         return [(first[0], second[0])], []
     pairs, notes = [], []
     left = [_newest(first), _newest(second)]
-    for key, one in left[0].items():
-        if key in left[1]:
-            pairs.append((one, left[1].pop(key)))
+    for protocol, one in left[0].items():
+        if protocol in left[1]:
+            pairs.append((one, left[1].pop(protocol)))
         else:
-            notes.append(f"{one.name} has no partner")
-    notes += [f"{other.name} has no partner" for other in left[1].values()]
+            notes.append(f"{one.name} has no counterpart")
+    notes += [f"{other.name} has no counterpart" for other in left[1].values()]
     if not pairs:
         raise InputError("the two sides have no benchmark in common (" + "; ".join(notes) + ")")
     return pairs, notes
 
 
 def _newest(runs: Sequence[Run]) -> dict[tuple[str, ...], Run]:
-    """By protocol the newest finished run, or the one that is there."""
+    """By protocol the newest finished run, else the newest unfinished one."""
     found: dict[tuple[str, ...], Run] = {}
     for run in sorted(runs, key=lambda run: (run.finished, run.timestamp)):
-        found[run.key] = run
+        found[run.protocol] = run
     return dict(sorted(found.items()))

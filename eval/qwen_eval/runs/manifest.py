@@ -1,7 +1,4 @@
-"""The manifest of a run, beside its samples: library versions, the weights' fingerprint, the command, the notes.
-
-results/samples/<run_id>.json
-"""
+"""The manifest of a run, results/samples/<run_id>.json: library versions, the weights' fingerprint, the command, the notes."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from qwen_eval.tasks.facts import Facts, from_json
 
 
 def read_manifest(output: Path, run: str) -> dict[str, Any]:
-    """What write_manifest wrote of a finished run. Raises InputError when there is no such run."""
+    """The manifest of a finished run. Raises InputError when there is no such run."""
     path = output / "samples" / f"{run}.json"
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
@@ -28,21 +25,21 @@ def read_manifest(output: Path, run: str) -> dict[str, Any]:
 
 
 def read_run(output: Path, run: str) -> tuple[EngineInfo, dict[str, dict[str, Any]]]:
-    """What answered in a finished run, and its rows by sample id. Raises InputError when there is no such run."""
+    """The engine's description and the rows by sample id of a finished run. Raises InputError when there is no such run."""
     path = output / "samples" / f"{run}.jsonl"
     try:
         return EngineInfo(**read_manifest(output, run)["model"]), read_samples(path)
     except (OSError, KeyError, TypeError) as error:
-        raise InputError(f"run {run} cannot be read ({error}); give the command that made it once more") from error
+        raise InputError(f"run {run} cannot be read ({error}); run its command again") from error
 
 
 def write_manifest(output: Path, run: str, content: Mapping[str, Any]) -> None:
-    """results/samples/<run_id>.json: library versions, the weights' fingerprint, the command, beside the samples."""
+    """Writes the manifest atomically. Raises InputError when it cannot be written."""
     files.write_json(output / "samples" / f"{run}.json", content)
 
 
 def own_benchmarks(folder: Path, known: Container[str]) -> dict[str, Facts]:
-    """What the manifests of a results folder say of benchmarks that are not `known`, by name, the newest run last.
+    """The facts of benchmarks that are not `known`, from the manifests of a results folder, by name; the newest run counts.
 
     Raises InputError for a manifest that does not describe its benchmark as this version does.
     """
@@ -51,7 +48,7 @@ def own_benchmarks(folder: Path, known: Container[str]) -> dict[str, Facts]:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
-            continue  # whoever reads that run says so
+            continue  # reported by whatever reads that run
         if isinstance(content, dict) and "benchmark" in content:
             facts = from_json(content["benchmark"], str(path))
             if facts.name not in known:

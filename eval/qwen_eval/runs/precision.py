@@ -1,4 +1,4 @@
-"""What a precision costs: the accuracy of a run less that of the BF16 run of the same protocol, paired by item."""
+"""What a precision costs: the accuracy of a run minus that of the BF16 run of the same protocol, paired by item."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ METRIC = "acc_minus_bf16"
 
 
 def against_bf16(benchmark: Benchmark, info: EngineInfo, scored: Sequence[Scored], output: Path) -> list[Metric]:
-    """The difference in points with its 95% interval, negative where this run is worse; nothing for BF16 itself, for
-    benchmarks whose items are not right or wrong, and where no BF16 run of the same checkpoint answered the same items."""
+    """The difference in points with its 95% interval, negative where this run is worse. Empty for BF16 itself, for benchmarks
+    whose items are not right or wrong, and where no BF16 run of the same checkpoint answered the same items."""
     if info.precision == REFERENCE or any("correct" not in item.score.stats for item in scored) or not scored:
         return []
     run = signature.run_id(benchmark, dataclasses.replace(info, precision=REFERENCE))

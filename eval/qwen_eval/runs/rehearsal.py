@@ -1,5 +1,5 @@
-"""Scores and figures are tried on made-up responses before a model is asked, so that hours of work cannot end in a mistake
-of the benchmark's code.
+"""Tries a benchmark's scoring on made-up responses before a model is asked, so that an error in its code does not show after
+hours of work.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from typing import Any
 from qwen_eval.schema import Choose, Chosen, Generate, Generated, InputError, Measured, Metric, Sample, Scored
 from qwen_eval.tasks.benchmark import Benchmark, own_code
 
-MOST = 64  # samples tried
+MAX_SAMPLES = 64
 
 
 def rehearse(benchmark: Benchmark) -> None:
-    """Raises InputError, with the place in the code, where a benchmark of one's own cannot score a response or make figures
-    of scores. The eight have their tests for that."""
+    """Raises InputError, with file and line of the code, where a benchmark of one's own cannot score a response or compute
+    figures. The eight are covered by tests."""
     if not benchmark.is_own():
         return
-    asked = _some(benchmark.asked)
+    asked = _selection(benchmark.asked)
     with own_code(type(benchmark)):
         replies = [_made_up(sample) for sample in asked]
         scores = benchmark.score_all(asked, replies, lambda texts: [list(text) for text in texts], lambda: None)
@@ -30,19 +30,19 @@ def rehearse(benchmark: Benchmark) -> None:
     if figures and tuple(benchmark.headline) not in [(figure.metric, figure.group) for figure in figures]:
         made = ", ".join(f"{figure.metric} {figure.group}" for figure in figures)
         raise InputError(
-            f"{benchmark.name}: the headline {' '.join(benchmark.headline)} is none of its figures ({made})"
+            f"{benchmark.name}: the headline {' '.join(benchmark.headline)} is not one of its figures ({made})"
         )
 
 
-def _some(samples: Sequence[Sample]) -> list[Sample]:
-    """The first samples of every group, and evenly some of all."""
-    step = max(1, len(samples) // MOST)
+def _selection(samples: Sequence[Sample]) -> list[Sample]:
+    """The first sample of every group, and others evenly spread over all."""
+    step = max(1, len(samples) // MAX_SAMPLES)
     first = {sample.group: sample for sample in reversed(samples)}
-    return list({sample.id: sample for sample in [*samples[::step][:MOST], *first.values()]}.values())
+    return list({sample.id: sample for sample in [*samples[::step][:MAX_SAMPLES], *first.values()]}.values())
 
 
 def _made_up(sample: Sample) -> Any:
-    """A response that nobody gave: no option is likelier, no text is written."""
+    """A response in which all options are equally likely, or an empty text."""
     request = sample.request
     if isinstance(request, Choose):
         even = tuple(-1.0 for _ in request.options)

@@ -1,4 +1,4 @@
-"""The figures of runs in results/BENCHMARK.csv: a row a metric and group, tidy, with what defines and describes the run."""
+"""The figures of runs in results/BENCHMARK.csv: one row per metric and group, with what defines and describes the run."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ COLUMNS = [
     "device", "harness_version", "git_commit", "weights_gb", "resident_gb",
 ]
 # fmt: on
-ADDED = 2  # columns that files of earlier versions do not have; they stand last
-REQUIRED = ("shots", "value", "ci_low", "ci_high", "n", "partial", "seconds", "tokens")  # numbers that no row lacks
+ADDED = 2  # number of columns, the last ones, that files of earlier versions do not have
+REQUIRED = ("shots", "value", "ci_low", "ci_high", "n", "partial", "seconds", "tokens")  # numbers, in every row
 NUMBERS = {*REQUIRED, "peak_memory_gb", "weights_gb", "resident_gb"}
-# a cell that begins so is a formula to a spreadsheet, or our own mark
+# a cell that begins with one of these is a formula to a spreadsheet, or was escaped by us
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 
 
 def tokens_of(scored: Sequence[Scored]) -> int:
-    """The tokens of a run's prompts and replies, of a measurement those that were scored. It is the same however often the
-    run was interrupted; how many of them the engine computed anew depends on what prompts share."""
+    """The number of tokens of a run's prompts and replies, of a measurement of those that were scored. It does not depend on
+    interruptions; how many of them the engine computed depends on the prefixes that prompts share."""
     total = 0
     for response in (item.response for item in scored):
         total += sum(response.tokens) if isinstance(response, Measured) else response.prompt_tokens
@@ -39,7 +39,8 @@ def tokens_of(scored: Sequence[Scored]) -> int:
 def result_rows(
     benchmark: Benchmark, info: EngineInfo, metrics: Sequence[Metric], run: Mapping[str, Any]
 ) -> list[dict[str, str]]:
-    """The CSV rows of a run, one per metric and group. run: the columns that describe this one execution."""
+    """The CSV rows of a run, one per metric and group. run: the columns that describe the execution (run_id, timestamp,
+    seconds ...)."""
     common = {
         "benchmark": benchmark.name,
         "recipe": benchmark.recipe,
@@ -64,7 +65,7 @@ def result_rows(
 
 
 def memory_of(usage: Mapping[str, float]) -> dict[str, str]:
-    """The memory columns of an engine's usage, empty where it does not know."""
+    """The memory columns of an engine's usage in GB, empty where the engine does not know."""
     known = {name: usage.get(name, 0.0) for name in ("weights_gb", "resident_gb")}
     return {
         "peak_memory_gb": f"{usage['peak_memory_gb']:.3f}",
@@ -77,13 +78,13 @@ def _number(value: float) -> str:
 
 
 def read_results(path: Path) -> list[dict[str, str]]:
-    """The rows of a results CSV; an empty list when there is no such file. All cells are text as it stands ("None", "NA",
-    "0.50"). A last line that a crash cut is left out. Raises InputError for another header and for what cannot be read."""
+    """The rows of a results CSV; empty when there is no such file. All cells are text as written ("None", "NA", "0.50"). A
+    last line that a crash cut off is left out. Raises InputError for another header and for a file that cannot be read."""
     if not path.exists():
         return []
     table = read_table(path)
     if list(table.columns) not in (COLUMNS, COLUMNS[:-ADDED]):
-        raise InputError(f"{path}:1 has other columns than this version writes; move the file away")
+        raise InputError(f"{path}:1 has other columns than this version writes; move the file elsewhere")
     rows: list[dict[str, str]] = table.to_dict("records")
     for number, row in enumerate(rows, 1):
         for name in REQUIRED:
@@ -93,7 +94,7 @@ def read_results(path: Path) -> list[dict[str, str]]:
                 raise InputError(
                     f"{path}: row {number} has no number in column {name} ({row[name]!r}); correct or delete the row"
                 ) from None
-    return [{**dict.fromkeys(COLUMNS, ""), **_unmarked(row)} for row in rows]
+    return [{**dict.fromkeys(COLUMNS, ""), **_unescaped(row)} for row in rows]
 
 
 def read_table(path: Path) -> Any:
@@ -105,17 +106,17 @@ def read_table(path: Path) -> Any:
         whole, _, last = text.rpartition("\n")
         if last and last.count(",") < whole.partition("\n")[0].count(
             ","
-        ):  # cut by a crash, or being written at this moment
+        ):  # cut off by a crash, or being written right now
             text = whole + "\n"
         return pandas.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, na_filter=False)
     except (OSError, UnicodeDecodeError, ValueError) as error:  # pandas' own errors are ValueErrors
         reason = " ".join(str(error).split())
-        raise InputError(f"{path} cannot be read as a table ({reason}); move the file away") from error
+        raise InputError(f"{path} cannot be read as a table ({reason}); move the file elsewhere") from error
 
 
 def append_results(path: Path, rows: Sequence[Mapping[str, str]]) -> bool:
-    """Appends the rows of one run, all or none, unless the newest rows of that run say the same already. Returns whether
-    it wrote. Other processes that add to the file take turns."""
+    """Appends the rows of one run, all or none, unless the newest rows of that run have the same figures. Returns whether it
+    wrote. Processes that append to the same file take turns. Raises InputError."""
     same = ("metric", "group", "value", "ci_low", "ci_high", "n", "signature")
     with files.locked(path.with_name(f"{path.name}.lock")):
         known = read_results(path)
@@ -124,36 +125,36 @@ def append_results(path: Path, rows: Sequence[Mapping[str, str]]) -> bool:
         if [[row[name] for name in same] for row in newest] == [[row[name] for name in same] for row in rows]:
             return False
         content = path.read_bytes() if path.exists() else b""
-        if content and not content.endswith(b"\n"):  # a torn last line of an earlier crash
+        if content and not content.endswith(b"\n"):  # a last line that a crash cut off
             content = content[: content.rfind(b"\n") + 1]
         if content and not content.startswith(",".join(COLUMNS).encode() + b"\n"):  # of an earlier version
             content = _csv_text(known, header=True).encode("utf-8")
-        files.write_whole(path, content + _csv_text(rows, header=not content).encode("utf-8"))
+        files.write_atomically(path, content + _csv_text(rows, header=not content).encode("utf-8"))
     return True
 
 
 def _csv_text(rows: Sequence[Mapping[str, str]], header: bool) -> str:
     text = io.StringIO(newline="")
     cells = "".join(cell for row in rows for cell in row.values())
-    # a lone carriage return ends a row, too, for who reads; the writer quotes it only with everything else
+    # readers take a lone carriage return for the end of a row; the writer quotes it only when it quotes all
     quoting: Literal[0, 1] = csv.QUOTE_ALL if "\r" in cells else csv.QUOTE_MINIMAL
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", quoting=quoting)
     if header:
         writer.writeheader()
-    writer.writerows(map(_marked, rows))
+    writer.writerows(map(_escaped, rows))
     return text.getvalue()
 
 
-def guarded(text: str) -> str:
-    """A cell's text, behind an apostrophe where a spreadsheet would run it as a formula."""
+def escape_formula(text: str) -> str:
+    """A cell's text, prefixed with an apostrophe where a spreadsheet would evaluate it as a formula."""
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
-def _marked(row: Mapping[str, str]) -> dict[str, str]:
-    """The row with its texts guarded; numbers stay numbers."""
-    return {name: text if name in NUMBERS else guarded(text) for name, text in row.items()}
+def _escaped(row: Mapping[str, str]) -> dict[str, str]:
+    """The row with its texts escaped; numbers stay numbers."""
+    return {name: text if name in NUMBERS else escape_formula(text) for name, text in row.items()}
 
 
-def _unmarked(row: Mapping[str, str]) -> dict[str, str]:
-    """The row as it was before _marked."""
+def _unescaped(row: Mapping[str, str]) -> dict[str, str]:
+    """The inverse of _escaped."""
     return {name: text if name in NUMBERS else text.removeprefix("'") for name, text in row.items()}

@@ -1,6 +1,6 @@
-"""One run: a benchmark's questions to an engine, its responses to scores, figures, rows of the CSV and a table.
+"""One run: a benchmark's requests to an engine, its responses to scores, figures, rows of the CSV and a table.
 
-The table is printed on stdout; progress goes to stderr (answer.py). How a script starts and ends is main.py's.
+The table is printed on stdout; progress goes to stderr (answer.py). main.py has how a script starts and ends.
 """
 
 from __future__ import annotations
@@ -27,71 +27,81 @@ from qwen_eval.tasks.benchmark import Benchmark
 Rows = Mapping[str, Mapping[str, Any]]  # stored rows by sample id
 
 
-def run(benchmark: Benchmark, engine: Engine, team: workers.Team = workers.ALONE) -> None:
-    """Answers what is not answered yet, scores and stores it, and prints the table. team: the processes that share the work;
-    those that do not lead answer their share and print nothing.
+def run(benchmark: Benchmark, engine: Engine, processes: workers.Processes = workers.SINGLE) -> None:
+    """Answers what is not stored yet, scores and stores it, and prints the table. processes: those that share the work; all
+    but rank 0 answer their share and print nothing.
 
-    Raises InputError for bad input; what was answered before is stored by then.
+    Raises InputError for bad input; what was answered until then is stored.
     """
     info = engine.describe()
     if benchmark.args.checkpoint_path == demo.NAME and info.engine != "file":
         info = dataclasses.replace(info, model=demo.NAME, revision="demo")
-    if team.leads:
-        _locked(benchmark, engine, info, team)
+    if processes.is_first:
+        _run_locked(benchmark, engine, info, processes)
     else:
         name = run_id(benchmark, info)
-        answer.contribute(benchmark, engine, name, lambda asked: _check(benchmark, engine, info, asked), team)
+        answer.answer_share(benchmark, engine, name, lambda asked: _check(benchmark, engine, info, asked), processes)
 
 
 def rescore(benchmark: Benchmark) -> None:
-    """Scores the responses that another run stored, under this benchmark's recipe and rules; asks no model.
+    """Scores the stored responses of another run under this benchmark's recipe; no model is asked.
 
-    Raises InputError for a run that is not there and for items that it has not answered.
+    Raises InputError for a run that does not exist and for items that it has not answered.
     """
     info, given = manifest.read_run(benchmark.args.output_dir, benchmark.args.rescore)
-    _locked(benchmark, StandIn(info), info, workers.ALONE, given)
+    _run_locked(benchmark, StandIn(info), info, workers.SINGLE, given)
 
 
 def dump_prompts(benchmark: Benchmark) -> None:
-    """Every sample's prompt on stdout, one JSON object a line."""
+    """Prints every sample's prompt on stdout, one JSON object per line."""
     with jsonlines.Writer(sys.stdout) as writer:
         for sample in benchmark.asked:
             writer.write({"id": sample.id, "group": sample.group, "prompt": prompt_of(sample.request)})
 
 
 def prepare(benchmark: Benchmark) -> None:
-    """What could fail after the work fails before it: a CSV that cannot be added to, and scores or figures that cannot be
-    made of a response. Raises InputError."""
+    """Checks before the work what could fail after it: that the CSV can be appended to, and that responses can be scored and
+    figures computed. Raises InputError."""
     results.read_results(benchmark.args.output_dir / f"{benchmark.name}.csv")
     rehearse(benchmark)
 
 
-def _locked(
-    benchmark: Benchmark, engine: Engine, info: EngineInfo, team: workers.Team, given: Rows | None = None
+def _run_locked(
+    benchmark: Benchmark,
+    engine: Engine,
+    info: EngineInfo,
+    processes: workers.Processes,
+    given: Rows | None = None,
 ) -> None:
+    """Runs as rank 0 under the run's lock and prints the table. given: rows whose responses are used."""
     name = run_id(benchmark, info)
     with samples.run_lock(benchmark.args.output_dir, name):
-        table = _finished(benchmark, engine, info, name, team, given)
+        table = _run_and_store(benchmark, engine, info, name, processes, given)
     print(table, end="\n\n")
 
 
-def _finished(
-    benchmark: Benchmark, engine: Engine, info: EngineInfo, name: str, team: workers.Team, given: Rows | None
+def _run_and_store(
+    benchmark: Benchmark,
+    engine: Engine,
+    info: EngineInfo,
+    name: str,
+    processes: workers.Processes,
+    given: Rows | None,
 ) -> str:
-    """Answers, scores and stores a run; the table for the terminal."""
+    """Answers, scores and stores a run. Returns the table for the terminal."""
     args = benchmark.args
-    notes = workers.remark(team)
-    _tell(notes[:1], args.quiet)
+    notes = workers.notes(processes)
+    _print_notes(notes[:1], args.quiet)
     notes += _other_prompts(benchmark, given)
     changed = _changed_data(benchmark)
-    _tell(changed, args.quiet)
+    _print_notes(changed, args.quiet)
     notes += changed
     started = time.monotonic()
 
     def check(asked: Sequence[Sample]) -> None:
         notes.extend(_check(benchmark, engine, info, asked))
 
-    scored = answer.answer(benchmark, engine, name, given, check, team)
+    scored = answer.answer(benchmark, engine, name, given, check, processes)
     execution = {
         "run_id": name,
         "timestamp": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -109,7 +119,7 @@ def _finished(
         csv = args.output_dir / f"{benchmark.name}.csv"
         written = results.append_results(csv, results.result_rows(benchmark, info, metrics, execution))
         notes.append(f"{'added to' if written else 'already in'} {csv}")
-    _write_manifest(benchmark, engine, info, name, execution, notes, team)
+    _write_manifest(benchmark, engine, info, name, execution, notes, processes)
     notes.append(f"samples in {args.output_dir / 'samples' / (name + '.jsonl')}")
     notes += benchmark.finish(name, scored)
     line = signature(benchmark, info)
@@ -123,7 +133,7 @@ def _write_manifest(
     name: str,
     execution: Mapping[str, Any],
     notes: Sequence[str],
-    team: workers.Team,
+    processes: workers.Processes,
 ) -> None:
     content = {
         **execution,
@@ -131,23 +141,23 @@ def _write_manifest(
         "model": dataclasses.asdict(info),
         "data": {"origin": benchmark.origin, "changed": list(benchmark.changed)},
         "usage": dict(engine.usage()),
-        "processes": team.size,
+        "processes": processes.size,
         "command": options.command(),
         "notes": list(notes),
     }
-    if benchmark.is_own():  # so that nobody needs its code to read the run
+    if benchmark.is_own():  # so that the run can be read without its code
         content["benchmark"] = benchmark.facts().as_json()
     manifest.write_manifest(benchmark.args.output_dir, name, content)
 
 
 def _check(benchmark: Benchmark, engine: Engine, info: EngineInfo, asked: Sequence[Sample]) -> list[str]:
-    """The self-check's sentences about the samples to be asked, where this engine has one and nobody declined it."""
+    """The notes of the self-check on the samples to be asked; none where the engine has none or --no-self-check is given."""
     declined = info.engine != "hf" or benchmark.args.no_self_check
     return [] if declined else self_check.check(engine, asked, info.precision)
 
 
 def _changed_data(benchmark: Benchmark) -> list[str]:
-    """A warning that names the data that is not the official one."""
+    """A warning if some of the data is not the official one."""
     if not benchmark.changed:
         return []
     first, count = benchmark.changed[0], len(benchmark.changed)
@@ -158,14 +168,14 @@ def _changed_data(benchmark: Benchmark) -> list[str]:
 
 
 def _unverified(benchmark: Benchmark) -> list[str]:
-    """Says of the data of a benchmark of one's own that nobody's sums vouch for it."""
+    """A note if no checksums are known for the data of a benchmark of one's own."""
     if not benchmark.is_own() or benchmark.sums or benchmark.on_demo_data:
         return []
     return [f"no official checksums of {benchmark.name}'s data are known: its rows were taken as they are"]
 
 
 def _other_prompts(benchmark: Benchmark, given: Rows | None) -> list[str]:
-    """With --rescore, a sentence about items whose replies answered another prompt than this recipe's, where there are."""
+    """With --rescore, a note if stored replies answered another prompt than this recipe's."""
     asked = [(given[sample.id], sample.request) for sample in benchmark.asked if given and sample.id in given]
     other = sum(prompt_hash(row["prompt"]) != prompt_hash(prompt_of(request)) for row, request in asked)
     return [f"{other} of {len(asked)} replies answered another prompt than this recipe's"] if other else []
@@ -178,7 +188,7 @@ def _title(benchmark: Benchmark, info: EngineInfo) -> str:
     return f"{benchmark.name}  {info.model}  {protocol}" + ("  (partial)" if benchmark.partial else "")
 
 
-def _tell(lines: Sequence[str], quiet: bool) -> None:
-    """Lines on stderr."""
+def _print_notes(lines: Sequence[str], quiet: bool) -> None:
+    """Prints notes on stderr unless `quiet`."""
     for line in () if quiet else lines:
-        print(terminal.printable(line), file=sys.stderr)
+        print(terminal.escape_controls(line), file=sys.stderr)

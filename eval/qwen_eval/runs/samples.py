@@ -20,12 +20,16 @@ from qwen_eval.runs import files
 from qwen_eval.runs.signature import prompt_hash, prompt_of
 from qwen_eval.schema import Chosen, Generated, InputError, Measured, Response, Scored
 
-RESPONSES = {"chosen": Chosen, "generated": Generated, "measured": Measured}
+RESPONSES: dict[str, type[Response]] = {
+    "chosen": Chosen,
+    "generated": Generated,
+    "measured": Measured,
+}
 
 
 class SampleFile:
-    """results/samples/<run_id>.jsonl: one line a sample, appended as it is answered, whole or not at all; a last line that
-    a crash cut is dropped when the file is opened, and its sample is asked again. To be used under `run_lock`."""
+    """results/samples/<run_id>.jsonl: one line a sample, appended as it is answered, whole or not at all; a last line
+    that a crash cut off is dropped when the file is opened, and its sample is asked again. To be used under `run_lock`."""
 
     def __init__(self, output: Path, run: str, overwrite: bool = False) -> None:
         self.path = output / "samples" / f"{run}.jsonl"
@@ -35,16 +39,16 @@ class SampleFile:
         self._file = files.Appender(self.path)
 
     def read(self) -> dict[str, dict[str, Any]]:
-        """The stored rows by sample id. Raises InputError for a line that is not JSON (somebody edited the file)."""
+        """The stored rows by sample id. Raises InputError for a line that is not a row, as after an edit of the file."""
         return read_samples(self.path)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Adds one row. Raises InputError."""
+        """Appends one row. Raises InputError when it cannot be written."""
         self._file.append(files.json_lines([row]))
 
     def replace(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Puts these rows in place of all that is stored, at once; nothing can be appended after that."""
-        self._file.close()  # Windows puts nothing in the place of an open file
+        """Replaces all stored rows atomically and closes the file."""
+        self._file.close()  # Windows replaces no file that is open
         files.write_json_lines(self.path, rows)
 
     def close(self) -> None:
@@ -52,43 +56,41 @@ class SampleFile:
 
 
 def run_lock(output: Path, run: str) -> contextlib.AbstractContextManager[None]:
-    """Keeps a second process away from a run. Raises InputError where one is at it."""
+    """The lock of a run, for a with statement. Raises InputError when another process holds it."""
     path = output / "samples" / f"{run}.lock"
-    busy = (
-        f"{path} is held by another process that is making this very run; wait for its end, or use another --output-dir"
-    )
+    busy = f"{path} is held by another process computing the same run; wait for it, or use another --output-dir"
     return files.locked(path, busy)
 
 
-def part_name(run: str, rank: int) -> str:
-    """The name of the samples that a process other than the leading one (rank 0) answers."""
+def rank_name(run: str, rank: int) -> str:
+    """The name under which a process other than rank 0 stores its samples."""
     return f"{run}.rank{rank}"
 
 
-def _parts(output: Path, run: str) -> list[Path]:
+def _rank_files(output: Path, run: str) -> list[Path]:
     return sorted((output / "samples").glob(f"{glob.escape(run)}.rank*.jsonl"))
 
 
-def take_parts(output: Path, run: str, overwrite: bool = False) -> dict[str, dict[str, Any]]:
-    """The rows that other processes of a run stored, by sample id; none with `overwrite`."""
+def read_rank_files(output: Path, run: str) -> dict[str, dict[str, Any]]:
+    """The rows that the other processes of a run stored, by sample id."""
     rows: dict[str, dict[str, Any]] = {}
-    for path in [] if overwrite else _parts(output, run):
+    for path in _rank_files(output, run):
         rows |= read_samples(path)
     return rows
 
 
-def drop_parts(output: Path, run: str) -> None:
-    """Removes the files of the other processes, whose rows are in the run's own file by now."""
-    for path in _parts(output, run):
+def remove_rank_files(output: Path, run: str) -> None:
+    """Removes the files of the other processes, after their rows were merged."""
+    for path in _rank_files(output, run):
         with files.writing(path):
             path.unlink(missing_ok=True)
 
 
 def read_samples(path: Path) -> dict[str, dict[str, Any]]:
-    """The rows of a sample file by sample id, without a torn last line. Raises InputError for a line that is no row."""
+    """The rows of a sample file by sample id, without a truncated last line. Raises InputError for a line that is no row."""
     rows: dict[str, dict[str, Any]] = {}
     with path.open("rb") as file:
-        # a line without an end was cut by a crash, or is being written at this moment
+        # a line without a line feed was cut off by a crash, or is being written right now
         whole = itertools.takewhile(lambda line: line.endswith(b"\n"), file)
         reader = jsonlines.Reader(whole, loads=json.loads)
         for number in itertools.count(1):
@@ -99,7 +101,7 @@ def read_samples(path: Path) -> dict[str, dict[str, Any]]:
                 break
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InputError(
-                    f"{path}:{number} is not a sample row ({error}); delete that line, and its item is asked again, or use "
+                    f"{path}:{number} is not a sample row ({error}); delete the line, so that its item is asked again, or use "
                     "--overwrite"
                 ) from error
     return rows
@@ -123,18 +125,23 @@ def sample_row(scored: Scored, keep_prompt: bool = True) -> dict[str, Any]:
 
 
 def _stored(response: Response) -> dict[str, Any]:
-    """The fields of a response. The totals of options stand there where they were asked for."""
+    """The fields of a response; without the totals of options where they were not asked for."""
     fields = dataclasses.asdict(response)
     if not fields.get("totals", True):
         del fields["totals"]
     return fields
 
 
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
 def stored_response(row: Mapping[str, Any]) -> Response:
     """The response of a stored row. Raises InputError when the row was written by something else."""
     try:
         fields = dict(row["response"])
-        record = RESPONSES[fields.pop("kind")]
-        return record(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+        kind = fields.pop("kind")
+        response: Response = RESPONSES[kind](**{name: _frozen(value) for name, value in fields.items()})
+        return response
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"sample {row.get('id')!r} was not stored by this version; use --overwrite") from error

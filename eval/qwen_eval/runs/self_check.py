@@ -1,8 +1,8 @@
-"""Does an item's answer depend on what is computed beside it? A few real items are asked alone and in a batch, before a run.
+"""Does an item's answer depend on the rest of its batch? Before a run, a few real items are asked alone and in a batch.
 
-Wrong padding, wrong positions and kernels that are not exact show here and nowhere else: a whole run made with them looks
-like any other. Cost: four items alone and sixteen together, of generated text eight tokens each; where these differ by
-more than rounding, 48 more are looked at, for a bug that turns one answer in ten need not show in four.
+Wrong padding, wrong positions and inexact kernels show here and nowhere else: a run with them looks like any other. Cost: four
+items alone and sixteen together, of generated text eight tokens each; where these differ by more than rounding, 48 more are
+compared, since a bug that flips one answer in ten need not show in four.
 """
 
 from __future__ import annotations
@@ -14,32 +14,28 @@ from typing import Any
 
 from qwen_eval.schema import Choose, Chosen, Engine, Generate, Generated, InputError, Sample
 
-ALONE = 4
-BATCH = 16
-SUSPECT = 48
-LEAST = 8  # items, below which there is no batch worth the name
-TOKENS = 8
-# What another order of summation does to a log-probability, by precision. bf16 has 8 bits: a logit of 32 is off by 0.125.
+ALONE = 4  # items asked alone
+BATCH = 16  # items asked together
+MORE = 48  # items compared after a suspicious difference
+MIN_ITEMS = 8  # below this there is no batch to speak of
+TOKENS = 8  # generated per text
+# How much another order of summation changes a log-probability, by precision. bf16 has 8 bits: a logit of 32 is off by 0.125.
 ROUNDING = {"fp32": 1e-4, "fp16": 0.05}
 COARSE = 0.5
 
-REMEDY = (
-    "try --batch-size 1, --attn eager or --dtype float32, and report it with the model's name; --no-self-check goes on all "
-    "the same"
-)
+REMEDY = "try --batch-size 1, --attn eager or --dtype float32, and report it with the model's name; --no-self-check runs anyway"
 
 
 def check(engine: Engine, samples: Sequence[Sample], precision: str) -> list[str]:
-    """Sentences about differences that rounding may explain, or that turned no answer round. precision: the engine's
-    own label ("fp32").
+    """Notes on differences that rounding may explain or that flipped no answer. precision: the engine's label ("fp32").
 
-    Raises InputError where an answer turned round that was no tie within rounding, with what is likely to be the cause.
+    Raises InputError, with the likely cause, where an answer flipped that was no tie within rounding.
     """
     rounding = ROUNDING.get(precision, COARSE)
     lines = []
     for kind, compare in ((Choose, _choices), (Generate, _texts)):
         asked = [sample for sample in samples if isinstance(sample.request, kind)]
-        if len(asked) >= LEAST:
+        if len(asked) >= MIN_ITEMS:
             lines += compare(engine, sorted(asked, key=_length), rounding)
     return lines
 
@@ -50,9 +46,9 @@ def _length(sample: Sample) -> int:
 
 
 def _spread(items: Sequence[Sample], count: int) -> list[Sample]:
-    """At most `count` items from the first to the last, evenly."""
+    """At most `count` items, evenly spread from the first to the last."""
     last, count = len(items) - 1, min(count, len(items))
-    return [items[round(place * last / (count - 1))] for place in range(count)]
+    return [items[round(step * last / (count - 1))] for step in range(count)]
 
 
 def _choose(engine: Engine, requests: Sequence[Choose]) -> list[Chosen]:
@@ -63,19 +59,20 @@ def _choices(engine: Engine, asked: Sequence[Sample], rounding: float) -> list[s
     batch = _spread(asked, BATCH)
     worst = _difference(engine, batch, _spread(batch, ALONE), rounding)
     if worst > rounding:
-        batch = _spread(asked, SUSPECT)
+        batch = _spread(asked, MORE)
         worst = max(worst, _difference(engine, batch, batch, rounding))
     if worst <= ROUNDING["fp32"]:
         return []
     than = "no more than its precision explains" if worst <= rounding else "more than rounding explains"
     return [
         f"self-check: alone and in a batch of {len(batch)}, log-probabilities differ by up to {worst:.2g}, {than}; no answer "
-        "turned round but for ties within rounding"
+        "flipped except for ties within rounding"
     ]
 
 
 def _difference(engine: Engine, batch: Sequence[Sample], alone: Sequence[Sample], rounding: float) -> float:
-    """By how much the log-probabilities of the items `alone` differ from those in the batch. Raises InputError."""
+    """The largest difference between the log-probabilities of the items `alone` and those in the batch. Raises InputError
+    where an answer flipped."""
     requests: list[Any] = [sample.request for sample in batch]
     together = dict(zip([sample.id for sample in batch], _choose(engine, requests), strict=True))
     worst = 0.0
@@ -93,22 +90,23 @@ def _difference(engine: Engine, batch: Sequence[Sample], alone: Sequence[Sample]
             copies = _choose(engine, [sample.request] * len(batch))
             kernel = any(max(abs(a - b) for a, b in zip(one, c.logprobs, strict=True)) > rounding for c in copies)
             chosen = f"option {first + 1} alone and option {second + 1} in a batch of {len(batch)}"
-            raise InputError(_stop(sample, chosen, f"by up to {lead:.3g} in log-probability", kernel, len(batch)))
+            raise InputError(_message(sample, chosen, f"by up to {lead:.3g} in log-probability", kernel, len(batch)))
     return worst
 
 
-def _stop(sample: Sample, what: str, how_far: str, kernel: bool, size: int) -> str:
+def _message(sample: Sample, what: str, how_far: str, kernel: bool, size: int) -> str:
+    """The error for a sample whose answer flipped. kernel: whether copies of it in a batch differ, too."""
     if kernel:
-        cause = f"the kernel: {size} copies of the item side by side differ from the item alone"
+        cause = f"the kernel: a batch of {size} copies of the item differs from the item alone"
     else:
         cause = (
-            "padding or positions: beside copies of itself the item is answered as alone, beside longer ones it is not"
+            "padding or positions: in a batch of its copies the item is answered as alone, with longer items it is not"
         )
-    return f"self-check: {sample.id} gets {what}, {how_far}, which is no rounding (likely {cause}); {REMEDY}"
+    return f"self-check: {sample.id} gets {what}, {how_far}, more than rounding explains (likely {cause}); {REMEDY}"
 
 
 def _write(engine: Engine, requests: Sequence[Any], tokens: int) -> list[tuple[str, str]]:
-    """The greedy beginning of every reply: reasoning and text."""
+    """The first `tokens` tokens of every greedy reply: reasoning and text."""
     short = [
         dataclasses.replace(request, max_tokens=min(tokens, request.max_tokens), samples=1, temperature=0.0)
         for request in requests
@@ -124,36 +122,38 @@ def _texts(engine: Engine, asked: Sequence[Sample], rounding: float) -> list[str
     together = dict(zip([sample.id for sample in batch], _write(engine, requests, TOKENS), strict=True))
     differ = [sample for sample in alone if _write(engine, [sample.request], TOKENS)[0] != together[sample.id]]
     leads = [_lead(engine, sample, batch) for sample in differ]
-    # Of a conversation no log-probabilities are to be had. In float32 one text of four may have met a tie, two have not.
+    # Conversations have no log-probabilities. In float32 one text of four may have met a tie, but hardly two.
     unknown = leads.count(None)
     for sample, lead in zip(differ, leads, strict=True):
         if (lead or 0) > rounding or (lead is None and unknown > 1 and rounding == ROUNDING["fp32"]):
             one = _write(engine, [sample.request], TOKENS)[0]
             kernel = any(copy != one for copy in _write(engine, [sample.request] * len(batch), TOKENS))
             far = (
-                f"where they part by {lead:.3g} in log-probability" if lead else f"and so do {unknown} of {len(alone)}"
+                f"where they diverge by {lead:.3g} in log-probability"
+                if lead
+                else f"and so do {unknown} of {len(alone)}"
             )
             what = f"one text alone and another in a batch of {len(batch)}"
-            raise InputError(_stop(sample, what, far, kernel, len(batch)))
+            raise InputError(_message(sample, what, far, kernel, len(batch)))
     if not differ:
         return []
     return [
-        f"self-check: {len(differ)} of {len(alone)} texts begin otherwise in a batch of {len(batch)} than alone; where "
-        "they part both are as likely, within this precision, as far as that can be seen"
+        f"self-check: {len(differ)} of {len(alone)} texts begin differently in a batch of {len(batch)} and alone; where "
+        "they diverge, both continuations are equally likely within this precision, as far as can be checked"
     ]
 
 
 def _lead(engine: Engine, sample: Sample, batch: Sequence[Sample]) -> float | None:
-    """How far apart, in log-probability, the two tokens are at which the text alone and the text in the batch part; None
-    where that cannot be asked (a conversation, an empty text)."""
+    """The difference in log-probability of the two tokens at which the text alone and the text in the batch diverge; None where
+    it cannot be asked (a conversation, an empty text)."""
     request: Any = sample.request
     prompt = request.text()
     if not isinstance(prompt, str):
         return None
-    place = [other.id for other in batch].index(sample.id)
+    index = [other.id for other in batch].index(sample.id)
     for tokens in range(1, TOKENS + 1):
         one = _write(engine, [request], tokens)[0][1]
-        many = _write(engine, [other.request for other in batch], tokens)[place][1]
+        many = _write(engine, [other.request for other in batch], tokens)[index][1]
         if one != many:
             if not one or not many:
                 return None

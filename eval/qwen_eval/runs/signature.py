@@ -1,7 +1,7 @@
-"""What defines a number, in one line, and the name of the run that made it.
+"""What defines a figure, in one line, and the id of the run that computed it.
 
-The signature holds all that defines a number and nothing that does not; run_id is made from it, the weights' fingerprint and
-the prompts, so that another model or setting never inherits results, and the same command finds its own.
+The signature holds all that defines a figure and nothing else; the run id is a hash of it, the weights' fingerprint and the
+prompts, so that another model or setting never inherits results, and the same command finds its own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from qwen_eval.tasks.benchmark import Benchmark
 
 
 def signature(benchmark: Benchmark, info: EngineInfo) -> str:
-    """The line that defines a number: `mmlu|v1|default|base|shots:5|select:logprob|...|ctx:8192|dtype:bf16`."""
+    """The line that defines a figure: `mmlu|v1|default|base|shots:5|select:logprob|...|ctx:8192|dtype:bf16`."""
     fields = {"shots": str(benchmark.shot_count), **benchmark.signature, "n": str(len(benchmark.asked))}
     if benchmark.mode == "chat":
         fields["template"] = info.chat_template
@@ -33,23 +33,23 @@ def signature(benchmark: Benchmark, info: EngineInfo) -> str:
 
 
 def run_id(benchmark: Benchmark, info: EngineInfo) -> str:
-    """A file name for the run: readable head, and a hash of what defines the answers: model, protocol, precision, and
-    every prompt with its way of decoding, so that no change of any of them inherits answers."""
+    """The run's id, usable as a file name: a readable part, and a hash of what defines the answers (model, protocol, precision,
+    and every prompt with its decoding parameters), so that a change of any of them inherits no answers."""
     digest = hashlib.sha256()
     for line in (
         signature(benchmark, info),
         info.model,
         info.revision,
         info.fingerprint,
-        *map(_asked, benchmark.asked),
+        *map(_identity, benchmark.asked),
     ):
         digest.update(line.encode("utf-8", "surrogatepass") + b"\n")
     model = re.sub(r"[^A-Za-z0-9._-]+", "_", info.model.rstrip("/").split("/")[-1]) or "model"
     return f"{benchmark.name}-{benchmark.recipe}-{benchmark.mode}-{model}-{digest.hexdigest()[:10]}"
 
 
-def _asked(sample: Sample) -> str:
-    """What is asked of the model for a sample and how (of a measurement not the documents: the signature has their hash)."""
+def _identity(sample: Sample) -> str:
+    """A sample's id, prompt and decoding parameters (of a measurement not the documents, whose hash is in the signature)."""
     texts = ("header", "shots", "question", "prompt", "documents")
     fields = {
         field.name: getattr(sample.request, field.name)
@@ -61,14 +61,14 @@ def _asked(sample: Sample) -> str:
 
 
 def prompt_of(request: Request) -> Any:
-    """The whole prompt of a request: text, or messages; of a measurement what it reads, not the documents."""
+    """The whole prompt of a request: text, or messages; of a measurement its parameters, not the documents."""
     if isinstance(request, Measure):
         return {**dataclasses.asdict(request), "documents": len(request.documents)}
     return request.prompt() if isinstance(request, Choose) else request.text()
 
 
 def prompt_hash(prompt: Any) -> str:
-    """The hash of a prompt as prompt_of gives it, or as a row keeps it: the text, the messages, or the hash already."""
+    """The SHA-256 of a prompt as prompt_of returns it or as a row stores it: text, messages, or the hash itself."""
     if isinstance(prompt, dict) and "sha256" in prompt:
         return str(prompt["sha256"])
     text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False)

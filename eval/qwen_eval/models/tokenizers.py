@@ -302,8 +302,10 @@ class HubTokenizer(TextTokenizer):
     def _refuse_spelled_tokens(self, messages: Sequence[Message]) -> None:
         """Raises CheckpointError for a message that spells a special token, which this transformers would read as that token:
         a turn could end in the middle of its message."""
+        added = (str(token.content) for token in self.tok.added_tokens_decoder.values() if token.special)
+        special = sorted({*added, *self.tok.all_special_tokens})
         for message in messages:
-            spelled = next((token for token in self.tok.all_special_tokens if token in message["content"]), None)
+            spelled = next((token for token in special if token in message["content"]), None)
             if spelled is not None:
                 import transformers
 

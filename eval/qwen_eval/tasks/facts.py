@@ -127,7 +127,7 @@ def from_json(content: Any, source: str) -> Facts:
         }
         views = tuple(_record(View, view) for view in fields.pop("views", ()))
         fields.pop("tables", None)  # an own benchmark stands in the tables of own benchmarks
-        facts = _record(Facts, {**fields, "own": True})
+        facts: Facts = _record(Facts, {**fields, "own": True})
         facts = dataclasses.replace(facts, columns=columns, views=views)
         if not NAME.fullmatch(facts.name) or not set(columns) <= set(OWN_TABLES.values()):
             raise ValueError(f"name {facts.name!r} or tables {sorted(columns)}")

@@ -139,6 +139,40 @@ def test_two_runs_are_compared(outside: Path, runs: dict[str, tuple[str, str]]) 
     assert done.returncode == 3 and "FAIL mbpp pass@1" in done.stdout
 
 
+def test_it_is_compared_with_another_harness(outside: Path, runs: dict[str, tuple[str, str]], tmp_path: Path) -> None:
+    """lm-evaluation-harness's samples of the same questions are joined, though our prompt does not list the options; the steps
+    from our figure to theirs add up."""
+    rows = [json.loads(line) for line in (outside / "arc/test.jsonl").read_text().splitlines()]
+    mine = read_samples(outside / "out/samples" / f"{runs['texts'][1]}.jsonl")
+    lines = []
+    for index, row in enumerate(rows):
+        texts, sample = row["choices"]["text"], mine[str(index)]
+        gold = row["choices"]["label"].index(row["answerKey"])
+        scores = list(sample["response"]["totals"])
+        if index == 3:
+            scores[gold] = min(scores) - 1  # one item that theirs has wrong
+        lines.append(
+            {
+                "doc_id": index, "doc": row, "target": gold, "filter": "none", "metrics": ["acc"],
+                "arguments": {
+                    f"gen_args_{i}": {"arg_0": sample["prompt"], "arg_1": f" {text}"} for i, text in enumerate(texts)
+                },
+                "resps": [[[str(score), "False"]] for score in scores],
+                "filtered_resps": [[str(score), "False"] for score in scores],
+                "acc": float(max(range(len(scores)), key=scores.__getitem__) == gold),
+            }
+        )  # fmt: skip
+    path = tmp_path / "samples_arc_challenge_2026-01-01T00-00-00.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ("compare", runs["texts"][1], path, "--results", "out")
+    done = command(outside, *words)
+    assert done.returncode == 0 and "40 items joined; 0 only ours, 0 only theirs" in done.stdout, done.stderr
+    done = command(outside, *words, "--explain", "--own", "arc.py", "-d", "demo")
+    assert done.returncode == 0 and "the sum of the steps" in done.stdout, done.stderr
+    done = command(outside, *words, "--explain", "-d", "demo")
+    assert done.returncode == 2 and "name its file with --own FILE" in done.stderr
+
+
 def test_report_and_page_need_no_code(outside: Path, runs: dict[str, tuple[str, str]], tmp_path: Path) -> None:
     """Title, columns and headline come from the manifest: the files of the benchmarks are gone."""
     results = shutil.copytree(outside / "out", tmp_path / "results")

@@ -163,7 +163,7 @@ class Benchmark:
         return dict(self.data.rows)
 
     def finish(self, run_id: str, scored: Sequence[Scored]) -> list[str]:
-        """Called when all is stored: writes what else somebody wants (a submission file), and says where."""
+        """Called when all is stored: writes further files (a submission file), and says where."""
         return []
 
     def check_options(self) -> None:

@@ -1,7 +1,7 @@
 """What tables, comparisons and pages need to know of a benchmark, as plain records that a manifest can store.
 
 A benchmark's class is where these facts stand (tasks/benchmark.py). For a benchmark of one's own they go into the manifest
-of every run, so that nobody has to import code that a file names.
+of every run, so that code that a file names is never imported.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Facts:
 
     headline: the (metric, group) shown first. order: where it stands among the benchmarks. writes: the modes whose answers
     are generated text. columns: by table. hub: the dataset and the task's id there under which a model's page on the hub
-    shows the figure. average: "micro" or "macro" over groups. own: whether it is nobody's but the user's.
+    shows the figure. average: "micro" or "macro" over groups. own: whether it is none of the eight.
     """
 
     name: str

@@ -182,13 +182,15 @@ Response: TypeAlias = Chosen | Generated | Measured
 @dataclass(frozen=True)
 class Sample:
     """One item: id ("anatomy/0": set and row from 0), what is asked, the gold answer, the group (subject) it is in, and
-    the id that its own file gives it, which a submission file needs."""
+    the id that its own file gives it, which a submission file needs. labels: what the options are called, where that is not
+    A, B, C ..."""
 
     id: str
     request: Request
     target: Any
     group: str = ""
     file_id: str = ""
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,9 @@ class MultipleChoice(Benchmark):
                     request: Any = generation.chat(self.args, self.turn(row), f"{self.name}/{name}")
                 else:
                     request = self.request(row, examples)
-                made.append(Sample(name, request, row.answer, subject, row.id))
+                usual = tuple(map(_letter, range(len(row.options))))
+                labels = () if row.labels == usual else row.labels
+                made.append(Sample(name, request, row.answer, subject, row.id, labels))
         return made
 
     def request(self, row: Any, examples: Sequence[Any]) -> Choose:

@@ -15,7 +15,7 @@ from qwen_eval.engines.api.completions import MISSING, first_choice, next_values
 from qwen_eval.engines.api.server import Refused, Server
 from qwen_eval.schema import InputError
 
-STILL_RUN = "gsm8k, humaneval, wmt22 and plugin_eval still run, and mmlu and ceval with --chat"
+STILL_RUN = "benchmarks of generated text still run, and multiple choice with --chat"
 FIRST_ATTEMPTS = 3  # a wrong address fails soon
 
 Body: TypeAlias = dict[str, Any]

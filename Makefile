@@ -10,12 +10,13 @@
 # make gate    the demonstration model against its stored baseline      make baseline  stores that anew
 # make shared  the third-party files that tests ask for and a hub has, into SHARED_DIR (../shared)
 # make bench-gpu  the 7B layout on a GPU, against its floor         make bench-vllm  against lm-eval over vLLM
-# make docs    the documentation as pages, into build/docs       make clean  removes environments and what was built
+# make docs    the documentation as a site, in build/site       make clean  removes environments and what was built
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 BENCH_READY := .venv/.bench
+DOCS_READY := .venv/.docs
 # Arguments for pip when it installs torch, e.g. an --index-url with another build than your platform's default.
 TORCH_PIP_ARGS ?=
 # What pins versions; it holds on Python 3.10 to 3.13. `make setup CONSTRAINTS=` takes the newest that pyproject.toml allows.
@@ -115,15 +116,19 @@ verify: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python tools/verify.py
 	$(BIN)/python eval/report.py
 
+# mkdocs is installed for this alone
+$(DOCS_READY): $(READY)
+	$(BIN)/python -m pip install --quiet $(PINNED) --editable '.[docs]'
+	touch $(DOCS_READY)
+
+docs: $(DOCS_READY)
+	$(BIN)/mkdocs build --quiet --strict
+
 tables: $(READY)
 	$(BIN)/python eval/report.py
 
 structure: $(READY)
 	$(BIN)/python tools/structure.py
-
-docs: $(READY)
-	$(BIN)/python -m pip install --quiet $(PINNED) --editable '.[docs]'
-	$(BIN)/mkdocs build --strict --site-dir build/docs
 
 demo-model: $(READY)
 	$(BIN)/python demo/make_data.py

@@ -15,6 +15,7 @@ from qwen_eval.data.tables import Dataset
 from qwen_eval.main import main
 from qwen_eval.sandbox import Program
 from qwen_eval.tasks.code import Code
+from qwen_eval.tasks.extract.code import builtin_overrides
 
 
 class Mbpp(Code):
@@ -47,7 +48,8 @@ class Mbpp(Code):
         return str(row["task_id"])
 
     def program(self, row: Mapping[str, Any], text: str) -> Program:
-        return Program(text, "\n".join(row["test_list"]), context=row["test_setup_code"])
+        tests = "\n".join(row["test_list"])
+        return Program(text, tests, context=row["test_setup_code"], overrides=builtin_overrides(self.solution(row)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the suite says at its end."""
+"""The closing lines of the test report."""
 
 from __future__ import annotations
 

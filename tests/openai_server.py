@@ -1,4 +1,4 @@
-"""A stand-in OpenAI-compatible server on 127.0.0.1, backed by a checkpoint in plain float32 forwards, and a proxy that
+"""A stub OpenAI-compatible server on 127.0.0.1, backed by a checkpoint in plain float32 forwards, and a proxy that
 injects faults on the way to it. Both are context managers with `url`.
 
 The server knows completions of token ids or text (echo, logprobs, stop, max_tokens 0) and chat completions. Every next

@@ -647,4 +647,279 @@ TASKS = [
         assert vars(named["a"]) == {"name": "a", "price": 1} and getattr(named["a"], "none", 5) == 5
         """,
     ),
+    _task(
+        "slices_and_indices",
+        """
+        class Matrix:
+            def __init__(self, rows): self.rows = rows
+            def __getitem__(self, key):
+                if isinstance(key, tuple): return self.rows[key[0]][key[1]]
+                return Matrix(self.rows[key]) if isinstance(key, slice) else self.rows[key]
+            def __setitem__(self, key, value): self.rows[key[0]][key[1]] = value
+            def __eq__(self, other): return isinstance(other, Matrix) and self.rows == other.rows
+            def __add__(self, other):
+                return Matrix([[a + (other if isinstance(other, int) else 0) for a in row] for row in self.rows])
+            __radd__ = __add__
+            def cut(self, count): return slice(0, count)
+        """,
+        ("a + (", "a - ("),
+        """
+        m = Matrix([[1, 2], [3, 4]])
+        assert m[0, 1] == 2 and m[1:] == Matrix([[3, 4]]) and m[::-1][0] == [3, 4] and m[0] == [1, 2]
+        m[0, 0] = 9
+        assert (m + 1).rows == [[10, 3], [4, 5]] and 1 + m == m + 1 and [1, 2, 3][m.cut(2)] == [1, 2]
+        assert m != [[9, 2], [3, 4]] and m != None and not (m == 5)
+        """,
+    ),
+    _task(
+        "plain_types_by_way_of_a_function",
+        """
+        from enum import Enum, IntEnum, IntFlag
+        from typing import NamedTuple
+        class State(str, Enum):
+            LOW = "low"
+            HIGH = "high"
+            def __lt__(self, other): return list(State).index(self) < list(State).index(other)
+        class Level(IntEnum):
+            LOW = 1
+            HIGH = 2
+        class Right(IntFlag):
+            READ = 4
+            WRITE = 2
+        class Pair(NamedTuple):
+            x: float
+            y: float = 0
+            def __neg__(self): return Pair(-self.x, -self.y)
+            def __abs__(self): return (self.x ** 2 + self.y ** 2) ** 0.5
+        class Celsius(float):
+            def fahrenheit(self): return self * 9 / 5 + 32
+        def state(name): return State(name)
+        def states(): return [State.HIGH, State.LOW]
+        def level(number): return Level(number)
+        def rights(): return Right.READ | Right.WRITE
+        def pair(x, y): return Pair(x, y)
+        def warm(): return Celsius(20.5)
+        """,
+        ("list(State).index(self) <", "list(State).index(self) >"),
+        """
+        assert state("low").name == "LOW" and state("low") == "low" and sorted(states()) == ["low", "high"]
+        assert level(2).name == "HIGH" and level(2) > level(1) and level(2) > 1 and level(1) + 1 == 2
+        assert rights() == 6 and rights() & 4 == 4 and abs(pair(3, 4)) == 5.0 and -pair(1, 2) == (-1, -2)
+        assert pair(1, 2)._fields == ("x", "y") and warm().fahrenheit() == 68.9 and warm() - 20 == 0.5
+        """,
+    ),
+    _task(
+        "properties",
+        """
+        import inspect
+        from abc import ABC, abstractmethod
+        class Sensor(ABC):
+            @abstractmethod
+            def read(self): ...
+        class Thermometer(Sensor):
+            def __init__(self, celsius=0): self._celsius = celsius
+            @property
+            def celsius(self): return self._celsius
+            @celsius.setter
+            def celsius(self, value):
+                if value < -273.15: raise ValueError("below absolute zero")
+                self._celsius = value
+            @celsius.deleter
+            def celsius(self): self._celsius = 0
+            @property
+            def fahrenheit(self): return self._celsius * 9 / 5 + 32
+            def read(self): return self.celsius
+        """,
+        ("value < -273.15", "value < -300"),
+        """
+        import inspect
+        t = Thermometer(25)
+        assert t.fahrenheit == 77.0 and t.read() == 25 and isinstance(Thermometer.celsius, property)
+        t.celsius = 30
+        assert abs(t.fahrenheit - 86) < 1e-9 and inspect.isabstract(Sensor) and not inspect.isabstract(Thermometer)
+        try:
+            t.celsius = -290
+        except ValueError as error:
+            assert "absolute" in str(error)
+        else:
+            assert False, "no error"
+        del t.celsius
+        assert t.celsius == 0
+        try:
+            t.fahrenheit = 3
+        except AttributeError:
+            pass
+        else:
+            assert False
+        """,
+    ),
+    _task(
+        "unittest_classes",
+        """
+        class Calculator:
+            def add(self, a, b): return a + b
+            def divide(self, a, b):
+                if b == 0: raise ZeroDivisionError("by zero")
+                return a / b
+        def third(x): return x / 3
+        """,
+        ("x / 3", "x / 4"),
+        """
+        import unittest
+        class TestCalculator(unittest.TestCase):
+            def setUp(self): self.calculator = Calculator()
+            def test_add(self):
+                self.assertEqual(self.calculator.add(1, 2), 3)
+                self.assertIsInstance(self.calculator, Calculator)
+            def test_divide(self):
+                with self.assertRaises(ZeroDivisionError): self.calculator.divide(1, 0)
+                self.assertAlmostEqual(self.calculator.divide(1, 3), 0.33333, places=4)
+            def test_third(self):
+                for x in (3, 6):
+                    with self.subTest(x=x): self.assertEqual(third(x), x // 3)
+        if __name__ == "__main__":
+            unittest.main()
+        """,
+    ),
+    _task(
+        "unittest_without_an_exit",
+        "def add(a, b): return a + b",
+        ("a + b", "a - b"),
+        """
+        import unittest
+        class TestAdd(unittest.TestCase):
+            def test_add(self): self.assertEqual(add(1, 2), 3)
+        assert unittest.main(argv=[""], exit=False).result.wasSuccessful()
+        """,
+    ),
+    _task(
+        "an_exit_of_the_test",
+        "def f(x): return x + 1",
+        ("x + 1", "x"),
+        "import sys\nassert f(1) == 2\nsys.exit(0)",
+    ),
+    _task(
+        "defaults_that_remember",
+        """
+        def fib(n, known={}):
+            if n not in known: known[n] = n if n < 2 else fib(n - 1) + fib(n - 2)
+            return known[n]
+        def gather(x, found=[]):
+            found.append(x)
+            return found
+        square = lambda x: x * x
+        OPERATIONS = {"+": lambda a, b: a + b, "max": max}
+        """,
+        ("found.append(x)", "found.insert(0, x)"),
+        """
+        assert fib(80) == 23416728348467685 and fib.__defaults__[0][10] == 55
+        assert gather(1) == [1]
+        assert gather(2) == [1, 2]
+        assert square(3) == 9 and OPERATIONS["+"](1, 2) == 3 and OPERATIONS["max"](1, 5) == 5 and OPERATIONS["max"] is max
+        """,
+    ),
+    _task(
+        "sets_of_frozensets",
+        """
+        def parts(xs): return {frozenset(xs[:i]) for i in range(len(xs) + 1)}
+        def groups(): return {frozenset({1}): {frozenset()}}
+        def log(*args): print(*args, sep="-", end="")
+        """,
+        ("len(xs) + 1", "len(xs)"),
+        """
+        assert parts([1, 2]) == {frozenset(), frozenset({1}), frozenset({1, 2})} and frozenset({2, 1}) in parts([1, 2])
+        assert groups() == {frozenset({1}): {frozenset()}} and parts([]) | {frozenset("a")} == {frozenset(), frozenset("a")}
+        assert log(1, 2) is None and not log()
+        print(log("x"))
+        """,
+    ),
+    _task(
+        "one_instance_and_caches",
+        """
+        import functools
+        class Meta(type):
+            made = {}
+            def __call__(cls, *args):
+                if cls not in cls.made: cls.made[cls] = super().__call__(*args)
+                return cls.made[cls]
+        class Settings(metaclass=Meta):
+            def __init__(self): self.values = {}
+        class Only:
+            one = None
+            def __new__(cls):
+                if cls.one is None: cls.one = super().__new__(cls)
+                return cls.one
+        calls = []
+        @functools.lru_cache(maxsize=None)
+        def slow(n):
+            calls.append(n)
+            return n * 2
+        double = functools.partial(lambda k, x: k * x, 2)
+        """,
+        ("if cls.one is None", "if True"),
+        """
+        assert Settings() is Settings() and Only() is Only()
+        Settings().values["a"] = 1
+        assert Settings().values == {"a": 1}
+        assert slow(2) == 4 and slow(2) == 4 and calls == [2] and slow.cache_info().hits == 1 and double(4) == 8
+        """,
+    ),
+    _task(
+        "attributes_by_hand",
+        """
+        class Record:
+            def __init__(self, **values): self.__dict__.update(values)
+            def __getattr__(self, name): return f"<{name}>"
+            def __getitem__(self, key): return self.__dict__[key]
+            def __setitem__(self, key, value): self.__dict__[key] = value
+            def __delitem__(self, key): del self.__dict__[key]
+            def keys(self): return self.__dict__.keys()
+        class Slots:
+            __slots__ = ("x",)
+        """,
+        ("self.__dict__[key] = value", "self.__dict__.setdefault(key, value)"),
+        """
+        r = Record(a=1, b=[2])
+        r["c"] = 3
+        r["a"] = 5
+        assert r.other == "<other>" and r["a"] == 5 and r.c == 3 and dict(r) == {"a": 5, "b": [2], "c": 3} and {**r}["c"] == 3
+        del r["a"]
+        assert sorted(r.keys()) == ["b", "c"] and vars(r) == {"b": [2], "c": 3}
+        try:
+            Slots().z = 1
+        except AttributeError:
+            pass
+        else:
+            assert False
+        """,
+    ),
+    _task(
+        "derived_values_used_as_plain_ones",
+        """
+        from enum import Enum, IntEnum
+        class Name(str, Enum):
+            A = "a"
+        class Level(IntEnum):
+            LOW = 1
+            HIGH = 2
+        class Number(float): pass
+        class Raw(bytes): pass
+        def name(): return Name.A
+        def level(n): return Level(n)
+        def number(x): return Number(x)
+        def raw(): return Raw(b"ab")
+        def table(): return {Name.A: Level.HIGH, Level.LOW: Number(2)}
+        """,
+        ("Number(2)", "Number(3)"),
+        """
+        import json, math, re
+        assert json.dumps([name(), level(1), number(2.5)]) == '["a", 1, 2.5]' and re.match("a", name()) and name() in "xay"
+        assert name() + "b" == "ab" and "b" + name() == "ba" and "".join([name(), "b"]) == "ab" and name().upper() == "A"
+        assert hash(name()) == hash("a") and {"a": 1}[name()] == 1 and table()["a"] == 2 and table()[1] == 2.0
+        assert list(range(level(2))) == [0, 1] and [5, 6, 7][level(2)] == 7 and -level(1) == -1 and 3 - level(1) == 2
+        assert f"{level(1)}" == "1" and "%d" % level(2) == "2" and f"{number(2):.2f}" == "2.00" and level(1) is level(1)
+        assert math.sqrt(number(4)) == 2 and abs(number(-2)) == 2 and round(number(2.567), 1) == 2.6 and raw()[0] == 97
+        assert sorted([number(2), number(1)]) == [1, 2] and sum([level(1), level(2)]) == 3 and raw() == b"ab"
+        """,
+    ),
 ]

@@ -3,6 +3,8 @@ repository; tests that need it skip without it and say so. `make shared` fetches
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 from pathlib import Path
 
@@ -29,3 +31,9 @@ def shared(path: str = "") -> Path:
     if os.environ.get("REQUIRE_SHARED") == "1":
         pytest.fail(why)
     pytest.skip(why)
+
+
+def humaneval() -> list[dict[str, str]]:
+    """The problems of HumanEval; skips without the shared data."""
+    with gzip.open(shared("data/humaneval/HumanEval.jsonl.gz"), "rt", encoding="utf-8") as file:
+        return [json.loads(line) for line in file]

@@ -225,7 +225,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], Sequence[str]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_one_line_with_thing_and_remedy(case: str, place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_one_line_with_file_and_remedy(case: str, place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     spoil, says = CASES[case]
     words = spoil(place)
     before = place.kept()

@@ -160,7 +160,7 @@ DATA: dict[str, Case] = {
     "dead server": ("gsm8k", lambda b: ["-d", "demo", "--engine", "api", "--base-url", "http://127.0.0.1:9/v1"],
                     ("127.0.0.1:9",)),
     "window of words": ("mmlu", lambda b: ["-c", "demo", "--window", "wide"], ("--window 'wide' is not auto, a number",)),
-    "windows for other layers": ("mmlu", lambda b: ["-c", "demo", "--window", "9," * 99 + "9"], ("--window", "one a layer")),
+    "windows for other layers": ("mmlu", lambda b: ["-c", "demo", "--window", "9," * 99 + "9"], ("--window", "one per layer")),
     "no context": ("mmlu", lambda b: ["-c", "demo", "--max-seq-len", 0], ("argument --max-seq-len: '0'", "--help")),
     "hot": ("humaneval", lambda b: ["-c", "demo", "--temperature", "nan"], ("argument --temperature", "--help")),
     "seconds": ("humaneval", lambda b: ["-c", "demo", "--timeout", "-1"], ("argument --timeout", "--help")),

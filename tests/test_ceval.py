@@ -1,4 +1,4 @@
-"""C-Eval on files of our own and on real Chinese questions laid out as C-Eval: its own files were not to be had.
+"""C-Eval on files of our own and on real Chinese questions laid out as C-Eval: its own files were not available.
 
 Prompts by hand, every average computed again from the stored samples, and the submission file of the test split.
 """

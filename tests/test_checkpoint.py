@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -198,7 +199,7 @@ def break_folder(how: str, folder: Path) -> None:
         ("only an adapter", ["it is an adapter; merge it"]),
     ],
 )
-def test_a_broken_folder_shows_before_anything_is_loaded(folder, how, says):
+def test_a_broken_folder_is_reported_before_anything_is_loaded(folder, how, says):
     break_folder(how, folder)
     text = refusal(lambda: open_checkpoint(spec(folder)))
     assert str(folder) in text
@@ -215,7 +216,7 @@ def test_a_broken_folder_shows_before_anything_is_loaded(folder, how, says):
         ("a/b/c", "does not exist; pass a folder"),
     ],
 )
-def test_a_path_that_is_nothing(path, says):
+def test_a_path_that_does_not_exist(path, says):
     assert says in refusal(lambda: open_checkpoint(spec(path)))
 
 
@@ -280,7 +281,7 @@ def test_weights_of_another_model_are_refused(tmp_path):
     )
 
 
-def test_tensors_that_a_model_does_not_use_are_told(tmp_path, caplog):
+def test_tensors_that_a_model_does_not_use_are_reported(tmp_path, caplog):
     folder = write_llama(tmp_path)
     save_file(
         load_file(folder / "model.safetensors") | {"value_head.weight": torch.zeros(2)},
@@ -315,7 +316,7 @@ def test_no_context_length_anywhere(tmp_path):
         ({"attention": "fast"}, "--attn fast is unknown"),
         ({"quantize": "int2"}, "--quantize int2 is unknown"),
         ({"quantize": "nf4"}, "--quantize nf4 needs bitsandbytes; run: pip install -e '.[quant]'"),
-        ({"attention": "flash"}, "--attn flash needs flash-attn"),
+        ({"attention": "flash"}, "--attn flash needs flash-attn; run: pip install -e '.[flash]', or use --attn sdpa"),
         ({"max_seq_len": 0}, "--max-seq-len 0 is no length"),
         ({"device": "gpu"}, "--device gpu is no torch device"),
         ({"device": "cuda:99"}, "--device cuda:99 is not there"),
@@ -324,6 +325,38 @@ def test_no_context_length_anywhere(tmp_path):
 def test_usage_errors(folder, monkeypatch, options, says):
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     assert says in refusal(lambda: open_checkpoint(spec(folder, **options)))
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "says"),
+    [
+        ("cpu", "bfloat16", "--attn flash needs a CUDA GPU, and this run is on cpu; use --attn sdpa"),
+        ("cuda:0", "float32", "--attn flash does not compute in float32; add --dtype bfloat16, or use --attn sdpa"),
+        ("cuda:0", "float16", None),
+    ],
+)
+def test_flash_attention_runs_on_a_gpu_in_16_bits(folder, monkeypatch, device, dtype, says):
+    """As if flash-attn were installed, and a GPU there: only what is refused can be seen without one."""
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(module, "_device", lambda name: device)
+    wanted = spec(folder, attention="flash", dtype=dtype)
+    if says:
+        assert says in refusal(lambda: open_checkpoint(wanted))
+        assert open_checkpoint(spec(folder, dtype=dtype)).device == device  # by itself nothing asks for it
+        return
+    asked = {}
+    monkeypatch.setattr(module.Checkpoint, "_too_large", lambda self: False)
+    monkeypatch.setattr(
+        module.qwen1.QWenLMHeadModel, "from_pretrained", lambda path, **options: asked.update(options) or 1 / 0
+    )
+    assert "cannot be loaded" in refusal(open_checkpoint(wanted).load)
+    assert asked["attn_implementation"] == "flash_attention_2"
+
+
+def test_automatic_attention_needs_no_flash_attention(folder, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None if name == "flash_attn" else find(name))
+    assert open_checkpoint(spec(folder)).load().config._attn_implementation.endswith("sdpa")
 
 
 def test_quantized_loading_is_asked_for(folder, monkeypatch):

@@ -1,4 +1,4 @@
-"""Checkpoints of a hub: what is fetched of them and when, and one line for each that cannot be had."""
+"""Checkpoints of a hub: which files are downloaded and when, and a one-line error for each that is not available."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_repository_without_weights(hub):
     assert "holds no weights" in refusal(open_checkpoint(spec("Qwen/empty")).load)
 
 
-def test_without_a_network_the_cache_serves_and_else_the_message_tells_what_to_get(hub, monkeypatch):
+def test_without_a_network_the_cache_is_used_and_otherwise_the_message_lists_what_to_get(hub, monkeypatch):
     from huggingface_hub import constants
 
     open_checkpoint(spec("Qwen/tiny")).load()

@@ -53,7 +53,7 @@ def test_the_prompt_of_one_question_by_hand(tmp_path: Path) -> None:
     assert sample.request.options == ("A", "B", "C", "D") and sample.target == "C"
 
 
-def test_the_recipes_differ_in_what_stands_for_an_option(tmp_path: Path) -> None:
+def test_the_recipes_differ_in_the_tokens_of_an_option(tmp_path: Path) -> None:
     words = ["-d", write_lamps(tmp_path), "--subjects", "logical"]
     ours, old = (benchmark_of("cmmlu", *words, "--recipe", r).asked[0].request for r in ("default", "qwen2023"))
     assert ours.prompt() == old.prompt()

@@ -1,4 +1,4 @@
-"""Dynamic NTK and LogN on any rotary model, against the same thing worked out another way."""
+"""Dynamic NTK and LogN on any rotary model, against an independent computation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ import math
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging
 
 from qwen_eval.models import qwen1
@@ -100,7 +110,7 @@ def test_both_ways_to_stretch_frequencies_agree(alpha):
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("kind", WRITERS)
-def test_extension_equals_the_same_worked_out_by_hand(folders, kind, attention):
+def test_extension_equals_a_hand_computation(folders, kind, attention):
     model = load(folders[kind], attn_implementation=attention)
     before = logits(model)
     for extension in (NTK, LOGN, BOTH):
@@ -221,7 +231,25 @@ def test_frequencies_scaled_before_are_stretched_too(tmp_path):
     assert open_checkpoint(ModelSpec(str(folder), device="cpu")).trained_length == TRAINED
 
 
-def test_models_that_cannot_take_it_say_so(tmp_path):
+def test_attention_under_logn_sees_its_own_name(folders):
+    """transformers' flash attention picks its kernels by the name in the config, and ours would be unknown to it."""
+    sdpa, seen = ALL_ATTENTION_FUNCTIONS["sdpa"], []
+
+    def noted(module, *args, **kwargs):
+        seen.append(module.config._attn_implementation)
+        return sdpa(module, *args, **kwargs)
+
+    AttentionInterface.register("noted", noted)
+    AttentionMaskInterface.register("noted", ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+    model, plain = load(folders["llama"], attn_implementation="noted"), load(folders["llama"])
+    install(model, LOGN)
+    install(plain, LOGN)
+    name = model.config._attn_implementation
+    assert furthest(logits(model), logits(plain)) == 0
+    assert seen == ["noted"] * model.config.num_hidden_layers and model.config._attn_implementation == name != "noted"
+
+
+def test_unsupported_models_are_refused(tmp_path):
     rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
     model = load(write_causal(tmp_path, "llama", rope_parameters=rope))
     with pytest.raises(CheckpointError, match=r"rope type dynamic.*--dynamic-ntk off"):

@@ -38,7 +38,7 @@ def test_json_lines_alone_or_in_a_folder(tmp_path: Path) -> None:
         ("x.csv", "a", "has no documents"),
     ],
 )
-def test_what_is_no_document_is_named(tmp_path: Path, name: str, content: str, message: str) -> None:
+def test_a_row_that_is_no_document_is_named(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=message):
         documents(Source(tmp_path))

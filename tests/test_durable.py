@@ -1,4 +1,4 @@
-"""What must survive: full disks, folders that cannot be written, kills between two bytes, two processes at one run."""
+"""What must survive: full disks, folders that cannot be written, kills between two bytes, two processes on one run."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_a_file_that_may_not_grow(limit: int, whole: Path, tmp_path: Path) -> No
     assert_goes_on(tmp_path / "cut", whole, content.count(b"\n"))
 
 
-def test_every_place_a_row_can_be_cut_at(whole: Path, tmp_path: Path) -> None:
+def test_a_row_cut_at_any_byte(whole: Path, tmp_path: Path) -> None:
     """A line that is a prefix of a row is no row, wherever it ends; the whole ones before it stay."""
     (path,) = (whole / "samples").glob("*.jsonl")
     content = path.read_bytes()
@@ -358,7 +358,7 @@ CELLS = st.one_of(
 def test_no_cell_begins_a_formula_and_all_come_back(texts: Sequence[str], value: float) -> None:
     row = (
         dict.fromkeys(results.COLUMNS, "x")
-        | dict.fromkeys(results.REQUIRED, "1")
+        | dict.fromkeys(results.NUMBERS, "1")
         | dict(zip(("model", "group", "signature"), texts, strict=True))
     )
     row |= {"value": f"{value:.6f}", "run_id": "r", "timestamp": "t"}

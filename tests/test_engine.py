@@ -239,7 +239,9 @@ def test_an_automatic_batch_fits_free_memory(
     assert tokens is None or max(passes) <= tokens
 
 
-def test_one_question_that_does_not_fit_says_so(checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_question_that_does_not_fit_is_an_error(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = HFEngine(ModelSpec(str(checkpoints["qwen1"])))
 
     def never(*_: object, **__: object) -> torch.Tensor:

@@ -89,8 +89,8 @@ def test_a_copy_answers_as_its_original(tmp_path: Path, capsys: pytest.CaptureFi
          {"role": "user", "content": "and now"}],
     ):  # fmt: skip
         text = theirs.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        assert text == own.render_chat(messages)
         assert theirs(text)["input_ids"] == own.chat_ids(messages)
+        assert text == own.decode(own.chat_ids(messages))
 
 
 def test_the_tool_and_the_option_of_a_script_write_the_same(

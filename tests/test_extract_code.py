@@ -6,8 +6,6 @@ the problem's text and the body in the reply. Rows of kind "base" hold the exact
 
 from __future__ import annotations
 
-import gzip
-import json
 import textwrap
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +16,7 @@ from hypothesis import given
 from examples import examples
 from extraction import LENGTHS, corpus, golden, label, long_texts, quick, texts
 from qwen_eval.tasks.extract.code import (
+    builtin_overrides,
     docstring,
     docstring_2023,
     humaneval_base,
@@ -26,7 +25,7 @@ from qwen_eval.tasks.extract.code import (
     humaneval_chat_2023,
     signature,
 )
-from shared import shared
+from shared import humaneval
 
 ROWS = corpus("humaneval")
 OTHER_DOCSTRING = {10, 32, 38, 50, 64}  # tasks whose first triple-quoted text is not the entry point's
@@ -36,11 +35,6 @@ pieces = texts(
     "'''", '"""', "(", ")", "[", "# ", "print(", "@a", "~~~", "from __future__ import annotations", ":", "'", "\r\n",
     "return 1",
 )  # fmt: skip
-
-
-def problems() -> list[dict[str, str]]:
-    with gzip.open(shared("data/humaneval/HumanEval.jsonl.gz"), "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
 
 
 def lines(code: str | None) -> list[str] | None:
@@ -62,14 +56,14 @@ def test_2023_answers_every_recorded_row(record_property: Callable[[str, object]
 
 
 def test_the_canonical_solutions_survive_the_default_and_127_survive_2023() -> None:
-    solutions = [problem["canonical_solution"] for problem in problems()]
+    solutions = [problem["canonical_solution"] for problem in humaneval()]
     assert all(humaneval_base(solution) == solution for solution in solutions)
     assert sum(humaneval_base_2023(solution).rstrip() == solution.rstrip() for solution in solutions) == 127
 
 
 def test_the_parts_of_every_real_prompt() -> None:
     differing = set()
-    for index, problem in enumerate(problems()):
+    for index, problem in enumerate(humaneval()):
         prompt, entry_point = problem["prompt"], problem["entry_point"]
         header = signature(prompt, entry_point)
         assert header.startswith(entry_point + "(")
@@ -92,7 +86,7 @@ def test_the_docstring_may_follow_an_import() -> None:
 
 @pytest.mark.parametrize("style", ["fence", "prose", "body", "fenced body"])
 def test_every_canonical_solution_is_found_in_a_reply(style: str) -> None:
-    for problem in problems():
+    for problem in humaneval():
         prompt, body, entry_point = problem["prompt"], problem["canonical_solution"], problem["entry_point"]
         whole = f"{prompt}{body}"
         reply = {
@@ -156,3 +150,26 @@ def test_long_texts_take_no_longer_than_they_are_long(length: int) -> None:
         for read in (humaneval_chat, humaneval_chat_2023, signature, docstring):
             quick(read, text, "f")
         quick(humaneval_chat, text, "f", 'def f(x):\n    """Do it."""\n')
+
+
+@pytest.mark.parametrize(
+    ("solution", "names"),
+    [
+        ("def sum(a, b):\n    return a + b\n", ("sum",)),
+        (
+            "async def next(x): ...\nclass list: pass\nmax = min = None\nid: int = 5",
+            ("id", "list", "max", "min", "next"),
+        ),
+        ("def f():\n    sum = 1\n    def max(): pass\nf.len = 2\nx[abs] = 3\nround(1)", ()),
+        ("(pow, (a, [*hash])), any = b", ("any", "hash", "pow")),
+        ("from math import pow, sin as abs\nimport math", ()),
+        ("__doc__ = 'x'\ndef __import__(): pass", ()),
+        ("def sum(a, b) return", ()),
+        ("def sum(): '\\d'\n", ("sum",)),
+        ("x = '\0'", ()),
+        ("(" * 10_000, ()),
+        ("", ()),
+    ],
+)
+def test_the_builtins_that_a_reference_solution_defines(solution: str, names: tuple[str, ...]) -> None:
+    assert builtin_overrides(solution) == names

@@ -1,4 +1,4 @@
-"""Letters of multiple-choice replies: the recorded answers of 2023, our hand-labelled replies, and hostile texts.
+"""Letters of multiple-choice replies: the recorded answers of 2023, our hand-labelled replies, and adversarial texts.
 
 The label of a row is the letter that a careful reader says the reply gives as its answer: by letter, or by an option's own
 words where the reply is or states just these. Rows marked `missed` need more than reading (which of several statements
@@ -7,6 +7,7 @@ fits the question): the extractor may leave them unanswered, but must not answer
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from examples import examples
 from extraction import LENGTHS, corpus, golden, label, long_texts, quick, texts
+from qwen_eval.tasks.extract.letter_tokens import LETTERS, MAX_OPTIONS
 from qwen_eval.tasks.extract.letters import ceval_2023, letter, mmlu_2023
 
 RECIPES_2023 = {"chat_mmlu": mmlu_2023, "chat_ceval": ceval_2023}
@@ -67,7 +69,7 @@ def test_2023_ceval_reads_the_stem_of_the_question() -> None:
 
 
 @pytest.mark.parametrize("row", ALL_ROWS, ids=label)
-def test_default_reads_what_a_careful_reader_reads(row: dict[str, Any]) -> None:
+def test_default_agrees_with_the_hand_labels(row: dict[str, Any]) -> None:
     answer = letter(row["reply"], row["options"])
     assert answer == row["letter"] or (row.get("missed") and answer is None)
 
@@ -88,7 +90,7 @@ def test_an_option_counts_only_by_its_whole_words() -> None:
     assert letter("The answer is art.", options) == "A"
 
 
-def test_equal_options_are_told_apart_by_letter_only() -> None:
+def test_equal_options_are_distinguished_by_letter_only() -> None:
     options = ["3", "3", "4", "5"]
     assert letter("3", options) is None
     assert letter("The answer is B) 3", options) == "B"
@@ -98,6 +100,82 @@ def test_letters_beyond_the_options_are_no_answer() -> None:
     assert letter("The answer is E.", ["1", "2", "3", "4"]) is None
     assert letter("The answer is D.", ["1", "2", "3"]) is None
     assert letter("The answer is E.", ["1", "2", "3", "4", "5"]) == "E"
+
+
+TEN = ["iron", "gold", "zinc", "lead", "neon", "argon", "radon", "xenon", "boron", "helium"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        ("The answer is J.", "J"),
+        ("The answer is I.", "I"),
+        ("The answer is (I).", "I"),
+        ("Answer: I", "I"),
+        ("I", "I"),
+        ("i", "I"),
+        ("I. boron", "I"),
+        ("I) boron", "I"),
+        ("**I**", "I"),
+        ("I is correct.", "I"),
+        ("Option I is correct.", "I"),
+        ("The answer is I because boron is light.", "I"),
+        ("The answer is I, as boron is light.", "I"),
+        ("I think the answer is I.", "I"),
+        ("$\\boxed{J}$", "J"),
+        ("答案是J", "J"),
+        ("故选I。", "I"),
+        ("I think the answer is C.", "C"),
+        ("I think it is C", "C"),
+        ("I would choose J", "J"),
+        ("I choose B.", "B"),
+        ("I, like most, choose B.", "B"),
+        ("B, I think.", "B"),
+        ("C is correct, I believe.", "C"),
+        ("I'd go with D", "D"),
+        ("I'm sure it is E.", "E"),
+        ("I am not sure, but the answer is H.", "H"),
+        ("i think d", "D"),
+        ("(i) Zinc is a metal. (ii) Neon is a gas. The answer is E.", "E"),
+        ("The answer is boron.", "I"),
+        ("helium", "J"),
+        ("I do not know.", None),
+        ("I cannot answer that.", None),
+        ("I am sorry.", None),
+        ("I, as a language model, cannot say.", None),
+        ("The answer is I or J.", None),
+        ("The answer is K.", None),
+        ("J is wrong.", None),
+    ],
+)
+def test_a_reply_to_a_question_with_ten_options(reply: str, answer: str | None) -> None:
+    assert letter(reply, TEN) == answer
+
+
+@pytest.mark.parametrize("count", [9, 10, 17, MAX_OPTIONS])
+@pytest.mark.parametrize(
+    "form",
+    ["{}", "({})", "The answer is {}.", "{} is correct.", "答案：{}", "\\boxed{{{}}}", "Answer: **{}**", "选{}", "option {}"],
+)  # fmt: skip
+def test_every_letter_can_be_named(form: str, count: int) -> None:
+    options = [f"thing {number}" for number in range(count)]
+    named = LETTERS[:count]
+    assert "".join(letter(form.format(each), options) or "-" for each in named) == named
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_more_options_change_few_answers(name: str) -> None:
+    more = [f"another thing {number}" for number in range(6)]
+    answered = [(row, letter(row["reply"], [*row["options"], *more])) for row in ROWS[name]]
+    other = [row["reply"] for row, answer in answered if answer != letter(row["reply"], row["options"])]
+    # a letter beyond the options of before is one of them now
+    assert [reply for reply in other if not re.search("[E-J]", reply)] == []
+    assert len(other) <= 5
+
+
+def test_a_letter_is_read_as_before_with_eight_options_or_fewer() -> None:
+    assert letter("K", ["Na", "K", "Ca"]) == "B"
+    assert letter("The answer is J.", TEN[:8]) is None
 
 
 @examples(300)

@@ -63,7 +63,7 @@ def test_default_reads_the_gold_number_of_every_real_answer() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=label)
-def test_default_reads_what_a_careful_reader_reads(row: dict[str, Any]) -> None:
+def test_default_agrees_with_the_hand_labels(row: dict[str, Any]) -> None:
     expected = {key: None if row[key] is None else Decimal(row[key]) for key in ("number", "strict")}
     assert {"number": number(row["reply"]), "strict": strict_number(row["reply"])} == expected
 

@@ -97,7 +97,7 @@ def test_calls_are_counted_and_the_first_one_counts(reply: str, actions: int) ->
         ("[" * 5000, None, False),
     ],
 )
-def test_inputs_are_read_as_json5_and_told_from_json(text: str, form: str | None, strict: bool) -> None:
+def test_inputs_are_read_as_json5_and_distinguished_from_json(text: str, form: str | None, strict: bool) -> None:
     call = react(f"Action: a\nAction Input: {text}\nObservation: x")
     assert (call.input, call.arguments, call.valid_json) == (text, form, strict)
     assert canonical(text) == form

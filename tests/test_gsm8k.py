@@ -132,6 +132,6 @@ def test_end_to_end_base_and_chat(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert again[0]["model"] == "model"
 
 
-def test_rescoring_what_is_not_there_says_what_is(tmp_path: Path) -> None:
+def test_rescoring_a_missing_run_lists_the_existing_ones(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there are no runs"):
         work("gsm8k", "-o", tmp_path, "--rescore", "nothing", "-d", shared("data/gsm8k"))

@@ -1,4 +1,4 @@
-"""The HF agent benchmark: scores worked out by hand, the code in the sandbox, the original set read and never run."""
+"""The HF agent benchmark: scores computed by hand, the code in the sandbox, the original set read and never run."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_agent_scores_by_hand(recipe: str, sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize("text", [f"{DRAW}\n{CODE}", f"{DRAW}\nAnswer:\n{CODE}\nAnswer:\n{CODE}", "", "Answer"])
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_reply_that_does_not_part_in_two_is_worth_nothing(recipe: str, text: str, sandbox: Sandbox) -> None:
+def test_a_reply_without_a_single_answer_marker_scores_zero(recipe: str, text: str, sandbox: Sandbox) -> None:
     (score,) = agent.judge(recipe, OWN, [(OWN.tasks[0], text)], sandbox)
     assert score.stats == {"selection": 0, "used": 0, "code": 0, "unsplit": 1}
 

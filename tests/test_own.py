@@ -19,6 +19,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tiny
+from qwen_eval import options
 from qwen_eval.main import console
 from qwen_eval.runs.results import read_results
 from qwen_eval.runs.run import prepare
@@ -56,6 +57,7 @@ def command(folder: Path, *words: object) -> Done:
         patch.chdir(folder)
         patch.setattr(sys, "argv", ["qwen-eval", *map(str, words)])
         patch.setattr(sys, "path", [*sys.path])
+        patch.setattr(options, "program", None)
         with pytest.raises(SystemExit) as stop:
             console()
     return Done(int(stop.value.code or 0), out.getvalue(), err.getvalue())
@@ -90,7 +92,7 @@ def runs(outside: Path) -> dict[str, tuple[str, str]]:
 
 def test_the_signature_says_more_of_a_benchmark_of_ones_own(runs: dict[str, tuple[str, str]]) -> None:
     fields = {name: signature(out) for name, (out, _) in runs.items()}
-    assert fields["texts"]["scoring"] == "context" and fields["texts"]["select"] == "text-logprob"
+    assert fields["texts"]["scoring"].startswith("context+") and fields["texts"]["select"] == "text-logprob"
     assert fields["letters"]["select"] == "logprob"
     assert fields["mbpp"]["stop"] == '["[DONE]"]'
     assert all(len(found["frame"]) == 8 for found in fields.values())
@@ -137,6 +139,40 @@ def test_two_runs_are_compared(outside: Path, runs: dict[str, tuple[str, str]]) 
     assert done.returncode == 3 and "FAIL mbpp pass@1" in done.stdout
 
 
+def test_it_is_compared_with_another_harness(outside: Path, runs: dict[str, tuple[str, str]], tmp_path: Path) -> None:
+    """lm-evaluation-harness's samples of the same questions are joined, though our prompt does not list the options; the steps
+    from our figure to theirs add up."""
+    rows = [json.loads(line) for line in (outside / "arc/test.jsonl").read_text().splitlines()]
+    mine = read_samples(outside / "out/samples" / f"{runs['texts'][1]}.jsonl")
+    lines = []
+    for index, row in enumerate(rows):
+        texts, sample = row["choices"]["text"], mine[str(index)]
+        gold = row["choices"]["label"].index(row["answerKey"])
+        scores = list(sample["response"]["totals"])
+        if index == 3:
+            scores[gold] = min(scores) - 1  # one item that theirs has wrong
+        lines.append(
+            {
+                "doc_id": index, "doc": row, "target": gold, "filter": "none", "metrics": ["acc"],
+                "arguments": {
+                    f"gen_args_{i}": {"arg_0": sample["prompt"], "arg_1": f" {text}"} for i, text in enumerate(texts)
+                },
+                "resps": [[[str(score), "False"]] for score in scores],
+                "filtered_resps": [[str(score), "False"] for score in scores],
+                "acc": float(max(range(len(scores)), key=scores.__getitem__) == gold),
+            }
+        )  # fmt: skip
+    path = tmp_path / "samples_arc_challenge_2026-01-01T00-00-00.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ("compare", runs["texts"][1], path, "--results", "out")
+    done = command(outside, *words)
+    assert done.returncode == 0 and "40 items joined; 0 only ours, 0 only theirs" in done.stdout, done.stderr
+    done = command(outside, *words, "--explain", "--own", "arc.py", "-d", "demo")
+    assert done.returncode == 0 and "the sum of the steps" in done.stdout, done.stderr
+    done = command(outside, *words, "--explain", "-d", "demo")
+    assert done.returncode == 2 and "name its file with --own FILE" in done.stderr
+
+
 def test_report_and_page_need_no_code(outside: Path, runs: dict[str, tuple[str, str]], tmp_path: Path) -> None:
     """Title, columns and headline come from the manifest: the files of the benchmarks are gone."""
     results = shutil.copytree(outside / "out", tmp_path / "results")
@@ -165,7 +201,8 @@ def test_the_suite_asks_it_too(outside: Path, tmp_path: Path) -> None:
 def test_on_a_llama(outside: Path, tmp_path: Path) -> None:
     """The whole log-probability of every option is that of transformers' own forward pass of prompt and option, alone."""
     folder = tiny.write_llama(tmp_path / "llama")
-    words = ("-d", "arc", "-o", tmp_path, "--shots", 2, "--limit", 12, "--batch-size", 5)
+    data = shutil.copytree(outside / "arc", tmp_path / "data")  # the same rows, and not the demonstration's folder
+    words = ("-d", data, "-o", tmp_path, "--shots", 2, "--limit", 12, "--batch-size", 5)
     out, name = run(outside, "arc.py", "-c", folder, *words)
     assert signature(out)["data"].startswith("unverified-") and "no official checksums" in out
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -253,6 +290,8 @@ def test_twenty_lines_do(tmp_path: Path) -> None:
         (TEXT + "    metrics = lambda self, scored: [('acc', 1.0)]\n", ITEMS, "metrics has to return Metric records"),
         (TEXT + "    shots = {'few': 3}\n", ITEMS, "it names the modes base and chat"),
         (TEXT + "    def identifier(self, row, index):\n        return 'same'\n", ITEMS, "the id 'same' is there twice"),
+        (TEXT + "    def group(self, row):\n        return [][0]\n", ITEMS, "no item of mine (IndexError"),
+        (TEXT + "    def samples(self):\n        return 1 / 0\n", ITEMS, "mine.py:18: ZeroDivisionError"),
         (TEXT, [], "test.jsonl is empty"),
         ("x = = 1\n", ITEMS, "mine.py:7: SyntaxError"),
         ("import nothing_of_this_name\n", ITEMS, "mine.py:7: ModuleNotFoundError"),
@@ -280,6 +319,25 @@ def test_a_refusal_is_one_line_and_status_2(tmp_path: Path) -> None:
     done = command(tmp_path, "run", path, "-d", tmp_path, *WORDS)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "has no attribute 'text'" in done.stderr
     assert not (tmp_path / "out/samples").exists()  # nothing was asked
+
+
+def test_another_way_of_scoring_is_another_signature(tmp_path: Path) -> None:
+    """And a remark, a docstring or a title is not."""
+
+    def scoring(name: str, code: str) -> str:
+        (tmp_path / name).mkdir()
+        (kind,) = load.load(write(tmp_path / name, code, ITEMS))
+        return kind(kind.parser().parse_args(["-d", str(tmp_path / name), *WORDS])).signature["scoring"]
+
+    first = scoring("first", TEXT)
+    assert len(first) == 8
+    title = TEXT.replace('    name = "mine"\n', '    name = "mine"  # a remark\n    title = "My bench"\n')
+    said = title.replace(
+        "    def score(self, sample, reply):\n", '    def score(self, sample, reply):\n        """Says."""\n'
+    )
+    assert scoring("said", said) == first
+    assert scoring("other", TEXT.replace("strip()", "split()[0]")) != first
+    assert scoring("helper", TEXT + "\n\ndef helper(text):\n    return text\n") != first
 
 
 def test_any_number_of_options_and_any_labels(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen_eval.engines import plan
+from qwen_eval.engines.local.scoring import take_pack
 from qwen_eval.schema import Choose, InputError
 
 
@@ -97,7 +98,7 @@ def test_packs_hold_every_row_once_within_their_bounds(lengths: list[int], max_r
     rows = [row([0] * length, index) for index, length in enumerate(lengths)]
     start, seen = 0, []
     while start < len(rows):
-        pack = plan.take_pack(rows, start, max_rows, max_tokens)
+        pack = take_pack(rows, start, max_rows, max_tokens)
         assert 1 <= len(pack) <= max_rows
         assert len(pack) == 1 or sum(len(item.ids) for item in pack) <= max_tokens
         seen += [item.request for item in pack]

@@ -1,4 +1,4 @@
-"""The pipeline with a stand-in engine: resume, limits, result files, messages. No model is loaded."""
+"""The pipeline with a stub engine: resume, limits, result files, messages. No model is loaded."""
 
 from __future__ import annotations
 

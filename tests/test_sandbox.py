@@ -1,11 +1,8 @@
-"""The sandbox as its callers see it: verdicts, limits, order, values that cross, and an end without leftovers."""
+"""The sandbox as its callers see it: verdicts, limits, order, values that cross, and a clean end."""
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
-import sys
 import textwrap
 import threading
 import time
@@ -14,22 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from leftovers import processes_of
 from qwen_eval.sandbox import Outcome, Program, Sandbox, Snippet, Verdict, run_code
-from qwen_eval.schema import InputError
-from shared import shared
-
-linux = pytest.mark.skipif(sys.platform != "linux", reason="isolation is known on Linux alone")
+from sandboxes import linux, opened, processes_of
+from shared import humaneval
 
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    try:
-        opened = Sandbox(workers=2)
-    except InputError as error:
-        pytest.skip(str(error))
-    with opened:
-        yield opened
+    with opened(workers=2) as pool:
+        yield pool
 
 
 def check_of(body: str) -> str:
@@ -41,11 +31,6 @@ def judge(sandbox: Sandbox, source: str, body: str, context: str = "") -> Verdic
     """The verdict on a module with a function `f` under a check with this body."""
     (verdict,) = sandbox.check([Program(textwrap.dedent(source), check_of(body), "f", context)])
     return verdict
-
-
-def humaneval() -> list[dict[str, str]]:
-    with gzip.open(shared("data/humaneval/HumanEval.jsonl.gz"), "rt", encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
 
 
 def canonical(rows: list[dict[str, str]]) -> list[Program]:
@@ -67,12 +52,8 @@ def test_all_canonical_solutions_of_humaneval_pass(sandbox: Sandbox) -> None:
 )
 def test_canonical_solutions_pass_in_the_other_tiers(other: str) -> None:
     rows = humaneval() if other.startswith("bubblewrap") else humaneval()[::8]
-    try:
-        opened = Sandbox(workers=2, only=[other])
-    except InputError as error:
-        pytest.skip(str(error))
-    with opened:
-        assert {verdict.status for verdict in opened.check(canonical(rows))} == {"passed"}
+    with opened(workers=2, only=[other]) as pool:
+        assert {verdict.status for verdict in pool.check(canonical(rows))} == {"passed"}
 
 
 def test_a_solution_that_returns_nothing_fails_every_task_of_humaneval(sandbox: Sandbox) -> None:
@@ -204,7 +185,7 @@ def test_the_standard_library_is_there_and_state_is_kept_between_calls(sandbox: 
 
 
 def test_cpu_time_is_what_counts_and_start_up_is_not_counted() -> None:
-    with _opened(workers=1, cpu_seconds=0.3, wall_seconds=60) as sandbox:
+    with opened(workers=1, cpu_seconds=0.3, wall_seconds=60) as sandbox:
         waits = judge(sandbox, "import time\ntime.sleep(0.6)\ndef f(): return 1", "assert candidate() == 1")
         burns = judge(sandbox, "def f():\n    while True: pass", "assert candidate() == 1")
         asleep = judge(sandbox, "def f(): return 1", "assert candidate() == 1")
@@ -217,7 +198,7 @@ def test_cpu_time_is_what_counts_and_start_up_is_not_counted() -> None:
 
 
 def test_a_program_that_only_waits_is_ended_by_the_clock() -> None:
-    with _opened(workers=1, wall_seconds=0.5) as sandbox:
+    with opened(workers=1, wall_seconds=0.5) as sandbox:
         verdict = judge(sandbox, "import time\ntime.sleep(1e6)", "pass")
     assert (verdict.status, verdict.detail) == ("timeout", "more than 0.5 s of wall time")
 
@@ -226,7 +207,7 @@ def test_a_timeout_is_tried_once_more_alone_and_reported_once(monkeypatch: pytes
     program = Program("def f(): return 1", check_of("assert candidate() == 1"), "f")
     tried: list[tuple[str, int]] = []
     running: list[int] = []
-    with _opened(workers=2) as sandbox:
+    with opened(workers=2) as sandbox:
         original = sandbox._check
 
         def loaded(slot: int, given: Program) -> Verdict:
@@ -293,7 +274,7 @@ def test_an_error_of_the_caller_and_closing_twice_leave_nothing_behind() -> None
         raise LookupError("of the caller")
 
     known = processes_of(os.getpid(), patience=0)
-    sandbox = _opened(workers=2, cpu_seconds=600, wall_seconds=600)
+    sandbox = opened(workers=2, cpu_seconds=600, wall_seconds=600)
     started = time.monotonic()
     with pytest.raises(LookupError):
         sandbox.check([endless, quick, endless], fails)
@@ -329,7 +310,7 @@ def test_a_snippet_gives_its_value_and_its_variables(sandbox: Sandbox) -> None:
 
 
 def test_snippets_that_end_badly() -> None:
-    with _opened(workers=2, cpu_seconds=0.3, wall_seconds=20) as sandbox:
+    with opened(workers=2, cpu_seconds=0.3, wall_seconds=20) as sandbox:
         exits, loops, forged, broken, large = sandbox.run(
             [
                 Snippet("import os\nos._exit(3)"),
@@ -348,10 +329,3 @@ def test_snippets_that_end_badly() -> None:
 
 def test_one_snippet_by_itself(sandbox: Sandbox) -> None:
     assert run_code("x + 1", "x = 1").value == 2
-
-
-def _opened(**options: object) -> Sandbox:
-    try:
-        return Sandbox(**options)  # type: ignore[arg-type]
-    except InputError as error:
-        pytest.skip(str(error))

@@ -1,4 +1,4 @@
-"""Shared containers stay alike at both ends, and bytes that an enemy wrote become a value or a known error."""
+"""Shared containers stay in sync at both ends, and an attacker's bytes become a value or a known error."""
 
 from __future__ import annotations
 

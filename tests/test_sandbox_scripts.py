@@ -1,4 +1,4 @@
-"""Tests that are scripts: verdicts as one plain process gives them, faults of the test, and bounds."""
+"""Tests that are scripts: verdicts as one plain process gives them, unsuitable tests, and limits."""
 
 from __future__ import annotations
 
@@ -9,18 +9,14 @@ from collections.abc import Iterator
 import pytest
 
 from qwen_eval.sandbox import Program, Sandbox, Verdict
-from qwen_eval.schema import InputError
+from sandboxes import opened
 from scripts import TASKS, Task
 
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    try:
-        opened = Sandbox(workers=1)
-    except InputError as error:
-        pytest.skip(str(error))
-    with opened:
-        yield opened
+    with opened(workers=1) as pool:
+        yield pool
 
 
 def judge(sandbox: Sandbox, source: str, test: str, setup: str = "", overrides: tuple[str, ...] = ()) -> Verdict:
@@ -43,7 +39,7 @@ def test_the_verdict_is_that_of_one_plain_process(sandbox: Sandbox, task: Task) 
     assert (right.status, right.detail) == ("passed", "")
     assert wrong.status == "failed", wrong
     assert empty.status == "failed"
-    assert empty.detail.startswith("NameError: name ")
+    assert "unittest.main" in task.test or empty.detail.startswith("NameError: name ")
 
 
 # whose fault it is
@@ -115,3 +111,77 @@ def test_a_name_of_the_language_is_the_candidates_where_the_task_says_so(sandbox
     assert judge(sandbox, source, "assert sum([1, 2]) == 3 and f() == 1").detail.startswith("NameError: name 'f'")
     unasked = judge(sandbox, source, "assert sum(1, 2) == 3")
     assert (unasked.status, unasked.detail[:27]) == ("infrastructure", "the test itself: TypeError:")
+
+
+# where the candidate's own word would decide
+
+OWN_WORD = """
+from typing import NamedTuple
+class Money:
+    def __init__(self, n): self.n = n
+    def __eq__(self, other): return self.n == (other.n if isinstance(other, Money) else other)
+    def __lt__(self, other): return self.n < (other.n if isinstance(other, Money) else other)
+    def __add__(self, other): return Money(self.n + other)
+    def __contains__(self, other): return self.n == other
+class Naive:
+    def __eq__(self, other): return self.n == other.n
+class Angle(float):
+    def __add__(self, other): return Angle((float(self) + other) % 360)
+class Row(list):
+    def __add__(self, other): return Row([a + b for a, b in zip(self, other)])
+class Word(str):
+    def __eq__(self, other): return self.lower() == other.lower()
+    def __hash__(self): return hash(self.lower())
+class Sized(NamedTuple):
+    x: int
+    def __len__(self): return 7
+def money(n): return Money(n)
+def naive(): return Naive()
+def angle(x): return Angle(x)
+def row(*xs): return Row(xs)
+def sized(): return Sized(1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("test", "method"),
+    [
+        ("assert Money(5) == 5", "Money.__eq__"),
+        ("assert money(5) == 5", "Money.__eq__"),
+        ("assert [money(5)] == [5] and 5 in [money(5)]", "Money.__eq__"),
+        ("assert money(5) < 6", "Money.__lt__"),
+        ("assert (money(5) + 1).n == 6", "Money.__add__"),
+        ("assert 5 in money(5)", "Money.__contains__"),
+        ("assert angle(350) + 20 == 10", "Angle.__add__"),
+        ("assert row(1, 2) + [3, 4] == [4, 6]", "Row.__add__"),
+        ("assert Word('Ab') == 'aB'", "Word.__eq__"),
+        ("assert len(sized()) == 7", "Sized.__len__"),
+        ("assert Money(5) != 5", "Money.__eq__"),  # passes here and not in one process
+        ("assert naive() != 5", "Naive.__eq__"),
+    ],
+)
+def test_a_verdict_that_hangs_on_a_class_s_own_word_is_neither_passed_nor_failed(
+    sandbox: Sandbox, test: str, method: str
+) -> None:
+    verdict = judge(sandbox, OWN_WORD, test)
+    assert (verdict.status, verdict.detail) == (
+        "infrastructure",
+        f"the verdict hangs on {method} of the candidate's, which is not trusted with the test's values",
+    )
+
+
+@pytest.mark.parametrize(
+    ("test", "status"),
+    [
+        ("assert money(5) == 6", "failed"),
+        ("assert money(5) != 6", "passed"),
+        ("assert money(5).n == 5", "passed"),
+        ("assert angle(10) + 20 == 30", "passed"),
+        ("assert angle(10) + 20 == 31", "infrastructure"),  # an Angle with methods of its own where a float stood
+        ("assert row(1, 2) * 2 == [1, 2, 1, 2]", "passed"),
+        ("assert Money(5) + 1 == Money(6) and Money(5).n == 5", "passed"),
+        ("def test():\n    assert money(5).n == 6", "infrastructure"),  # nothing is called
+    ],
+)
+def test_a_class_s_own_word_counts_only_where_the_verdict_hangs_on_it(sandbox: Sandbox, test: str, status: str) -> None:
+    assert judge(sandbox, OWN_WORD, test).status == status

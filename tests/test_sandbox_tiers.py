@@ -1,4 +1,4 @@
-"""Which isolation is chosen where, and that nothing of it outlives the harness."""
+"""Which tier is chosen, and that no process of it outlives the harness."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from leftovers import processes_of
-from qwen_eval.sandbox import Program, Sandbox, tier
+from qwen_eval.sandbox import Program, Sandbox, tier, tiers
+from qwen_eval.sandbox.client import Zygote
 from qwen_eval.schema import InputError
+from sandboxes import linux, processes_of
 
 EVAL = Path(__file__).resolve().parents[1] / "eval"
 TEST = "def check(candidate): assert candidate() == 1"
-linux = pytest.mark.skipif(sys.platform != "linux", reason="isolation is known on Linux alone")
 
 
 @linux
@@ -181,3 +181,33 @@ def test_the_name_of_the_tier() -> None:
         pytest.skip(str(error))
     with Sandbox(workers=1) as sandbox:
         assert sandbox.tier == name
+
+
+def test_a_tier_is_probed_once_per_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    probes: list[Zygote] = []
+    probe = tiers._probe
+
+    def counted(zygote: Zygote) -> list[str]:
+        probes.append(zygote)
+        return probe(zygote)
+
+    monkeypatch.setattr(tiers, "_probe", counted)
+    monkeypatch.setattr(tiers, "_probed", {})
+    try:
+        name = tier()
+    except InputError as error:
+        pytest.skip(str(error))
+    first = len(probes)
+    with Sandbox(workers=1) as sandbox:
+        assert sandbox.check([Program("def f(): return 1", TEST, "f")])[0].status == "passed"
+    assert (tier(), sandbox.tier, len(probes)) == (name, name, first)
+
+
+def test_a_failed_probe_is_remembered_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiers, "_probed", {})
+    monkeypatch.setattr(tiers, "_probe", lambda zygote: ["read files"])
+    wanted = [each.name for each in tiers.wanted() if each.settings.mode != "limits"]
+    for _ in range(2):
+        with pytest.raises(InputError, match="programs c"):
+            Sandbox(workers=1, only=wanted)
+        monkeypatch.setattr(tiers, "_probe", lambda zygote: [])

@@ -1,4 +1,4 @@
-"""Bytes that an enemy wrote become plain values or an error, and nothing else."""
+"""An attacker's bytes become plain values or an error, and nothing else."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_damaged_bytes_are_a_plain_value_or_an_error(value: Any, chance: random.
         b"l\x01\x00\x00\x00" * 200 + b"N",
     ],
 )  # fmt: skip
-def test_bytes_that_are_no_value(data: bytes) -> None:
+def test_bytes_that_are_not_a_value(data: bytes) -> None:
     with pytest.raises(WireError):
         unpack(data)
 

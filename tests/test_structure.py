@@ -1,4 +1,4 @@
-"""The house keeps its shape: imports go one way, scripts start without torch, nothing shadows a library."""
+"""The structure of the package: imports go one way, scripts start without torch, nothing shadows a library."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import unicodedata
 
 import pytest
 
@@ -82,8 +83,8 @@ def test_chat_turns_equal_the_recorded_ones(qwen):
             messages += [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
         messages.append({"role": "user", "content": args["query"]})
         system = args.get("system", "")
-        assert qwen.render_chat(messages, system) == case["raw_text"]
         assert qwen.chat_ids(messages, system) == case["context_tokens"]
+        assert qwen.decode(case["context_tokens"]) == unicodedata.normalize("NFC", case["raw_text"])
         said = [{"role": "system", "content": system}, *messages]
         assert qwen.chat_ids(said) == case["context_tokens"]
         seen += 1
@@ -91,7 +92,7 @@ def test_chat_turns_equal_the_recorded_ones(qwen):
 
 
 def test_the_default_system_text(tiny):
-    text = tiny.render_chat([{"role": "user", "content": "Hi"}])
+    text = tiny.decode(tiny.chat_ids([{"role": "user", "content": "Hi"}]))
     assert text.startswith("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nHi<|im_end|>")
     assert text.endswith("<|im_end|>\n<|im_start|>assistant\n")
     assert tiny.chat_ids([{"role": "user", "content": "Hi"}]) == tiny.encode_special(text)
@@ -218,7 +219,6 @@ def test_the_tokenizer_never_appends_an_end(tmp_path):
 def test_chat_by_the_checkpoints_own_template_has_one_bos(others):
     llama = others["llama"]
     messages = [{"role": "user", "content": "how many lamps"}]
-    assert llama.render_chat(messages) == "<s>[INST] how many lamps [/INST]"
     ids = llama.chat_ids(messages)
     assert (ids[0], ids.count(1)) == (1, 1)
     assert ids == llama.encode_special("<s>[INST] how many lamps [/INST]")
@@ -228,8 +228,8 @@ def test_a_system_text_goes_first_where_there_is_none(others):
     qwen2 = others["qwen2"]
     messages = [{"role": "user", "content": "Hi"}]
     start = "<|im_start|>system\nBe brief<|im_end|>\n<|im_start|>user\nHi"
-    assert qwen2.render_chat(messages, "Be brief").startswith(start)
-    assert qwen2.render_chat(messages).startswith("<|im_start|>user\nHi")
+    assert qwen2.decode(qwen2.chat_ids(messages, "Be brief")).startswith(start)
+    assert qwen2.decode(qwen2.chat_ids(messages)).startswith("<|im_start|>user\nHi")
     said = [{"role": "system", "content": "Be brief"}, *messages]
     assert qwen2.chat_ids(said, "Another") == qwen2.chat_ids(messages, "Be brief")
 
@@ -238,11 +238,22 @@ def test_a_message_cannot_end_its_turn(others):
     """One turn end from the template for the message, whatever the message spells (transformers 5.23 and later)."""
     qwen2 = others["qwen2"]
     if not qwen2._safe_chat:
-        pytest.skip("this transformers cannot tell a message's tokens from the template's")
+        pytest.skip("this transformers cannot tell a message's tokens from the template's; such messages are refused")
     (end,) = qwen2.encode_special("<|im_end|>")
     ids = qwen2.chat_ids([{"role": "user", "content": "a<|im_end|>b"}])
     assert ids.count(end) == 1
     assert "a<|im_end|>b" in qwen2.decode(ids)
+
+
+def test_an_older_transformers_refuses_a_message_that_would_end_its_turn(others, monkeypatch):
+    qwen2 = others["qwen2"]
+    monkeypatch.setattr(qwen2, "_safe_chat", False)
+    for messages in ([{"role": "user", "content": "a<|im_end|>b"}], [{"role": "system", "content": "<|im_start|>"}]):
+        with pytest.raises(CheckpointError, match=r"a message contains '<\|im_.*install transformers 5.23 or later"):
+            qwen2.chat_ids(messages)
+    with pytest.raises(CheckpointError, match="a message contains"):
+        qwen2.chat_ids([{"role": "user", "content": "a"}], "be <|im_end|>")
+    assert qwen2.chat_ids([{"role": "user", "content": "a < b | c"}])
 
 
 def test_a_reply_ends_where_the_template_ends_a_turn(others):
@@ -261,9 +272,8 @@ def test_a_checkpoint_without_template_says_so(tmp_path):
     write_byte_tokenizer(tmp_path, chat=False)
     tok = HubTokenizer(tmp_path)
     assert tok.chat_template is None
-    for ask in (tok.chat_ids, tok.render_chat):
-        with pytest.raises(CheckpointError, match="has no chat template; take a chat checkpoint or leave --chat out"):
-            ask([{"role": "user", "content": "Hi"}])
+    with pytest.raises(CheckpointError, match="has no chat template; take a chat checkpoint or leave --chat out"):
+        tok.chat_ids([{"role": "user", "content": "Hi"}])
 
 
 def test_a_template_that_refuses_is_one_line(tmp_path):

@@ -1,4 +1,4 @@
-"""What make verify writes down, and the table that shows it."""
+"""The record that make verify writes, and its table."""
 
 from __future__ import annotations
 

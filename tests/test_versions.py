@@ -16,6 +16,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from transformers import DynamicCache
 
 import tiny
+from qwen_eval.engines.chunks import Chunk
 from qwen_eval.engines.local import blocked, cascade, kernels, measuring
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.models import caches, qwen1, versions
@@ -130,7 +131,7 @@ def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("deaf")
 def test_perplexity_in_pieces_needs_the_cache_to_fill(folder: Path) -> None:
     engine = HFEngine(ModelSpec(str(folder)))
-    chunk = measuring.Chunk(torch.arange(40).int().numpy(), 39, 0)
+    chunk = Chunk(torch.arange(40).int().numpy(), 39, 0)
     with torch.inference_mode():
         whole = measuring._losses(engine.runtime, [chunk], 5000)
         assert whole[0] > 0

@@ -32,7 +32,7 @@ def main(kind: type[Benchmark]) -> NoReturn:
         check(kind)
         parser = kind.parser()
     except InputError as error:
-        fail(os.path.basename(sys.argv[0]), str(error))  # noqa: PTH119  # a name, not a path
+        fail(options.program or Path(sys.argv[0]).name, str(error))
     args = parser.parse_args()
     exit_with(parser.prog, lambda: work(kind, args))
 
@@ -53,7 +53,8 @@ def console() -> NoReturn:
         _run_file(Path(words[0]), words[1:])
     if name not in scripts:
         fail("qwen-eval", f"there is no {name!r}; {usage}")
-    sys.argv = [f"qwen-eval {name}", *words]
+    options.program = f"qwen-eval {name}"
+    sys.argv = [options.program, *words]
     sys.path.insert(0, str(SCRIPTS))  # as Python does for a script
     runpy.run_path(str(scripts[name]), run_name="__main__")
     sys.exit(0)
@@ -71,6 +72,7 @@ def _run_file(path: Path, words: Sequence[str]) -> NoReturn:
         if chosen not in kinds:
             fail(program, f"{path} defines {', '.join(kinds)}; name one: {program} {next(iter(kinds))} ...")
         kinds, words = {chosen: kinds[chosen]}, words[1:]
+    options.program = program
     sys.argv = [program, *words]
     main(next(iter(kinds.values())))
 

@@ -15,10 +15,17 @@ from qwen_eval.schema import DataError, ModelSpec
 DEFAULT_CHECKPOINT = {"base": "Qwen/Qwen-7B", "chat": "Qwen/Qwen-7B-Chat"}
 
 
+# how the user called the program, where that is not the script's own name: "qwen-eval mmlu"
+program: str | None = None
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that reports errors in one line. shots: the default number of shots by mode."""
 
     shots: Mapping[str, int] = {}
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"prog": program, **settings})
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
@@ -279,7 +286,7 @@ def model_spec(args: argparse.Namespace) -> ModelSpec:
 
 def command() -> str:
     """The command line as it was typed, for the manifest."""
-    return " ".join(sys.argv if sys.argv[0].startswith("qwen-eval") else ["python", *sys.argv])
+    return " ".join([program, *sys.argv[1:]] if program else ["python", *sys.argv])
 
 
 def _engine_named(words: Sequence[str]) -> str:

@@ -30,7 +30,7 @@ class ModelSpec:
     path: a folder or a hub id. hub: "hf" or "modelscope". dtype: "auto" (the checkpoint's own) or a torch dtype name.
     quantize: "none", "int8" or "nf4". attention: "auto", "eager", "sdpa" or "flash". max_seq_len: the context limit in
     tokens, None for the model's own. dynamic_ntk, logn: "auto" (as the config says), "on" or "off". window: "off", "auto"
-    (our default sizes), a number of keys, or one number a layer. device: "auto" or a torch device. train_length: the
+    (our default sizes), a number of keys, or one number per layer. device: "auto" or a torch device. train_length: the
     trained length in tokens, None for what the config says.
     """
 
@@ -87,8 +87,9 @@ class Chosen:
     the prompt kept; the prompt's length in tokens; whether the prompt lost tokens beyond whole shots.
 
     totals: where they were asked for, the log-probability of each whole option: of the tokens that encode(prompt + option)
-    has beyond the number that encode(prompt) has, as lm-evaluation-harness counts them. logprobs may leave out first tokens
-    that all options share.
+    has beyond the number that encode(prompt) has, as lm-evaluation-harness counts them (which first moves spaces at the
+    prompt's end to the option). logprobs leave out first tokens that all options share, and include a token that joins the
+    prompt's end with the option's beginning, which totals do not.
     """
 
     logprobs: tuple[float, ...]
@@ -181,13 +182,15 @@ Response: TypeAlias = Chosen | Generated | Measured
 @dataclass(frozen=True)
 class Sample:
     """One item: id ("anatomy/0": set and row from 0), what is asked, the gold answer, the group (subject) it is in, and
-    the id its own file gives it, where somebody else will want that."""
+    the id that its own file gives it, which a submission file needs. labels: what the options are called, where that is not
+    A, B, C ..."""
 
     id: str
     request: Request
     target: Any
     group: str = ""
     file_id: str = ""
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -275,7 +275,7 @@ def answer(x): return True
     Hostile(
         "flood_of_messages",
         "import os\nwhile True: os.write(5, b'\\1\\0\\0\\0N' * 10000)",
-        says=("an answer of unknown form",),
+        says=("a malformed answer",),
     ),
     Hostile("list_in_itself", "def answer(x):\n    a = []\n    a.append(a)\n    return a", says=("deep",)),
     Hostile(

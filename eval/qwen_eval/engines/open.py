@@ -24,9 +24,8 @@ def open_engine(args: argparse.Namespace) -> Engine:
         raise InputError(
             "--tensor-parallel-size is vLLM's; add --engine vllm, or start several processes with torchrun"
         )
-    from qwen_eval.engines.local.engine import (
-        HFEngine,  # imports torch: seconds that --help and bad data need not wait for
-    )
+    # imports torch: seconds that --help and bad data need not wait for
+    from qwen_eval.engines.local.engine import HFEngine
 
     return HFEngine(spec, args.batch_size, seed=args.seed)
 

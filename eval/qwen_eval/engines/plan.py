@@ -21,10 +21,10 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """ids: int32 [length], what the model reads. targets: one tuple a scored position, for the last len(targets)
+    """ids: int32 [length], what the model reads. targets: one tuple per scored position, for the last len(targets)
     positions: the token ids whose log-probabilities are wanted there. request: index of the request it belongs to.
     options: the indices of the options it answers (targets of a multi-token continuation are summed). own, whole: how many
-    of the last positions count for an option's own continuation, and for all of its text; 0 for every one."""
+    of the last positions count for Chosen.logprobs and for Chosen.totals; 0 for all of them."""
 
     ids: np.ndarray
     targets: tuple[tuple[int, ...], ...]
@@ -44,7 +44,7 @@ class Encoded:
     truncated: bool
 
     def chosen(self, scores: Mapping[int, Sequence[float]], totals: bool) -> Chosen:
-        """The answer. scores: by option the log-probabilities of the positions that its row scores. totals: whether those
+        """The answer. scores: by option, the log-probabilities at the positions that its row scores. totals: whether those
         of whole options are wanted, too."""
         rows = {option: row for row in self.rows for option in row.options}
         order = sorted(rows)
@@ -58,7 +58,7 @@ class Encoded:
 
 
 def _sum(values: Sequence[float]) -> float:
-    """One after the other, so that every engine and every version of Python rounds alike."""
+    """The sum from left to right (from Python 3.12 on, `sum` compensates), so that all engines round alike."""
     total = 0.0
     for value in values:
         total += float(value)
@@ -69,14 +69,14 @@ def encode_requests(
     requests: Sequence[Choose], tokenizer: Encoder, context_limit: int, chunk: int = 256
 ) -> list[Encoded]:
     """Tokenizes requests, in chunks that bound the memory of Python integers. Raises InputError for an option that
-    has no token of its own."""
+    adds no token to its prompt, or shares none with the others."""
     encoded: list[Encoded] = []
     for start in range(0, len(requests), chunk):
         part = requests[start : start + chunk]
         drops = [0] * len(part)
         done: list[Encoded | None] = [None] * len(part)
         waiting = list(range(len(part)))
-        while waiting:  # each turn drops one more shot of the prompts that did not fit
+        while waiting:  # each round drops one more shot of the prompts that did not fit
             for index, result in zip(
                 waiting, _encode(part, waiting, drops, tokenizer, start, context_limit), strict=True
             ):
@@ -105,16 +105,15 @@ def _encode(
     for index in waiting:
         request = part[index]
         first = 0 if request.bos else len(start_ids)
+        full = [np.array(next(ids)[first:], dtype=np.int32) for _ in request.options if request.scoring != "isolated"]
+        prompt = np.array(next(ids)[first:], dtype=np.int32)
         if request.scoring == "split":
-            full = [np.array(next(ids)[first:], dtype=np.int32) for _ in request.options]
-            yield _encode_split(request, full, len(next(ids)) - first, start + index, drops[index], limit)
+            yield _encode_split(request, full, len(prompt), start + index, drops[index], limit)
             continue
         if request.scoring == "context":
-            full = [np.array(next(ids)[first:], dtype=np.int32) for _ in request.options]
-            prompt = np.array(next(ids)[first:], dtype=np.int32)
             shared, continuations = split_options(full)
         else:
-            prompt = shared = np.array(next(ids)[first:], dtype=np.int32)
+            shared = prompt
             continuations = [(_single_token(option, tokenizer, isolated),) for option in request.options]
         if not len(shared):
             raise InputError(
@@ -122,44 +121,44 @@ def _encode(
             )
         allowed = limit if request.limit is None else request.limit
         fed = len(shared) + max(len(tokens) for tokens in continuations) - 1
-        truncated, shortened = False, 0
+        truncated, cut = False, 0
         if request.overflow != "none" and fed > allowed:
             if request.overflow == "drop_shots" and drops[index] < len(request.shots):
                 yield None
                 continue
-            shortened = max(0, len(shared) - max(1, allowed - (fed - len(shared))))
-            shared = shared[shortened:]
+            # a whole option is scored after at least one token of its prompt, which may end before `shared` does
+            least = 1 + (max(0, len(shared) - len(prompt)) if request.totals else 0)
+            cut = max(0, len(shared) - max(least, allowed - (fed - len(shared))))
+            shared = shared[cut:]
             truncated = True
-        if request.totals:
-            rows = _whole_rows(request, shared, continuations, len(prompt) - shortened, start + index)
-        else:
-            rows = _rows(shared, continuations, start + index)
+        rows = _rows(request, shared, continuations, len(prompt) - cut, start + index)
         yield Encoded(rows, len(request.shots) - drops[index], len(prompt), truncated)
 
 
 def _encode_split(
     request: Choose, full: Sequence[np.ndarray], prompt: int, index: int, drops: int, limit: int
 ) -> Encoded:
-    """One request with scoring "split". full: the ids of prompt + option, by option. prompt: ids of the prompt alone."""
+    """One request with scoring "split". full: the ids of prompt + option, by option. prompt: length of the prompt alone."""
     allowed = (limit if request.limit is None else request.limit) if request.overflow == "keep_last" else None
     rows, truncated = [], False
     for option, ids in enumerate(full):
-        own = tuple(int(token) for token in ids[prompt:])
+        own = ids[prompt:].tolist()
         if not own or not prompt:
-            raise InputError(f"the option {request.options[option]!r} adds no token to its prompt in this tokenizer")
+            raise _adds_nothing(request, option)
         fed = ids[:-1] if allowed is None else ids[:-1][-max(allowed, len(own)) :]
         truncated = truncated or len(fed) < len(ids) - 1
         rows.append(Row(fed, tuple((token,) for token in own), index, (option,)))
-    if all(len(row.targets) == 1 and np.array_equal(row.ids, rows[0].ids) for row in rows):
-        targets = tuple(row.targets[0][0] for row in rows)
-        rows = [Row(rows[0].ids, (targets,), index, tuple(range(len(rows))))]
-    return Encoded(tuple(rows), len(request.shots) - drops, prompt, truncated)
+    return Encoded(_merged(rows), len(request.shots) - drops, prompt, truncated)
+
+
+def _adds_nothing(request: Choose, option: int) -> InputError:
+    return InputError(f"the option {request.options[option]!r} adds no token to its prompt in this tokenizer")
 
 
 def split_options(full: Sequence[np.ndarray]) -> tuple[np.ndarray, list[tuple[int, ...]]]:
-    """The tokens all encodings of prompt + option share, and each option's own continuation (at least one token).
+    """The tokens that all encodings of prompt + option share, and each option's own continuation (at least one token).
 
-    full: int32 arrays. PROTOCOLS: "option tokens from context: encode(prompt + option) less the shared prefix".
+    full: int32 ids by option. The rule is in docs/protocols.md, "Scoring options by likelihood".
     """
     shared = min(len(ids) for ids in full) - 1  # every option keeps a token of its own
     for ids in full[1:]:
@@ -179,39 +178,37 @@ def _single_token(option: str, tokenizer: Encoder, known: dict[str, int]) -> int
     return known[option]
 
 
-def _rows(shared: np.ndarray, continuations: Sequence[tuple[int, ...]], request: int) -> tuple[Row, ...]:
-    if all(len(tokens) == 1 for tokens in continuations):
-        targets = (tuple(tokens[0] for tokens in continuations),)
-        return (Row(shared, targets, request, tuple(range(len(continuations)))),)
-    return tuple(
-        Row(
-            np.concatenate([shared, np.array(tokens[:-1], dtype=np.int32)]),
-            tuple((token,) for token in tokens),
-            request,
-            (option,),
-        )
-        for option, tokens in enumerate(continuations)
-    )
-
-
-def _whole_rows(
+def _rows(
     request: Choose, shared: np.ndarray, continuations: Sequence[tuple[int, ...]], prompt: int, index: int
 ) -> tuple[Row, ...]:
-    """A row an option that scores all of the option's tokens, also those that all options begin with.
+    """The rows of a request: one per option, one for all where each is a single token after the same tokens.
 
-    prompt: the prompt's length in tokens within `shared`. Where a tokenizer joins the prompt's end with the option's beginning
-    the prompt alone has more tokens than are shared; the option's own tokens are then those behind that number.
+    prompt: the prompt's length in tokens, at the beginning of `shared`. Where totals are wanted, a row scores all that an
+    option's encoding has beyond that number, also what all options begin with. Where the tokenizer joins the prompt's end
+    with an option's beginning, the prompt alone may have more tokens than are shared: then the row scores the continuation,
+    and the total leaves out its first tokens. Raises InputError for an option that adds no token to the prompt's.
     """
     rows = []
     for option, tokens in enumerate(continuations):
         ids = np.concatenate([shared, np.array(tokens, dtype=np.int32)])
-        whole = len(ids) - max(1, prompt)
-        if whole < 1:
-            raise InputError(f"the option {request.options[option]!r} adds no token to its prompt in this tokenizer")
+        whole = len(tokens)
+        if request.totals and request.scoring == "context":
+            whole = len(ids) - max(1, prompt)
+            if whole < 1:
+                raise _adds_nothing(request, option)
         scored = max(whole, len(tokens))
-        targets = tuple((int(token),) for token in ids[len(ids) - scored :])
+        targets = tuple((token,) for token in ids[len(ids) - scored :].tolist())
         rows.append(Row(ids[:-1], targets, index, (option,), own=len(tokens), whole=whole))
-    return tuple(rows)
+    return _merged(rows)
+
+
+def _merged(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """One row for all where they read the same tokens and score one position, else the rows as they are."""
+    first = rows[0]
+    if not all(len(row.targets) == 1 and np.array_equal(row.ids, first.ids) for row in rows):
+        return tuple(rows)
+    targets = tuple(row.targets[0][0] for row in rows)
+    return (Row(first.ids, (targets,), first.request, tuple(range(len(rows)))),)
 
 
 def common_prefix(a: np.ndarray, b: np.ndarray) -> int:
@@ -219,20 +216,3 @@ def common_prefix(a: np.ndarray, b: np.ndarray) -> int:
     length = min(len(a), len(b))
     different = np.flatnonzero(a[:length] != b[:length])
     return int(different[0]) if len(different) else length
-
-
-def longest_first(rows: Sequence[Row]) -> list[Row]:
-    """Rows by decreasing length, so that memory trouble shows early and neighbours pad little."""
-    return sorted(rows, key=lambda row: -len(row.ids))
-
-
-def take_pack(rows: Sequence[Row], start: int, max_rows: int, max_tokens: int) -> Sequence[Row]:
-    """The next rows from `start`: at most max_rows of them and about max_tokens tokens, but at least one row."""
-    tokens = 0
-    stop = start
-    while stop < len(rows) and stop - start < max_rows:
-        tokens += len(rows[stop].ids)
-        if stop > start and tokens > max_tokens:
-            break
-        stop += 1
-    return rows[start:stop]

@@ -1,31 +1,100 @@
-"""What all engines do with a Generate request: its prompt in tokens, and a chat reply without its reasoning."""
+"""What all engines do with a Generate request: its prompt in tokens, the name of its random stream, its answer."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from qwen_eval.engines.reasoning import TAGS, split_reasoning
 from qwen_eval.models.tokenizers import TextTokenizer
-from qwen_eval.schema import Generate
+from qwen_eval.schema import Generate, Generated
+
+END = 16  # tokens at the end of a prompt, enough to show a reasoning mark that the template opened
 
 
-def encode_prompt(request: Generate, tokenizer: TextTokenizer, limit: int) -> tuple[list[int], int, bool]:
-    """The prompt's tokens, the shots it kept, and whether it lost more than shots. A prompt has to leave room for
-    max_tokens in the context of `limit` tokens."""
+@dataclass(frozen=True)
+class Prompt:
+    """The prompt of a request as it is sent. tokens: its length. end: how it ends, as text ("" where the server's
+    template writes it). shots_used: the shots it kept. truncated: whether it lost more than shots."""
+
+    tokens: int
+    end: str
+    shots_used: int
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One text as the model generated it, cut before the first stop string. reason: why it ended. tokens: its length, without
+    the token that ended it. reasoning: what the server itself took out of the text."""
+
+    text: str
+    reason: str
+    tokens: int
+    reasoning: str = ""
+
+
+def encode_prompt(request: Generate, tokenizer: TextTokenizer, limit: int) -> tuple[list[int], Prompt]:
+    """The prompt's ids, and its description for the answer. A prompt has to leave room for max_tokens in the context of
+    `limit` tokens."""
     room = limit - request.max_tokens
+    truncated = False
     for dropped in range(len(request.shots) + 1):
         prompt = request.text(dropped)
         ids = (
             tokenizer.encode(prompt) if isinstance(prompt, str) else tokenizer.chat_ids(prompt, **request.chat_options)
         )
         if len(ids) <= room or request.overflow == "none":
-            return ids, len(request.shots) - dropped, False
-    return ids[-max(1, room) :], 0, True
+            break
+    else:
+        ids, truncated = ids[-max(1, room) :], True
+    return ids, Prompt(len(ids), tokenizer.decode(ids[-END:]), len(request.shots) - dropped, truncated)
 
 
-def split_reply(text: str, request: Generate, end: str) -> tuple[str, str]:
-    """A chat reply's reasoning and the reply proper; some templates open the reasoning in the prompt.
+def answer(request: Generate, prompt: Prompt, completions: Sequence[Completion]) -> Generated:
+    """The answer to a request from its texts, one per sample."""
+    parts = [_split(text, request, prompt.end) for text in completions]
+    return Generated(
+        texts=tuple(reply for _, reply in parts),
+        reasoning=tuple(reasoning for reasoning, _ in parts),
+        end_reasons=tuple(text.reason for text in completions),
+        prompt_tokens=prompt.tokens,
+        new_tokens=tuple(text.tokens for text in completions),
+        shots_used=prompt.shots_used,
+        truncated=prompt.truncated,
+    )
 
-    end: how the prompt ends, as text. A text that continues a prompt is all reply.
-    """
+
+def _split(completion: Completion, request: Generate, end: str) -> tuple[str, str]:
+    """The reasoning of a chat reply, and the reply; some templates open the reasoning in the prompt. A text that continues
+    a prompt is all reply."""
     if isinstance(request.prompt, str):
-        return "", text
-    return split_reasoning(text, opened=any(end.rstrip().endswith(start) for start, _ in TAGS))
+        reasoning, reply = "", completion.text
+    else:
+        opened = any(end.rstrip().endswith(start) for start, _ in TAGS)
+        reasoning, reply = split_reasoning(completion.text, opened)
+    return completion.reasoning or reasoning, reply
+
+
+def before_stop(text: str, stop: Sequence[str]) -> str | None:
+    """The text before the first of the stop strings in it, None where there is none."""
+    found = [index for index in map(text.find, stop) if index >= 0]
+    return text[: min(found)] if found else None
+
+
+def end_reason(finish_reason: object, stop_reason: object) -> str:
+    """ "length"; "stop" where vLLM or the server names the stop string; else "eos"."""
+    if finish_reason == "length":
+        return "length"
+    return "stop" if isinstance(stop_reason, str) else "eos"
+
+
+def stream_name(seed: int, request: Generate, sample: int) -> str:
+    """What names the random stream of one sample: it depends neither on the other samples nor on the order."""
+    return f"{seed}/{request.key}/{sample}"
+
+
+def stream_seed(seed: int, request: Generate, sample: int) -> int:
+    """The first 31 bits of the SHA-256 of the stream's name, for servers and libraries that take a number as seed."""
+    return int.from_bytes(hashlib.sha256(stream_name(seed, request, sample).encode()).digest()[:4], "big") >> 1

@@ -1,4 +1,4 @@
-"""Reasoning models: what they think aloud is kept apart from the reply, so that no extractor sees it."""
+"""Reasoning models: the reasoning is split from the reply, so that no extractor sees it."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
-"""Engines that answer without a model: texts from somebody's file, or the replies of an earlier run."""
+"""Engines that answer without a model: texts from files, or the replies of an earlier run."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from qwen_eval.engines.base import BaseEngine
 from qwen_eval.schema import (
     Choose,
     Chosen,
@@ -18,40 +19,41 @@ from qwen_eval.schema import (
     Measured,
     ModelSpec,
     OnResponse,
+    Request,
 )
 
 
-class StandIn:
-    """What all engines without a model share. info: what stands for the model in the results."""
+class StandIn(BaseEngine):
+    """What all engines without a model share. info: what describes the model in the results."""
 
     def __init__(self, info: EngineInfo) -> None:
-        self.notes: list[str] = []
+        super().__init__([])
         self._info = info
 
     def describe(self) -> EngineInfo:
         return self._info
 
-    def usage(self) -> Mapping[str, float]:
-        return {"tokens": 0, "prompt_tokens": 0, "peak_memory_gb": 0.0}
-
     def token_texts(self, texts: Sequence[str]) -> list[list[str]]:
         raise InputError(f"the tokens of {self._info.model} are not stored with its replies; ask the model itself")
 
     def choose(self, requests: Sequence[Choose], done: OnResponse) -> list[Chosen]:
-        raise InputError(f"{self._info.model} has no answer for {len(requests)} of the items; ask a model")
+        raise self._no_answer(requests)
 
     def generate(self, requests: Sequence[Generate], done: OnResponse) -> list[Generated]:
-        raise InputError(f"{self._info.model} has no answer for {len(requests)} of the items; ask a model")
+        raise self._no_answer(requests)
+
+    def measure(self, requests: Sequence[Measure], done: OnResponse) -> list[Measured]:
+        raise self._no_answer(requests)
 
     def extend(self, spec: ModelSpec) -> None:
         raise InputError(f"{self._info.model} is no model; it has no context to extend")
 
-    def measure(self, requests: Sequence[Measure], done: OnResponse) -> list[Measured]:
-        raise InputError(f"{self._info.model} has no answer for {len(requests)} of the items; ask a model")
+    def _no_answer(self, requests: Sequence[Request]) -> InputError:
+        return InputError(f"{self._info.model} has no answer for {len(requests)} of the items; ask a model")
 
 
 class GivenTexts(StandIn):
-    """Replies that stand in files, in the order of the requests: one sequence of texts (its samples) a request."""
+    """Replies from files, in the order of the requests: one sequence of texts (its samples) per request."""
 
     def __init__(self, paths: Sequence[Path], texts: Sequence[Sequence[str]]) -> None:
         content = hashlib.sha256(repr([list(samples) for samples in texts]).encode("utf-8", "surrogatepass"))

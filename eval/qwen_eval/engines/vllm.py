@@ -6,15 +6,14 @@ temperature: those of the options are asked for by token id, so that none has to
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from qwen_eval.engines import plan
-from qwen_eval.engines.local import measuring
-from qwen_eval.engines.prompting import encode_prompt, split_reply
+from qwen_eval.engines import chunks, plan
+from qwen_eval.engines.base import BaseEngine
+from qwen_eval.engines.prompting import Completion, answer, encode_prompt, end_reason, stream_seed
 from qwen_eval.models import memory, versions
 from qwen_eval.models.checkpoint import Checkpoint, open_checkpoint
 from qwen_eval.schema import (
@@ -31,61 +30,46 @@ from qwen_eval.schema import (
     OnResponse,
 )
 
-CHUNK = 512  # requests handed over at once: what is answered is stored after each
+CHUNK = 512  # requests per call of vLLM: answers are stored after each call
 
 
-class VLLMEngine:
+class VLLMEngine(BaseEngine):
     """Answers requests with vLLM. The model is loaded at the first question that needs it.
 
     tensor_parallel: GPUs that each hold a part of every matrix. seed: names the random streams. Raises InputError where
-    vLLM is not installed, CheckpointError for a checkpoint or a setting that it does not have.
+    vLLM is not installed or for a setting that it does not have, CheckpointError for a checkpoint.
     """
+
+    name = "vllm"
+    refused = (
+        frozenset({"--quantize", "--dynamic-ntk", "--logn", "--window", "--attn"}),
+        "is not for --engine vllm; use --engine hf",
+    )
+    checkpoint: Checkpoint
 
     def __init__(self, spec: ModelSpec, tensor_parallel: int = 1, seed: int = 1234) -> None:
         if importlib.util.find_spec("vllm") is None:
             raise InputError("--engine vllm needs vLLM; run: pip install -e '.[vllm]' (Linux with a GPU)")
-        _refuse_settings(spec)
-        self.checkpoint: Checkpoint = open_checkpoint(spec)
+        super().__init__(versions.untried(("transformers",)))  # it tokenizes
+        self.refuse(spec)
+        self.checkpoint = open_checkpoint(spec)
         if self.checkpoint.qwen1:
             raise CheckpointError(
                 f"vLLM has no Qwen-1; write {self.checkpoint.name} in Qwen2's format with --export DIR, and take that: -c DIR"
             )
-        self.notes: list[str] = versions.untried(("transformers",))  # it tokenizes
-        self.cached = 0  # tokens of prompts that the prefix cache had
+        self.cached = 0  # tokens of prompts that were in the prefix cache
         self._tensor_parallel, self._seed = tensor_parallel, seed
-        self._computed = self._asked = 0
 
     def describe(self) -> EngineInfo:
         """What defines the answers of this engine, and where it runs."""
         import vllm
 
-        checkpoint = self.checkpoint
-        return EngineInfo(
-            model=checkpoint.name,
-            revision=checkpoint.revision,
-            fingerprint=checkpoint.fingerprint,
-            context_limit=checkpoint.context_limit,
-            precision=checkpoint.precision,
-            context="none",
-            engine="vllm",
-            device=f"tensor parallel {self._tensor_parallel}",
-            chat_template=checkpoint.template_hash,
-            versions={"vllm": vllm.__version__},
-        )
+        return self._described(self.checkpoint, f"tensor parallel {self._tensor_parallel}", {"vllm": vllm.__version__})
 
     def usage(self) -> Mapping[str, float]:
-        """Tokens computed (those of the prefix cache left out), tokens in the prompts, and this process's peak memory in
-        GB; the workers' is theirs."""
-        peak = memory.peak("cpu") / 1e9
-        return {"tokens": self._computed, "prompt_tokens": self._asked, "peak_memory_gb": peak}
-
-    def token_texts(self, texts: Sequence[str]) -> list[list[str]]:
-        """Each text as the texts of its tokens."""
-        return self.checkpoint.tokenizer.split_texts(texts)
-
-    def extend(self, spec: ModelSpec) -> None:
-        """Raises InputError for any context extension: vLLM has none of these."""
-        _refuse_settings(spec)
+        """Tokens computed (without those of the prefix cache), tokens in the prompts, and this process's peak memory in
+        GB, without that of vLLM's workers."""
+        return {**super().usage(), "peak_memory_gb": memory.peak("cpu") / 1e9}
 
     @cached_property
     def _llm(self) -> Any:
@@ -104,12 +88,12 @@ class VLLMEngine:
         )
 
     def choose(self, requests: Sequence[Choose], done: OnResponse) -> list[Chosen]:
-        """Scores the options of every request, those of one token behind a prompt that is computed once."""
-        # vLLM leaves room for a token of its own
-        encoded = plan.encode_requests(requests, self.checkpoint.tokenizer, self.checkpoint.context_limit - 1)
-        # prompts that share their beginning one after the other, so that the cache has it
+        """Scores the options of every request; options of one token share one prompt."""
+        # vLLM needs room for a token that it generates
+        encoded = plan.encode_requests(requests, self.tokenizer, self.checkpoint.context_limit - 1)
+        # prompts that begin alike one after the other, so that their beginning is still in the prefix cache
         order = sorted(range(len(requests)), key=lambda index: encoded[index].rows[0].ids.tolist())
-        made: dict[int, Chosen] = {}
+        answers: dict[int, Chosen] = {}
         for part in _parts(order):
             rows = [row for index in part for row in encoded[index].rows]
             scores = iter(self._score(rows))
@@ -117,15 +101,15 @@ class VLLMEngine:
                 values: dict[int, list[float]] = {}
                 for row in encoded[index].rows:
                     values |= zip(row.options, next(scores), strict=True)
-                made[index] = encoded[index].chosen(values, requests[index].totals)
-                done(index, made[index])
-        return [made[index] for index in range(len(requests))]
+                answers[index] = encoded[index].chosen(values, requests[index].totals)
+                done(index, answers[index])
+        return [answers[index] for index in range(len(requests))]
 
     def _score(self, rows: Sequence[plan.Row]) -> list[list[list[float]]]:
-        """The log-probabilities of each row's options, a list of its scored positions for each."""
+        """The log-probabilities of each row, by option a list over its scored positions."""
         prompts, settings = [], []
         for row in rows:
-            ids = [int(token) for token in row.ids]
+            ids = row.ids.tolist()
             if len(row.targets) == 1:
                 wanted = list(dict.fromkeys(row.targets[0]))
                 prompts.append(ids)
@@ -145,52 +129,39 @@ class VLLMEngine:
 
     def measure(self, requests: Sequence[Measure], done: OnResponse) -> list[Measured]:
         """Negative log-likelihoods of texts."""
-        measured: list[Measured] = []
-        for index, (chunks, short) in enumerate(measuring.chunked(requests, self.checkpoint.tokenizer)):
-            losses: list[float] = []
-            for part in _parts(chunks):
-                prompts = [[int(token) for token in chunk.ids] for chunk in part]
+
+        def losses(request: Measure, parts: Sequence[chunks.Chunk]) -> list[float]:
+            found: list[float] = []
+            for part in _parts(parts):
+                prompts = [chunk.ids.tolist() for chunk in part]
                 outputs = self._ask(prompts, [{"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}] * len(part))
                 for chunk, ids, output in zip(part, prompts, outputs, strict=True):
-                    losses.append(-sum(_prompt_values(output, ids)[-chunk.scored :]))
-            measured.append(measuring.summed(self.checkpoint.tokenizer, chunks, losses, short))
-            done(index, measured[-1])
-        return measured
+                    found.append(-sum(_prompt_values(output, ids)[-chunk.scored :]))
+            return found
+
+        return chunks.measure(requests, self.tokenizer, losses, done)
 
     def generate(self, requests: Sequence[Generate], done: OnResponse) -> list[Generated]:
-        """Writes the replies to every request."""
+        """Generates the replies to every request."""
         answers: list[Generated] = []
-        tokenizer = self.checkpoint.tokenizer
         for part in _parts(range(len(requests))):
-            encoded = [encode_prompt(requests[index], tokenizer, self.checkpoint.context_limit) for index in part]
-            asked = [(place, sample) for place, index in enumerate(part) for sample in range(requests[index].samples)]
-            settings = [self._writing(requests[part[place]], sample) for place, sample in asked]
-            outputs = self._ask([encoded[place][0] for place, _ in asked], settings)
-            replies: dict[int, list[Any]] = {}
-            for (place, _), output in zip(asked, outputs, strict=True):
-                replies.setdefault(place, []).append(output.outputs[0])
-            for place, index in enumerate(part):
-                ids, shots, truncated = encoded[place]
-                end = tokenizer.decode(ids[-16:])
-                thought = [split_reply(reply.text, requests[index], end) for reply in replies[place]]
-                answers.append(
-                    Generated(
-                        texts=tuple(text for _, text in thought),
-                        reasoning=tuple(reasoning for reasoning, _ in thought),
-                        end_reasons=tuple(_end_reason(reply) for reply in replies[place]),
-                        prompt_tokens=len(ids),
-                        new_tokens=tuple(_length(reply) for reply in replies[place]),
-                        shots_used=shots,
-                        truncated=truncated,
-                    )
-                )
+            encoded = {
+                index: encode_prompt(requests[index], self.tokenizer, self.checkpoint.context_limit) for index in part
+            }
+            asked = [(index, sample) for index in part for sample in range(requests[index].samples)]
+            settings = [self._sampling(requests[index], sample) for index, sample in asked]
+            outputs = self._ask([encoded[index][0] for index, _ in asked], settings)
+            texts: dict[int, list[Completion]] = {index: [] for index in part}
+            for (index, _), output in zip(asked, outputs, strict=True):
+                texts[index].append(_completion(output.outputs[0]))
+            for index in part:
+                answers.append(answer(requests[index], encoded[index][1], texts[index]))
                 done(index, answers[-1])
         return answers
 
-    def _writing(self, request: Generate, sample: int) -> dict[str, Any]:
-        """How a text is written: ends as the other engines end it."""
-        tokenizer = self.checkpoint.tokenizer
-        ends = tokenizer.eos_ids if isinstance(request.prompt, str) else tokenizer.stop_ids
+    def _sampling(self, request: Generate, sample: int) -> dict[str, Any]:
+        """The sampling parameters of a text, which end it as the other engines do."""
+        ends = self.tokenizer.eos_ids if isinstance(request.prompt, str) else self.tokenizer.stop_ids
         settings: dict[str, Any] = {
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
@@ -199,12 +170,11 @@ class VLLMEngine:
             "ignore_eos": True,
         }
         if request.temperature > 0:
-            name = hashlib.sha256(f"{self._seed}/{request.key}/{sample}".encode()).digest()
-            settings["seed"] = int.from_bytes(name[:4], "big") >> 1
+            settings["seed"] = stream_seed(self._seed, request, sample)
         return settings
 
     def _ask(self, prompts: Sequence[Sequence[int]], settings: Sequence[Mapping[str, Any]]) -> list[Any]:
-        """vLLM's outputs, one a prompt, in order."""
+        """vLLM's outputs, one per prompt, in order."""
         from vllm import SamplingParams
 
         given: Any = [{"prompt_token_ids": list(ids)} for ids in prompts]
@@ -227,26 +197,7 @@ def _prompt_values(output: Any, ids: Sequence[int]) -> list[float]:
     return [float(found[token].logprob) for token, found in zip(ids[1:], output.prompt_logprobs[1:], strict=True)]
 
 
-def _end_reason(reply: Any) -> str:
-    """ "length"; "stop" for a stop string; "eos" for a token that ends the text."""
-    if reply.finish_reason == "length":
-        return "length"
-    return "stop" if isinstance(reply.stop_reason, str) else "eos"
-
-
-def _length(reply: Any) -> int:
-    """New tokens without the one that ended the text."""
-    return len(reply.token_ids) - (_end_reason(reply) == "eos")
-
-
-def _refuse_settings(spec: ModelSpec) -> None:
-    """What vLLM does not have: InputError names the first setting that was given."""
-    given = {
-        "--quantize": spec.quantize != "none",
-        "--dynamic-ntk": spec.dynamic_ntk == "on",
-        "--logn": spec.logn == "on",
-        "--window": spec.window != "off",
-    }
-    for option, on in given.items():
-        if on:
-            raise InputError(f"{option} is not for --engine vllm; use --engine hf")
+def _completion(reply: Any) -> Completion:
+    """One of vLLM's texts; a token that ended it does not count."""
+    reason = end_reason(reply.finish_reason, reply.stop_reason)
+    return Completion(reply.text, reason, len(reply.token_ids) - (reason == "eos"))

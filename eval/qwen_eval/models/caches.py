@@ -1,9 +1,9 @@
-"""Keys and values kept between forward passes: handed to a model, and never lost on the way.
+"""Caches of keys and values: passed to a model under the name that it reads, and checked to have been used.
 
-transformers names that argument `past_key_values` up to 5.23 and `cache` from 5.24, and its layers take any keyword
-(`**kwargs`). A layer that does not know the name in force ignores the cache and attends to the newest tokens alone: no error,
-plausible logits, wrong figures. So a cache goes in under a name that the model declares, what is left over in a layer's
-keywords may hold none (`refuse_unread`), and after a pass it has to hold the tokens of the pass (`check_filled`).
+transformers names the argument `past_key_values` up to 5.23 and `cache` from 5.24, and its layers take any keyword
+(`**kwargs`). A layer that does not know the current name ignores the cache and attends to the newest tokens alone: no error,
+plausible logits, wrong figures. So a cache is passed under a name that the model declares, a layer's
+remaining keywords may hold none (`refuse_unread`), and after a pass it has to hold the tokens of the pass (`check_filled`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NAMES = ("cache", "past_key_values")  # the newer one first
 
 
 def name_in(forward: Any) -> str:
-    """The keyword under which a model's forward takes a cache. Raises CheckpointError where it declares none."""
+    """The keyword under which a model's forward takes a cache. Raises CheckpointError where it declares neither."""
     parameters = inspect.signature(forward).parameters
     for name in NAMES:
         if name in parameters:
@@ -41,7 +41,7 @@ def take(keywords: dict[str, Any]) -> Any:
 
 
 def refuse_unread(keywords: Mapping[str, Any]) -> None:
-    """Raises CheckpointError where a cache is among keywords that nothing reads."""
+    """Raises CheckpointError for a cache among keywords that nothing reads."""
     for name, value in keywords.items():
         if isinstance(value, Cache):
             raise CheckpointError(

@@ -1,7 +1,7 @@
 """A checkpoint: found, described and checked first, loaded later.
 
-`open_checkpoint` reads config and tokenizer (a second), so that every mistake that can show without the weights shows
-before they are downloaded or read; `Checkpoint.load` makes the model.
+`open_checkpoint` reads config and tokenizer (a second), so that every mistake that can be found without the weights is
+found before they are downloaded or read; `Checkpoint.load` makes the model.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from qwen_eval.models import configs, files, hub, qwen1, versions
+from qwen_eval.models import configs, files, hub, memory, qwen1, versions
 from qwen_eval.models.context import ContextExtension, install
 from qwen_eval.models.tokenizers import QwenTokenizer, TextTokenizer, one_line, open_tokenizer
 from qwen_eval.models.window import parse_windows
@@ -30,7 +30,7 @@ from qwen_eval.schema import CheckpointError, ModelSpec
 _ATTENTION = {"auto": None, "eager": "eager", "sdpa": "sdpa", "flash": "flash_attention_2"}
 _QUANTIZE = ("none", "int8", "nf4")
 _AGAIN = "get the weights and config.json again, or upgrade transformers"
-_SHRINK = {"none": 1.0, "int8": 0.55, "nf4": 0.35}  # of 16-bit weights, with what stays wide
+_SHRINK = {"none": 1.0, "int8": 0.55, "nf4": 0.35}  # of the size in 16 bits, including what is not quantized
 
 _log = logging.getLogger("harness")
 _log_bitsandbytes = logging.getLogger("bitsandbytes")
@@ -43,8 +43,7 @@ class Checkpoint:
     name: hub id or folder name. revision: commit on the hub or "local". folder: where config and tokenizer lie.
     context_limit: tokens a sequence may have. context: the extension that `load` installs. dtype: what the weights are
     loaded as. device: a torch device. precision: "bf16", "fp16", "fp32", "int8", "nf4" ("nf4+bf16" where --dtype is not
-    the checkpoint's own), or a quantized checkpoint's own
-    ("gptq4").
+    the checkpoint's own), or a quantized checkpoint's own ("gptq4").
     """
 
     spec: ModelSpec
@@ -78,7 +77,7 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that name all that answers: the weights' content (files.fingerprint), the configs, the tokenizer
+        """16 hex digits that identify the model: the weights' content (files.fingerprint), the configs, the tokenizer
         and, where it is trusted, the code. Downloads the weights if need be."""
         configs = [self.folder / name for name in ("config.json", "generation_config.json")]
         parts = [path.read_bytes() for path in configs if path.exists()]
@@ -89,17 +88,17 @@ class Checkpoint:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the figures should know: libraries of versions that were not tried."""
+        """Remarks for the results: libraries of versions that were not tried."""
         return versions.untried()
 
     @property
     def template_hash(self) -> str:
-        """Names the chat template in signatures: the first 8 hexadecimal digits of its SHA-256."""
+        """Identifies the chat template in signatures: the first 8 hexadecimal digits of its SHA-256."""
         return hashlib.sha256((self.tokenizer.chat_template or "").encode()).hexdigest()[:8]
 
     def _too_large(self) -> bool:
-        """Whether the weights need more GPUs than one, and this process may take them: --device auto, and no others
-        beside it. A tenth of a GPU's memory is left to what is computed."""
+        """Whether the weights need more than one GPU, and this process may use several: --device auto, and no other process
+        beside it. A tenth of a GPU's memory is left for activations."""
         if (
             self.spec.device != "auto"
             or not self.device.startswith("cuda")
@@ -114,10 +113,10 @@ class Checkpoint:
         return qwen1.QWenLMHeadModel if self.qwen1 else AutoModelForCausalLM
 
     def import_code(self) -> None:
-        """Imports what `load` will import, so that the memory which loading adds is the model's own."""
+        """Imports what `load` imports, so that the memory which loading adds is the model's own."""
         if self.spec.quantize != "none":
             importlib.import_module("bitsandbytes")
-        with configs.quiet(), torch.device("meta"), suppress(Exception):  # what is wrong shows when the model is loaded
+        with configs.quiet(), torch.device("meta"), suppress(Exception):  # errors are raised when the model is loaded
             config = copy.deepcopy(self.config)
             if self.qwen1:
                 self._class(config)
@@ -144,6 +143,7 @@ class Checkpoint:
             options["device_map"] = "auto" if self._too_large() else {"": self.device}
         if self.spec.quantize != "none":
             options["quantization_config"] = _bitsandbytes(self.spec.quantize, self.dtype)
+        model: PreTrainedModel
         with configs.quiet():
             try:
                 model, report = self._class.from_pretrained(self.folder, **options)
@@ -157,19 +157,20 @@ class Checkpoint:
                 raise CheckpointError(
                     f"{self.folder}: the model cannot be loaded: {one_line(error)}; {_AGAIN}"
                 ) from error
-        self._complain(report)
+        self._check_report(report)
         if self.spec.quantize != "none" and self.device == "cpu":
-            _settle(model)
+            _prepare_quantized(model)
         eos = list(self.tokenizer.eos_ids)
-        model.generation_config = GenerationConfig(
+        model.generation_config = configs.generation_config(
             do_sample=False, eos_token_id=eos or None, pad_token_id=eos[0] if eos else None
         )
         install(model, self.context)
-        return model.eval()
+        model.train(False)
+        return model
 
-    def _complain(self, report: dict[str, Any]) -> None:
-        """A model that is partly random or partly left out gives figures that look fine: refuse the first, and for
-        Qwen-1, whose tensors we know, the second."""
+    def _check_report(self, report: dict[str, Any]) -> None:
+        """A model with random or unused tensors gives plausible figures. Raises CheckpointError for the first, and for the
+        second with Qwen-1, whose tensors we know."""
         missing = sorted(report.get("missing_keys", ()))
         if missing:
             text = f"{self.folder}: its weights lack {missing[0]} ({len(missing)} tensors)"
@@ -185,7 +186,7 @@ class Checkpoint:
 def open_checkpoint(spec: ModelSpec) -> Checkpoint:
     """Find a checkpoint and read all but its weights. Raises CheckpointError, one line that names file and remedy."""
     _validate(spec)
-    _log_bitsandbytes.setLevel(logging.ERROR)  # it says at every layer that it computes in float16
+    _log_bitsandbytes.setLevel(logging.ERROR)  # it warns at every layer that it computes in float16
     located = hub.locate(spec)
     folder = located.folder
     with configs.quiet():
@@ -206,6 +207,8 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
     if limit is None or trained is None:
         raise CheckpointError(f"{folder / 'config.json'} gives no context length; pass --max-seq-len")
     dtype = configs.DTYPES[spec.dtype] if spec.dtype != "auto" else configs.own_dtype(config)
+    device = _device(spec.device)
+    _check_flash(spec, device, dtype)
     return Checkpoint(
         spec=spec,
         name=located.name,
@@ -216,14 +219,14 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
         context_limit=limit,
         context=context_extension(spec, config, trained),
         dtype=dtype,
-        device=_device(spec.device),
+        device=device,
         precision=configs.precision(spec, config, dtype),
         _located=located,
     )
 
 
 def _validate(spec: ModelSpec) -> None:
-    """Refuse what needs no look at the checkpoint."""
+    """Raises CheckpointError for settings that are wrong whatever the checkpoint."""
     choices = {
         "dtype": (spec.dtype, ["auto", *configs.DTYPES]),
         "attn": (spec.attention, list(_ATTENTION)),
@@ -237,7 +240,18 @@ def _validate(spec: ModelSpec) -> None:
     if spec.quantize != "none" and importlib.util.find_spec("bitsandbytes") is None:
         raise CheckpointError(f"--quantize {spec.quantize} needs bitsandbytes; run: pip install -e '.[quant]'")
     if spec.attention == "flash" and importlib.util.find_spec("flash_attn") is None:
-        raise CheckpointError("--attn flash needs flash-attn; run: pip install flash-attn, or use --attn sdpa")
+        raise CheckpointError("--attn flash needs flash-attn; run: pip install -e '.[flash]', or use --attn sdpa")
+
+
+def _check_flash(spec: ModelSpec, device: str, dtype: torch.dtype) -> None:
+    """flash-attn has kernels for CUDA only, and for numbers of 16 bits. Raises CheckpointError elsewhere."""
+    if spec.attention != "flash":
+        return
+    if not device.startswith("cuda"):
+        raise CheckpointError(f"--attn flash needs a CUDA GPU, and this run is on {device}; use --attn sdpa")
+    if dtype not in (torch.float16, torch.bfloat16):
+        label = str(dtype).removeprefix("torch.")
+        raise CheckpointError(f"--attn flash does not compute in {label}; add --dtype bfloat16, or use --attn sdpa")
 
 
 def context_extension(spec: ModelSpec, config: PreTrainedConfig, trained: int) -> ContextExtension:
@@ -275,16 +289,15 @@ def _device(name: str) -> str:
 
 def _bitsandbytes(quantize: str, dtype: torch.dtype) -> Any:
     """The weights quantized while loading: LLM.int8 or 4-bit NormalFloat (computing in `dtype`)."""
+    make: Any = transformers.BitsAndBytesConfig  # its constructor has no types
     if quantize == "int8":
-        return transformers.BitsAndBytesConfig(load_in_8bit=True)
-    return transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+        return make(load_in_8bit=True)
+    return make(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
 
-def _settle(model: PreTrainedModel) -> None:
-    """A quantized model in main memory: lets go of the file, and computes in its own precision on every processor."""
-    for parameter in model.parameters():  # what stays wide lies in the file, mapped, and would hold all of it
-        if parameter.is_floating_point():
-            parameter.data = parameter.data.clone()
+def _prepare_quantized(model: PreTrainedModel) -> None:
+    """For a quantized model in main memory: releases the weight file, and computes in its own precision on every processor."""
+    memory.copy_from_file(model)
     for module in model.modules():  # bitsandbytes' kernel for some processors rounds to bfloat16 and takes few widths
         if hasattr(module, "support_avx512bf16_for_cpu"):
             setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010  # no attribute that a type checker knows

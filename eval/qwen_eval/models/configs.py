@@ -1,4 +1,4 @@
-"""What a checkpoint's config.json says: its kind, its limits, its ends of text, its precision."""
+"""What a checkpoint's config.json says: its model type, its limits, its end-of-text tokens, its precision."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 
 from qwen_eval.models import files, qwen1
 from qwen_eval.models.tokenizers import HubTokenizer, TextTokenizer, one_line
@@ -19,7 +19,7 @@ from qwen_eval.schema import CheckpointError, ModelSpec
 
 LABELS = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in LABELS}
-_NO_LIMIT = 10**9  # tokenizers write 10**30 where they know no limit
+_NO_LIMIT = 10**9  # tokenizers have 10**30 for no limit
 
 
 def read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
@@ -38,7 +38,8 @@ def read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
     if kind == qwen1.MODEL_TYPE:
         qwen1.register()
         try:
-            return qwen1.QWenConfig.from_dict(raw)
+            translated: PreTrainedConfig = qwen1.QWenConfig.from_dict(raw)
+            return translated
         except CheckpointError as error:
             raise CheckpointError(f"{folder}/{error}") from None
         except Exception as error:
@@ -46,12 +47,14 @@ def read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
     remote = raw.get("auto_map", {}).get("AutoModelForCausalLM")
     if kind not in transformers.CONFIG_MAPPING and not remote:
         version = transformers.__version__
-        said = f"model type {kind!r} is unknown to transformers {version}" if kind else "no model_type in it"
-        raise CheckpointError(f"{path}: {said}; a newer transformers may know it")
+        problem = f"model type {kind!r} is unknown to transformers {version}" if kind else "no model_type in it"
+        raise CheckpointError(f"{path}: {problem}; a newer transformers may know it")
     if kind not in transformers.CONFIG_MAPPING and not trust_remote_code:
         raise CheckpointError(f"{folder} needs the Python code it carries; pass --trust-remote-code if you trust it")
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            folder, trust_remote_code=trust_remote_code, local_files_only=True
+        )
     except Exception as error:  # a config's own checks raise anything
         raise CheckpointError(f"{path}: {one_line(error)}") from error
     if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING and not remote:
@@ -60,12 +63,12 @@ def read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
 
 
 def eos_ids(folder: Path, config: PreTrainedConfig) -> list[int]:
-    """The ends of text that generation_config.json and config.json name."""
+    """The end-of-text tokens that generation_config.json and config.json name."""
     path = folder / "generation_config.json"
-    said = [files.read_json(path).get("eos_token_id")] if path.exists() else []
-    said.append(getattr(config.get_text_config(), "eos_token_id", None))
+    given = [files.read_json(path).get("eos_token_id")] if path.exists() else []
+    given.append(getattr(config.get_text_config(), "eos_token_id", None))
     flat: list[Any] = []
-    for value in said:
+    for value in given:
         flat += value if isinstance(value, Sequence) else [value]
     try:
         return [int(value) for value in flat if value is not None]
@@ -76,8 +79,15 @@ def eos_ids(folder: Path, config: PreTrainedConfig) -> list[int]:
         ) from None
 
 
+def generation_config(**settings: Any) -> GenerationConfig:
+    """transformers' settings of a generation."""
+    make: Any = GenerationConfig  # its constructor has no types
+    config: GenerationConfig = make(**settings)
+    return config
+
+
 def own_limit(text: PreTrainedConfig, tokenizer: TextTokenizer) -> int | None:
-    """The longest sequence in tokens the checkpoint says it takes."""
+    """The longest sequence in tokens that the checkpoint states."""
     for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
         value = getattr(text, key, None)
         if isinstance(value, int) and value > 0:
@@ -90,14 +100,15 @@ def own_limit(text: PreTrainedConfig, tokenizer: TextTokenizer) -> int | None:
 def trained_length(text: PreTrainedConfig) -> int | None:
     """The length the model was trained with, before any scaling of its rotation."""
     if isinstance(text, qwen1.QWenConfig):
-        return text.seq_length
+        seq_length: int = text.seq_length
+        return seq_length
     rope = getattr(text, "rope_parameters", None) or {}
-    said = rope.get("original_max_position_embeddings") or getattr(text, "original_max_position_embeddings", None)
-    return int(said) if said else None
+    original = rope.get("original_max_position_embeddings") or getattr(text, "original_max_position_embeddings", None)
+    return int(original) if original else None
 
 
 def own_dtype(config: PreTrainedConfig) -> torch.dtype:
-    """The checkpoint's own precision, float32 where it says nothing."""
+    """The checkpoint's own precision, float32 where it states none."""
     for part in (config, config.get_text_config()):
         dtype = getattr(part, "dtype", None)
         if dtype is not None:
@@ -106,21 +117,20 @@ def own_dtype(config: PreTrainedConfig) -> torch.dtype:
 
 
 def precision(spec: ModelSpec, config: PreTrainedConfig, dtype: torch.dtype) -> str:
-    if (
-        spec.quantize != "none"
-    ):  # what stays wide, and what is computed in, is named where it is not the checkpoint's own
+    """What results call it: "bf16", "int8", a quantized checkpoint's own ("gptq4"). dtype: what the weights are loaded as."""
+    if spec.quantize != "none":  # the type of what is not quantized is named where it is not the checkpoint's own
         return spec.quantize + (f"+{LABELS[dtype]}" if dtype != own_dtype(config) else "")
     own = getattr(config, "quantization_config", None)
     if own:
-        said = own if isinstance(own, dict) else own.to_dict()
-        return f"{said.get('quant_method', 'quantized')}{said.get('bits', '')}"
+        quantization = own if isinstance(own, dict) else own.to_dict()
+        return f"{quantization.get('quant_method', 'quantized')}{quantization.get('bits', '')}"
     return LABELS.get(dtype, str(dtype).removeprefix("torch."))
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' progress bars and warnings: what matters of them is raised as CheckpointError."""
-    log = transformers.utils.logging
+    """Within it transformers shows no progress bars and no warnings: those that matter are raised as CheckpointError."""
+    log: Any = transformers.utils.logging  # has no types
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity(logging.CRITICAL)
     log.disable_progress_bar()

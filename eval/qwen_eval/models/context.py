@@ -1,7 +1,7 @@
 """Context extension as Qwen-1 has it, for any rotary model of transformers: dynamic NTK, LogN and window attention.
 
 Dynamic NTK stretches the rotary base by a factor that depends on the sequence's length; LogN sharpens the queries past
-the trained length. Both are put on a loaded model from outside (`install`) and taken off again (`Installed.remove`), so
+the trained length. Both are put on a loaded model from outside (`install`) and taken off again (`Installed.remove`), so that
 one model can be measured with and without them. Formulas: the Qwen technical report (2023), section on context length,
 and the released 2023-12 code, whose logits the tests compare with.
 """
@@ -28,7 +28,7 @@ from qwen_eval.schema import CheckpointError
 
 Alpha: TypeAlias = float | Sequence[float] | Tensor
 
-_ATTRIBUTE = "_context_extension"  # where the model carries what is installed on it
+_ATTRIBUTE = "_context_extension"  # of the model, which holds what is installed on it
 _SELF_ADJUSTING = ("dynamic", "longrope")  # rope types that change their own frequencies with the length
 
 
@@ -74,7 +74,7 @@ def ntk_inv_freq(inv_freq: Tensor, alpha: float, theta: float | None = None) -> 
     own = inv_freq.detach().cpu().float()
     steps = torch.arange(0, size, 2).float()
     if theta is not None and torch.allclose(own, 1.0 / theta ** (steps / size), rtol=1e-5, atol=0.0):
-        stretched = 1.0 / (theta * alpha ** (size / (size - 2))) ** (steps / size)
+        stretched: Tensor = 1.0 / (theta * alpha ** (size / (size - 2))) ** (steps / size)
     else:
         stretched = (own.double() * alpha ** -(steps.double() / (size - 2))).float()
     return stretched.to(inv_freq.device)
@@ -87,7 +87,7 @@ def logn_factor(position_ids: Tensor, trained_length: int, dtype: torch.dtype) -
     length, head size] takes it as factor[:, None, :, None].
     """
     exact = torch.float32 if position_ids.device.type == "mps" else torch.float64  # Metal has no float64
-    ratio = torch.log((position_ids + 1).to(exact)) / math.log(trained_length)
+    ratio: Tensor = torch.log((position_ids + 1).to(exact)) / math.log(trained_length)
     return ratio.clamp(min=1.0).float().to(dtype)
 
 
@@ -117,7 +117,7 @@ class Installed:
 
     @contextmanager
     def alpha(self, value: Alpha) -> Iterator[None]:
-        """Within it every forward uses these NTK factors: one number for all rows, or one a row (list or 1-D tensor).
+        """Within it every forward uses these NTK factors: one number for all rows, or one per row (list or 1-D tensor).
 
         For a forward that starts from a cached prefix give `extension.alpha(total length)`, when the prefix is computed
         and when it is continued. Without NTK it does nothing.
@@ -131,7 +131,7 @@ class Installed:
             self._given = before
 
     def remove(self) -> None:
-        """Take the extension off: the model is as before `install`."""
+        """Removes the extension: the model is as before `install`."""
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
@@ -143,7 +143,7 @@ class Installed:
             delattr(self._model, _ATTRIBUTE)
 
     def _factors(self, position_ids: Tensor) -> list[float]:
-        """One NTK factor a row of position_ids (or a single one that holds for all rows)."""
+        """One NTK factor per row of position_ids (or a single one for all rows)."""
         if self._given is not None:
             return self._given
         first, last = torch.stack([position_ids.amin(-1), position_ids.amax(-1)]).tolist()
@@ -162,7 +162,7 @@ class Installed:
         return self._rows
 
     def _rotate(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        """The forward hook of a rotary module: its tables again, with stretched frequencies where the factor asks."""
+        """The forward hook of a rotary module: its tables recomputed with stretched frequencies where the factor is not 1."""
         position_ids = kwargs["position_ids"] if "position_ids" in kwargs else args[1]
         factors = self._factors(position_ids)
         if all(factor == 1.0 for factor in factors):
@@ -181,7 +181,7 @@ class Installed:
     def _stretched(
         self, module: nn.Module, alpha: float, x: Tensor, position_ids: Tensor, *args: Any, **kw: Any
     ) -> Any:
-        """The module's own forward with its frequencies replaced, so every layout of the tables comes out right."""
+        """The module's own forward with its frequencies replaced, so that every layout of the tables comes out right."""
         own: Any = module.inv_freq
         key = (id(module), alpha)
         if key not in self._tables or self._tables[key].device != own.device:
@@ -194,7 +194,7 @@ class Installed:
 
 
 def install(model: PreTrainedModel, extension: ContextExtension) -> Installed:
-    """Put an extension on a model, in place of any other. Raises CheckpointError where the model has no rotary
+    """Installs an extension on a model, in place of any other. Raises CheckpointError where the model has no rotary
     embedding or one that changes its own frequencies."""
     before = installed(model)
     if before is not None:
@@ -205,7 +205,7 @@ def install(model: PreTrainedModel, extension: ContextExtension) -> Installed:
 
 
 def installed(model: PreTrainedModel) -> Installed | None:
-    """What `install` put on this model last, None where nothing is on it."""
+    """What `install` installed on this model last, None for nothing."""
     return getattr(model, _ATTRIBUTE, None)
 
 
@@ -231,7 +231,7 @@ def _rotary_modules(model: PreTrainedModel) -> list[nn.Module]:
 
 
 def _theta(model: PreTrainedModel) -> float | None:
-    """The rotary base that the config gives, None where it gives several (one a layer type) or none."""
+    """The rotary base that the config gives, None where it gives several (one per layer type) or none."""
     rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
     return rope.get("rope_theta")
 
@@ -255,7 +255,8 @@ def _register(base: str, extension: ContextExtension) -> str:
             factor = logn_factor(position_ids, extension.trained_length, query.dtype).to(query.device)
             query = query * factor[:, None, :, None]
         if not windows:
-            return _attention(base, module)(module, query, key, value, mask, **kwargs)
+            with _named(module, base):
+                return _attention(base, module)(module, query, key, value, mask, **kwargs)
         if mask is not None and not bool(mask[:, 0].all()):
             raise CheckpointError("window attention takes no batches padded on the left")
         scale = kwargs.get("scaling") or query.shape[-1] ** -0.5
@@ -263,18 +264,31 @@ def _register(base: str, extension: ContextExtension) -> str:
         return out.transpose(1, 2).contiguous(), None
 
     AttentionInterface.register(name, attend)
-    # window attention makes its own band; it only wants to know of padding
+    # window attention makes its own band mask; of the mask it needs the padding only
     masks = ALL_MASK_ATTENTION_FUNCTIONS["flash_attention_2" if windows else base]
     AttentionMaskInterface.register(name, masks)
     return name
 
 
+@contextmanager
+def _named(module: nn.Module, base: str) -> Iterator[None]:
+    """Within it the module's config names the attention `base`: flash attention picks its kernels by that name."""
+    config: Any = module.config
+    name = config._attn_implementation
+    config._attn_implementation = base
+    try:
+        yield
+    finally:
+        config._attn_implementation = name
+
+
 def _attention(base: str, module: nn.Module) -> Callable[..., Any]:
     """The function behind an attention's name; "eager" is the one in the file that defines the module."""
     if base in ALL_ATTENTION_FUNCTIONS:
-        return ALL_ATTENTION_FUNCTIONS[base]
+        registered: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS[base]
+        return registered
     for kind in type(module).__mro__:
-        own = getattr(sys.modules[kind.__module__], "eager_attention_forward", None)
+        own: Callable[..., Any] | None = getattr(sys.modules[kind.__module__], "eager_attention_forward", None)
         if own is not None:
             return own
     raise CheckpointError(f"{type(module).__name__} has no eager attention to apply LogN to; use --attn sdpa")

@@ -1,5 +1,5 @@
 """Texts cut at blank lines and encoded piece by piece, each distinct piece once: few-shot prompts repeat their shots in
-thousands of requests. Only for tokenizers where that provably gives the ids of the whole text."""
+thousands of requests. Only for tokenizers where this provably gives the ids of the whole text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PATTERNS = {QWEN_PATTERN, QWEN_PATTERN.replace(r"|\p{N}|", r"|\p{N}{1,3}|")}
 
 
 def encode_pieces(texts: Sequence[str], encode: Callable[[list[str]], Sequence[list[int]]]) -> list[list[int]]:
-    """The ids of each text. encode: ids of the distinct pieces, each by itself."""
+    """The ids of each text. encode: gives the ids of the distinct pieces, each by itself."""
     split = [_CUT.split(text) for text in texts]
     distinct = list(dict.fromkeys(chain.from_iterable(split)))
     ids = dict(zip(distinct, encode(distinct), strict=True))
@@ -31,19 +31,19 @@ def encode_pieces(texts: Sequence[str], encode: Callable[[list[str]], Sequence[l
 
 def may_be_cut(backend: Any) -> bool:
     """Whether a tokenizers.Tokenizer may be asked for pieces: byte-level BPE without dropout, whose words are found by one
-    of the patterns above, over text that is at most NFC-normalised, with no added token that reaches across a cut. (A line
+    of the patterns above, over text that is at most NFC-normalised, with no added token that spans a cut. (A line
     feed composes with nothing, so the pieces' normal forms are the text's.)"""
-    made = json.loads(backend.to_str())
-    steps = (made.get("pre_tokenizer") or {}).get("pretokenizers") or [{}]
+    definition = json.loads(backend.to_str())
+    steps = (definition.get("pre_tokenizer") or {}).get("pretokenizers") or [{}]
     split = {"type": "Split", "behavior": "Isolated", "invert": False}
     return (
-        made["model"].get("type") == "BPE"
-        and not made["model"].get("dropout")
-        and (made.get("normalizer") or {"type": "NFC"})["type"] == "NFC"
+        definition["model"].get("type") == "BPE"
+        and not definition["model"].get("dropout")
+        and (definition.get("normalizer") or {"type": "NFC"})["type"] == "NFC"
         and [step.get("type") for step in steps] == ["Split", "ByteLevel"]
         and {**split, "pattern": steps[0]["pattern"]} == steps[0]
         and steps[0]["pattern"].get("Regex") in _PATTERNS
         and not steps[1].get("add_prefix_space")
         and not steps[1].get("use_regex")
-        and not any("\n" in token["content"] or token["lstrip"] for token in made["added_tokens"])
+        and not any("\n" in token["content"] or token["lstrip"] for token in definition["added_tokens"])
     )

@@ -8,6 +8,7 @@ copy that ends there loses nothing.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, normalizers
@@ -16,11 +17,12 @@ from transformers.convert_slow_tokenizer import TikTokenConverter
 
 from qwen_eval.models import files
 from qwen_eval.models.checkpoint import Checkpoint, open_checkpoint
+from qwen_eval.models.configs import generation_config
 from qwen_eval.models.cutting import QWEN_PATTERN
 from qwen_eval.models.tokenizers import QWEN_SYSTEM, QwenTokenizer
 from qwen_eval.schema import CheckpointError, ModelSpec
 
-# A conversation as QwenTokenizer.render_chat writes it: always a system turn, our own text where none is given.
+# A conversation as QwenTokenizer.chat_ids writes it: always a system turn, our own text where none is given.
 TEMPLATE = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\n" + QWEN_SYSTEM + "<|im_end|>\n{% endif %}"
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -51,10 +53,10 @@ def export_qwen2(spec: ModelSpec, folder: Path) -> str:
         raise CheckpointError(
             f"{folder} cannot be written ({error.strerror or error}); choose another folder"
         ) from error
-    said = (
+    summary = (
         f"{folder} is {checkpoint.name} as Qwen2, {checkpoint.precision}, for up to {checkpoint.context_limit} tokens"
     )
-    return "\n".join([said, *checkpoint.notes])
+    return "\n".join([summary, *checkpoint.notes])
 
 
 def as_qwen2(model: PreTrainedModel, limit: int) -> Qwen2ForCausalLM:
@@ -84,17 +86,19 @@ def _ends(checkpoint: Checkpoint, tokenizer: QwenTokenizer) -> GenerationConfig:
     path = checkpoint.folder / "generation_config.json"
     chat = path.exists() and files.read_json(path).get("chat_format") == "chatml"
     ends = [tokenizer.im_end, tokenizer.endoftext] if chat else tokenizer.endoftext
-    return GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.endoftext)
+    return generation_config(eos_token_id=ends, pad_token_id=tokenizer.endoftext)
 
 
 def fast_tokenizer(tokenizer: QwenTokenizer, limit: int) -> PreTrainedTokenizerFast:
     """The same ids for every text: NFC, the same split pattern, whole pieces looked up first, merges by rank."""
     names = [tokenizer.decode([index]) for index in range(tokenizer.endoftext, tokenizer.vocab_size)]
-    made = TikTokenConverter(str(tokenizer.path), pattern=QWEN_PATTERN).converted()
-    made.normalizer = normalizers.NFC()
-    made.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=made, eos_token=names[0], pad_token=names[0], model_max_length=limit, chat_template=TEMPLATE
+    converter: Any = TikTokenConverter  # its constructor and that of the tokenizer have no types
+    make: Any = PreTrainedTokenizerFast
+    backend = converter(str(tokenizer.path), pattern=QWEN_PATTERN).converted()
+    backend.normalizer = normalizers.NFC()
+    backend.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+    fast: PreTrainedTokenizerFast = make(
+        tokenizer_object=backend, eos_token=names[0], pad_token=names[0], model_max_length=limit, chat_template=TEMPLATE
     )
     if fast.convert_tokens_to_ids(names[-1]) != tokenizer.vocab_size - 1:
         raise CheckpointError(f"{tokenizer.path} has gaps between its ranks; its tokenizer cannot be exported")

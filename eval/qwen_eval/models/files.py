@@ -1,4 +1,4 @@
-"""The files of a checkpoint folder: which hold its weights, whether they are whole, and what they are (fingerprint)."""
+"""The files of a checkpoint folder: which hold its weights, whether they are complete, and their fingerprint."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 from qwen_eval.schema import CheckpointError
 
 # safetensors first; an index (several shards) before a single file
-_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-_SINGLES = ("model.safetensors", "pytorch_model.bin")
+INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+SINGLES = ("model.safetensors", "pytorch_model.bin")
 _AGAIN = "get it again, or the whole checkpoint"
 _BLOCK = 4096
 _BLOCKS = 512  # blocks read of each file for the fingerprint: 2 MiB a file, a fraction of a second for 16 GB
@@ -43,14 +43,14 @@ def weight_names(folder: Path, listing: Collection[str]) -> list[str]:
 
     Raises CheckpointError where there are no weights or an index names a file that does not exist.
     """
-    for index, single in zip(_INDEXES, _SINGLES, strict=True):
+    for index, single in zip(INDEXES, SINGLES, strict=True):
         if index in listing:
             return _indexed(folder / index, listing)
         if single in listing:
             return [single]
     if "adapter_config.json" in listing:
         raise CheckpointError(f"{folder} holds an adapter, not a model; merge it into its base model first")
-    raise CheckpointError(f"{folder} holds no weights ({' or '.join(_SINGLES)}, or their shards and index); {_AGAIN}")
+    raise CheckpointError(f"{folder} holds no weights ({' or '.join(SINGLES)}, or their shards and index); {_AGAIN}")
 
 
 def _indexed(index: Path, listing: Collection[str]) -> list[str]:
@@ -67,7 +67,7 @@ def _indexed(index: Path, listing: Collection[str]) -> list[str]:
 
 
 def local_weights(folder: Path) -> list[Path]:
-    """The weight files of a folder, each checked to be whole as far as its header tells. Raises CheckpointError."""
+    """The weight files of a folder, each checked to be complete as far as its header tells. Raises CheckpointError."""
     paths = [folder / name for name in weight_names(folder, {path.name for path in folder.iterdir()})]
     for path in paths:
         _check(path)
@@ -75,7 +75,7 @@ def local_weights(folder: Path) -> list[Path]:
 
 
 def _check(path: Path) -> None:
-    """Refuse a truncated shard before minutes go into loading the others."""
+    """Raises CheckpointError for a truncated shard, before minutes go into loading the others."""
     with path.open("rb") as stream:
         start = stream.read(64)
     if start.startswith(b"version https://git-lfs"):

@@ -7,13 +7,12 @@ Config and tokenizer files are fetched first, the weights when they are asked fo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from qwen_eval.models.files import read_json, weight_names
+from qwen_eval.models.files import INDEXES, SINGLES, read_json, weight_names
 from qwen_eval.models.tokenizers import one_line
 from qwen_eval.schema import CheckpointError, ModelSpec
 
@@ -68,7 +67,7 @@ def _hugging_face(spec: ModelSpec) -> Located:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
-    # One quick question first: without a network, snapshot_download alone would retry for half a minute.
+    # One short request first: without a network, snapshot_download alone would retry for half a minute.
     try:
         info = HfApi().model_info(spec.path, revision=spec.revision, timeout=_TIMEOUT_S)
     except HfHubHTTPError as error:
@@ -121,7 +120,7 @@ def _cached(spec: ModelSpec, reason: Exception) -> Located:
 
 
 def _refused(spec: ModelSpec, error: Exception) -> CheckpointError:
-    """What the hub's answer means to the user."""
+    """The error for the user that a response of the hub means."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     page = f"https://huggingface.co/{spec.path}"
@@ -154,13 +153,11 @@ def _modelscope(spec: ModelSpec) -> Located:
 
     def fetch() -> None:
         # its API lists files otherwise than the hub's: take what an index names, else a single file
-        here = {path.name for path in folder.iterdir()}
-        for single in ("model.safetensors", "pytorch_model.bin"):
-            if f"{single}.index.json" in here:
-                index: dict[str, Any] = read_json(folder / f"{single}.index.json")
-                download(sorted(set(index.get("weight_map", {}).values())))
+        for name in INDEXES:
+            if (folder / name).exists():
+                download(sorted(set(read_json(folder / name).get("weight_map", {}).values())))
                 return
-        for single in ("model.safetensors", "pytorch_model.bin"):
+        for single in SINGLES:
             download([single])
             if (folder / single).exists():
                 return
@@ -169,9 +166,9 @@ def _modelscope(spec: ModelSpec) -> Located:
 
 
 @contextmanager
-def _quiet_bars() -> Any:
-    """No progress bars: config and tokenizer take a moment. The weights' download keeps its bars."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+def _quiet_bars() -> Iterator[None]:
+    """Within it there are no progress bars: config and tokenizer take a moment. The weights' download keeps its bars."""
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     before = are_progress_bars_disabled()
     disable_progress_bars()

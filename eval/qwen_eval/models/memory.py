@@ -1,4 +1,4 @@
-"""What a model takes up: its stored tensors to the byte, and what the process and the device hold."""
+"""Memory: what a model's stored tensors take, to the byte, what the process and the device hold, and what is free."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+CGROUP = Path("/sys/fs/cgroup")
+MEMINFO = Path("/proc/meminfo")
+
 
 def stored_bytes(model: nn.Module) -> dict[str, int]:
     """Bytes of all stored tensors by their type ("int8", "bfloat16"): weights, buffers, and the state of quantized ones
@@ -21,9 +24,9 @@ def stored_bytes(model: nn.Module) -> dict[str, int]:
     seen: set[tuple[int, int]] = set()
     table: Counter[str] = Counter()
     for tensor in _tensors(model):
-        place = (tensor.data_ptr(), tensor.nbytes)
-        if place not in seen:
-            seen.add(place)
+        storage = (tensor.data_ptr(), tensor.nbytes)
+        if storage not in seen:
+            seen.add(storage)
             table[str(tensor.dtype).removeprefix("torch.")] += tensor.nbytes
     return dict(table.most_common())
 
@@ -43,9 +46,16 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
                 state = getattr(state, "state2", None)
 
 
+def copy_from_file(model: nn.Module) -> None:
+    """Copies the floating-point parameters: as long as one is mapped from the weight file, all of that file stays resident."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.clone()
+
+
 def touch(model: nn.Module) -> None:
-    """Reads a value of every page of the parameters in main memory: those still in the file, mapped, count as held from
-    then on, as they will at the first forward pass."""
+    """Reads a value of every page of the parameters in main memory: pages that are still mapped from the file count as
+    resident from then on, as they will at the first forward pass."""
     for parameter in model.parameters():
         if parameter.device.type == "cpu" and parameter.is_contiguous():
             parameter.data.flatten()[:: max(1, 4096 // parameter.element_size())].sum()
@@ -63,6 +73,26 @@ def resident(device: str) -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     except OSError:
         return 0
+
+
+def free_bytes(device: torch.device) -> float:
+    """Bytes that can still be allocated on a device; infinity where the system does not tell. On a CPU what the kernel
+    calls available, or what the container's limit leaves where that is less."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    try:
+        line = next(line for line in MEMINFO.read_text().splitlines() if line.startswith("MemAvailable:"))
+        free = float(line.split()[1]) * 1024
+    except (OSError, StopIteration):
+        return float("inf")
+    try:
+        limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        return free if limit == "max" else min(free, float(limit) - float(used))
+    except (OSError, ValueError):
+        return free
 
 
 def peak(device: str) -> int:

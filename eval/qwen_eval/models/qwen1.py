@@ -58,7 +58,7 @@ _KEPT = (
 )
 # What the 2023 code allowed and no released checkpoint uses: refused rather than computed wrongly.
 _FIXED = {"no_bias": True, "rotary_pct": 1.0, "scale_attn_weights": True, "tie_word_embeddings": False}
-# Buffers that some checkpoints carry beside their weights; nothing reads them.
+# Buffers that some checkpoints have beside their weights; nothing reads them.
 STRAY_TENSORS = [r"\.masked_bias$", r"\.attn\.bias$", r"rotary_emb\.inv_freq$"]
 
 
@@ -100,13 +100,13 @@ def _dtype_name(raw: dict[str, Any]) -> str | None:
     for flag, name in flags.items():
         if raw.get(flag):
             return name
-    said = raw.get("dtype") or raw.get("torch_dtype")
-    if said:
-        return str(said).removeprefix("torch.")
+    dtype = raw.get("dtype") or raw.get("torch_dtype")
+    if dtype:
+        return str(dtype).removeprefix("torch.")
     return "bfloat16" if any(flag in raw for flag in flags) else None
 
 
-class QWenConfig(Qwen2Config):
+class QWenConfig(Qwen2Config):  # type: ignore[no-untyped-call]  # transformers' __init_subclass__
     """A Qwen2 config made from a Qwen-1 config.json. Beyond Qwen2's fields: seq_length (the trained length in tokens),
     use_dynamic_ntk, use_logn_attn."""
 
@@ -122,7 +122,10 @@ class QWenRotaryEmbedding(Qwen2RotaryEmbedding):
 
     def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """x: any tensor on the right device. position_ids [rows, length]. Returns cos, sin [rows, length, head size]."""
-        return super().forward(torch.empty(0, dtype=torch.float32, device=x.device), position_ids)
+        tables: tuple[torch.Tensor, torch.Tensor] = super().forward(
+            torch.empty(0, dtype=torch.float32, device=x.device), position_ids
+        )
+        return tables
 
 
 class QWenAttention(Qwen2Attention):
@@ -163,7 +166,7 @@ class QWenAttention(Qwen2Attention):
         return self.o_proj(output.reshape(*hidden_states.shape[:-1], -1)), weights
 
 
-class QWenLMHeadModel(Qwen2ForCausalLM):
+class QWenLMHeadModel(Qwen2ForCausalLM):  # type: ignore[no-untyped-call]  # transformers' __init_subclass__
     """Qwen-1 with its output matrix, under the name its checkpoints give in `architectures`."""
 
     config_class = QWenConfig
@@ -175,7 +178,7 @@ class QWenLMHeadModel(Qwen2ForCausalLM):
         self.model.rotary_emb = QWenRotaryEmbedding(config)
         for index, layer in enumerate(self.model.layers):
             layer.self_attn = QWenAttention(config, index)
-        self.post_init()  # once more, for the layers put in just now
+        self.post_init()  # type: ignore[no-untyped-call]  # again, for the layers replaced above
 
 
 def _conversion() -> list[WeightConverter | WeightRenaming]:

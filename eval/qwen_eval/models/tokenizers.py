@@ -54,12 +54,8 @@ class TextTokenizer(ABC):
         """The text of some ids; bytes that are no UTF-8 become U+FFFD."""
 
     @abstractmethod
-    def render_chat(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> str:
-        """A conversation as text, up to where the assistant begins to answer."""
-
-    @abstractmethod
     def chat_ids(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> list[int]:
-        """A conversation as ids, with the BOS the template gives and no second one.
+        """A conversation as ids, up to where the assistant begins to answer, with the BOS the template gives and no second.
 
         messages: {"role", "content"} in order. system: the system text where messages do not begin with one (None: what
         the checkpoint does by itself). options: variables of the checkpoint's own template, such as enable_thinking.
@@ -107,7 +103,7 @@ class QwenTokenizer(TextTokenizer):
     """Qwen-1's tokenizer from its rank file (lines of base64 token, space, rank): text is NFC-normalised, and 208
     special tokens follow the last rank."""
 
-    # what render_chat does, as text, so that signatures can hash it like any template
+    # what chat_ids writes, so that signatures can hash it like any template
     chat_template: str | None = (
         "<|im_start|>{role}\\n{content}<|im_end|>\\n ... <|im_start|>assistant\\n; system: " + QWEN_SYSTEM
     )
@@ -138,16 +134,11 @@ class QwenTokenizer(TextTokenizer):
         return self.token_bytes(index for index in ids if index < limit).decode("utf-8", "replace")
 
     def token_bytes(self, ids: Iterable[int]) -> bytes:
-        # models have more output rows than tokens (151,936 against 151,851); such an id stands for nothing
+        # models have more output rows than tokens (151,936 against 151,851); such an id has no text
         return self._encoding.decode_bytes([int(index) for index in ids if index < self.vocab_size])
 
-    def render_chat(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> str:
-        turns = self._turns(messages, system)
-        text = "".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in turns)
-        return text + "<|im_start|>assistant\n"
-
     def chat_ids(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> list[int]:
-        # Role, line feed and content are encoded apart, so no token reaches across them, and as plain text.
+        # Role, line feed and content are encoded apart, so that no token spans two of them, and as plain text.
         line_feed = self.encode("\n")
         ids: list[int] = []
         for role, content in self._turns(messages, system):
@@ -156,9 +147,9 @@ class QwenTokenizer(TextTokenizer):
 
     @staticmethod
     def _turns(messages: Sequence[Message], system: str | None) -> list[tuple[str, str]]:
-        """(role, content) pairs; a conversation always begins with a system turn, be it empty."""
-        said = with_system(messages, QWEN_SYSTEM if system is None else system)
-        return [(message["role"], message["content"]) for message in said]
+        """(role, content) pairs; a conversation always begins with a system turn, if necessary an empty one."""
+        turns = with_system(messages, QWEN_SYSTEM if system is None else system)
+        return [(message["role"], message["content"]) for message in turns]
 
 
 def _read(path: Path) -> bytes:
@@ -233,8 +224,9 @@ class HubTokenizer(TextTokenizer):
         self._safe_chat = "sanitize_control_tokens" in inspect.signature(tok.apply_chat_template).parameters
 
     def _find_bos(self) -> list[int]:
-        """What this tokenizer puts before a text by itself."""
-        bare, whole = (self.tok.encode("a", add_special_tokens=add) for add in (False, True))
+        """What this tokenizer itself puts before a text."""
+        bare: list[int] = self.tok.encode("a", add_special_tokens=False)
+        whole: list[int] = self.tok.encode("a", add_special_tokens=True)
         for start in range(len(whole) - len(bare) + 1):
             if whole[start : start + len(bare)] == bare:
                 return whole[:start]
@@ -242,19 +234,19 @@ class HubTokenizer(TextTokenizer):
 
     @property
     def special_ids(self) -> set[int]:
-        """The tokens that no plain text becomes."""
+        """The special tokens, which plain text never becomes."""
         return {index for index, token in self.tok.added_tokens_decoder.items() if token.special}
 
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:  # type: ignore[override]
-        """The ends of text, and the special token that the template puts after an assistant's turn: base checkpoints
-        with a chat template do not name it as an end."""
+        """The end-of-text tokens, and the special token that the template puts after an assistant's turn: base checkpoints with
+        a chat template do not name it as one."""
         if self.chat_template is None:
             return self.eos_ids
         turns: list[Message] = [{"role": "user", "content": "Ask"}, {"role": "assistant", "content": "Reply"}]
         try:
             text = self.tok.apply_chat_template([dict(turn) for turn in turns], tokenize=False)
-        except Exception:  # a template is the checkpoint's program; one that refuses this leaves the ends of text
+        except Exception:  # a template is a program of the checkpoint and may refuse this
             return self.eos_ids
         after = [index for index in self.encode_special(text.rpartition("Reply")[2]) if index in self.special_ids]
         return tuple(dict.fromkeys([*self.eos_ids, *after[:1]]))
@@ -288,7 +280,8 @@ class HubTokenizer(TextTokenizer):
         return ids
 
     def encode_special(self, text: str) -> list[int]:
-        return self.tok.encode(text, add_special_tokens=False, split_special_tokens=False)
+        ids: list[int] = self.tok.encode(text, add_special_tokens=False, split_special_tokens=False)
+        return ids
 
     @cached_property
     def _piece_bytes(self) -> Callable[[str], bytes] | None:
@@ -302,15 +295,31 @@ class HubTokenizer(TextTokenizer):
         return b"".join(map(self._piece_bytes, pieces))
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
-        known = [int(index) for index in ids if index < self.vocab_size]  # some models have more rows than tokens
-        return self.tok.decode(known, skip_special_tokens=skip_special, clean_up_tokenization_spaces=False)
+        known = [int(index) for index in ids if index < self.vocab_size]  # some output matrices have more rows
+        text: str = self.tok.decode(known, skip_special_tokens=skip_special, clean_up_tokenization_spaces=False)
+        return text
 
-    def render_chat(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> str:
-        return self._template(messages, system, tokenize=False, **options)
+    def _refuse_spelled_tokens(self, messages: Sequence[Message]) -> None:
+        """Raises CheckpointError for a message that spells a special token, which this transformers would read as that token:
+        a turn could end in the middle of its message."""
+        added = (str(token.content) for token in self.tok.added_tokens_decoder.values() if token.special)
+        special = sorted({*added, *self.tok.all_special_tokens})
+        for message in messages:
+            spelled = next((token for token in special if token in message["content"]), None)
+            if spelled is not None:
+                import transformers
+
+                version = transformers.__version__
+                raise CheckpointError(
+                    f"a message contains {spelled!r}, which transformers {version} takes for the special token; install "
+                    "transformers 5.23 or later"
+                )
 
     def chat_ids(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> list[int]:
         # where transformers can tell the template's special tokens from those that a message spells out, it does
         safe = {"sanitize_control_tokens": True} if self._safe_chat else {}
+        if not self._safe_chat:
+            self._refuse_spelled_tokens([*messages, {"role": "system", "content": system or ""}])
         ids = list(self._template(messages, system, tokenize=True, return_dict=False, **safe, **options))
         if not ids:
             raise CheckpointError(f"{self.path}: its chat template writes nothing; get the checkpoint's files again")
@@ -319,9 +328,9 @@ class HubTokenizer(TextTokenizer):
     def _template(self, messages: Sequence[Message], system: str | None, **options: Any) -> Any:
         if self.chat_template is None:
             raise CheckpointError(f"{self.path} has no chat template; take a chat checkpoint or leave --chat out")
-        said = [dict(message) for message in with_system(messages, system)]
+        turns = [dict(message) for message in with_system(messages, system)]
         try:
-            return self.tok.apply_chat_template(said, add_generation_prompt=True, **options)
+            return self.tok.apply_chat_template(turns, add_generation_prompt=True, **options)
         except Exception as error:  # a template is a program of the checkpoint's and may raise anything
             raise CheckpointError(f"{self.path}: its chat template failed: {one_line(error)}") from error
 
@@ -332,6 +341,6 @@ def _without_surrogates(text: str) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error's text that says something, at most 300 characters."""
+    """The first line of an error's text that is not blank, at most 300 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:300]

@@ -1,8 +1,8 @@
 """The versions that this harness was tried with, of the libraries that compute.
 
-Both change without notice what is relied on here: transformers renames what it hands to a model's layers, and the attention
-and the products of torch that are used (engines/kernels.py, engines/blocked.py) are private. pyproject.toml has the same
-bounds, and `make test-versions` tries both ends of transformers'.
+Both change without notice what is relied on here: transformers renames what it passes to a model's layers, and the attention
+and the matrix products of torch that are used (engines/local/kernels.py, blocked.py) are private. pyproject.toml has the
+same bounds, and `make test-versions` tries both ends of transformers'.
 """
 
 from __future__ import annotations

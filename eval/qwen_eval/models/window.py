@@ -19,7 +19,7 @@ SLICE = 512  # queries at a time
 def default_windows(layers: int, trained_length: int) -> tuple[int, ...]:
     """Windows that grow geometrically with depth, from half the trained length in the first layer to twice it in the last.
 
-    Lower layers look nearby, as the report says; the last ones see past the trained length, so that information can still
+    Lower layers see less context, as the report says; the last ones see past the trained length, so that information can still
     travel over the whole sequence.
     """
     steps = max(layers - 1, 1)
@@ -42,9 +42,9 @@ def window_attention(query: Tensor, key: Tensor, value: Tensor, window: int, sca
         stop = min(start + SLICE, length)
         first = max(0, past + start - window + 1)
         last = past + stop
-        places = torch.arange(past + start, last, device=query.device)[:, None]
+        positions = torch.arange(past + start, last, device=query.device)[:, None]
         keys = torch.arange(first, last, device=query.device)[None, :]
-        seen = (keys <= places) & (keys > places - window)
+        seen = (keys <= positions) & (keys > positions - window)
         out[:, :, start:stop] = F.scaled_dot_product_attention(
             query[:, :, start:stop],
             key[:, :, first:last],
@@ -57,12 +57,12 @@ def window_attention(query: Tensor, key: Tensor, value: Tensor, window: int, sca
 
 
 def parse_windows(text: str, layers: int, trained_length: int) -> tuple[int, ...]:
-    """`auto`, one size for all layers, or one size a layer, comma-separated. Raises ValueError with what is wrong."""
+    """`auto`, one size for all layers, or one size per layer, comma-separated. Raises ValueError that says what is wrong."""
     if text == "auto":
         return default_windows(layers, trained_length)
     sizes: Sequence[str] = text.split(",")
     if not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
-        raise ValueError(f"{text!r} is not auto, a number of keys, or one number a layer")
+        raise ValueError(f"{text!r} is not auto, a number of keys, or one number per layer")
     if len(sizes) not in (1, layers):
-        raise ValueError(f"{text!r} has {len(sizes)} sizes for {layers} layers; give one, or one a layer")
+        raise ValueError(f"{text!r} has {len(sizes)} sizes for {layers} layers; give one, or one per layer")
     return tuple(int(size) for size in sizes) * (layers if len(sizes) == 1 else 1)

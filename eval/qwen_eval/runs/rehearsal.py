@@ -4,13 +4,11 @@ hours of work.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from qwen_eval.schema import Choose, Chosen, Generate, Generated, InputError, Measured, Metric, Sample, Scored
-from qwen_eval.tasks.benchmark import PACKAGE, Benchmark
+from qwen_eval.tasks.benchmark import Benchmark, own_code
 
 MAX_SAMPLES = 64
 
@@ -21,14 +19,12 @@ def rehearse(benchmark: Benchmark) -> None:
     if not benchmark.is_own():
         return
     asked = _selection(benchmark.asked)
-    try:
+    with own_code(type(benchmark)):
         replies = [_made_up(sample) for sample in asked]
         scores = benchmark.score_all(asked, replies, lambda texts: [list(text) for text in texts], lambda: None)
         scored = [Scored(*item) for item in zip(asked, replies, scores, strict=True)]
         figures = benchmark.metrics(scored)
         benchmark.remarks(scored)
-    except Exception as error:
-        raise InputError(f"{benchmark.name}: {_where(error)}: {type(error).__name__}: {error}") from error
     if not all(isinstance(figure, Metric) for figure in figures):
         raise InputError(f"{benchmark.name}: metrics has to return Metric records")
     if figures and tuple(benchmark.headline) not in [(figure.metric, figure.group) for figure in figures]:
@@ -55,11 +51,3 @@ def _made_up(sample: Sample) -> Any:
         empty = ("",) * request.samples
         return Generated(empty, empty, ("eos",) * request.samples, 1, (0,) * request.samples)
     return Measured((1.0,), (1,), (1,), (1,), 0)
-
-
-def _where(error: Exception) -> str:
-    """File and line of the innermost frame outside this package."""
-    frames = traceback.extract_tb(error.__traceback__)
-    outside = [frame for frame in frames if not Path(frame.filename).is_relative_to(PACKAGE)]
-    last = (outside or frames)[-1]
-    return f"{last.filename}:{last.lineno}"

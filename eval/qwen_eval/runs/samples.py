@@ -108,7 +108,8 @@ def read_samples(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def sample_row(scored: Scored, keep_prompt: bool = True) -> dict[str, Any]:
-    """One sample as it is stored: id, group, prompt (or its hash), response, answer, target, statistics."""
+    """One sample as it is stored: id, group, prompt (or its hash), response, answer, target, statistics, and what
+    the options are called where that is not A, B, C ..."""
     prompt = prompt_of(scored.sample.request)
     if not keep_prompt:
         prompt = {"sha256": prompt_hash(prompt)}
@@ -121,6 +122,7 @@ def sample_row(scored: Scored, keep_prompt: bool = True) -> dict[str, Any]:
         "answer": scored.score.answer,
         "target": scored.sample.target,
         "stats": dict(scored.score.stats),
+        **({"labels": scored.sample.labels} if scored.sample.labels else {}),
     }
 
 

@@ -1,4 +1,4 @@
-"""The harness's end of a zygote: starts it, hands it work, closes it. One thread at a time."""
+"""The harness's end of a zygote: starts it, sends it requests, closes it. Not thread-safe, except for `close`."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _PASSED_ON = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")  # without t
 
 
 class ZygoteError(Exception):
-    """A zygote cannot be started or has gone; the text says why."""
+    """A zygote cannot be started or has ended; the message says why."""
 
 
 class Zygote:
-    """A process that isolates itself once and forks a process for each program. ZygoteError when it cannot be."""
+    """A process that isolates itself once and forks a process for each program. Raises ZygoteError if it cannot start."""
 
     def __init__(self, settings: Settings) -> None:
         self.control, theirs = socket.socketpair()
-        self._errors = _nameless()  # for a start that fails; from then on nothing writes to it
+        self._errors = _anonymous_file()  # for a start that fails; from then on nothing writes to it
         environment = {**ENVIRONMENT, **{name: os.environ[name] for name in _PASSED_ON if name in os.environ}}
         arguments = ["-s", "-S", "-B", "-X", "utf8", "-c", _START, str(_CODE), str(os.getpid())]
         try:
@@ -47,7 +47,7 @@ class Zygote:
                 stderr=self._errors,
                 env=environment,
                 cwd="/",
-                start_new_session=True,  # Ctrl-C is the harness's to handle
+                start_new_session=True,  # the harness handles Ctrl-C
             )
         except OSError as error:
             self.control.close()
@@ -62,7 +62,7 @@ class Zygote:
             raise
 
     def await_ready(self) -> None:
-        """Waits until it is isolated. ZygoteError when it cannot be."""
+        """Waits until the zygote is isolated. Raises ZygoteError if it cannot be."""
         try:
             reply = self._receive()
         except ZygoteError as error:
@@ -75,17 +75,17 @@ class Zygote:
             raise ZygoteError(reply["detail"])
 
     def ask(self, kind: str, budget: Budget, payloads: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], bytes]:
-        """How one program went (inside/supervise.py), and what its checker or itself wrote. ZygoteError when the zygote
-        is lost, WireError when a payload is too large."""
+        """How one program ended (inside/supervise.py), and what its checker or itself wrote. Raises ZygoteError if the
+        zygote is lost, WireError if a payload is too large."""
         with contextlib.ExitStack() as stack:
-            files = [stack.enter_context(_nameless()) for _ in (*payloads, "result")]
+            files = [stack.enter_context(_anonymous_file()) for _ in (*payloads, "result")]
             for file, payload in zip(files, payloads, strict=False):
                 file.write(pack(payload))
                 file.seek(0)
             request = {"kind": kind, "budget": asdict(budget)}
             self._send(request, [file.fileno() for file in files], budget.wall_seconds + _GRACE_SECONDS)
             reply = self._receive()
-            # nobody writes any more; the offset is shared with whoever did
+            # the writers have ended; the file offset is shared with them
             files[-1].seek(0)
             return reply, files[-1].read(MAX_BYTES + 1)
 
@@ -113,9 +113,10 @@ class Zygote:
 
     def _receive(self) -> dict[str, Any]:
         try:
-            return json.loads(self._exactly(_LENGTH.unpack(self._exactly(_LENGTH.size))[0]))
+            reply: dict[str, Any] = json.loads(self._exactly(_LENGTH.unpack(self._exactly(_LENGTH.size))[0]))
         except (OSError, ValueError) as error:
             raise ZygoteError(f"a sandbox process is lost: {error}") from error
+        return reply
 
     def _exactly(self, count: int) -> bytes:
         data = bytearray()
@@ -127,8 +128,8 @@ class Zygote:
         return bytes(data)
 
 
-def _nameless() -> IO[bytes]:
-    """A file without a name, gone when it is closed."""
+def _anonymous_file() -> IO[bytes]:
+    """An anonymous temporary file."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("sandbox"), "w+b")
     return cast(IO[bytes], tempfile.TemporaryFile())

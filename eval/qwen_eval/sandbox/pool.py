@@ -31,8 +31,8 @@ class Sandbox:
 
     workers: programs at a time (default: CPUs). cpu_seconds: a program's CPU time after start-up, so that a loaded
     machine changes no verdict. wall_seconds: its time by the clock, for programs that wait. memory_bytes: its address
-    space. allow_unsandboxed: where no isolation is to be had, run with limits only. only: names of tiers to choose
-    from, for tests. InputError where there is no isolation and none may be done without.
+    space. allow_unsandboxed: run with resource limits only where no isolation is available. only: names of tiers to choose
+    from, for tests. Raises InputError where no isolation is available and running without is not allowed.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Sandbox:
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._tier, first = tiers.choose(allow_unsandboxed, only)
-        self._zygotes: dict[int, Zygote] = {0: first}
+        self._zygotes: dict[int, Zygote] = {0: first} if first else {}
 
     @property
     def tier(self) -> str:
@@ -63,7 +63,7 @@ class Sandbox:
         self.close()
 
     def close(self) -> None:
-        """Ends every process of the pool, also those at work."""
+        """Kills every process of the pool, busy ones included."""
         with self._lock:
             self._closed.set()
             zygotes = list(self._zygotes.values())
@@ -72,15 +72,15 @@ class Sandbox:
             zygote.close()
 
     def check(self, programs: Sequence[Program], done: Callable[[int, Verdict], None] | None = None) -> list[Verdict]:
-        """One verdict a program, in order. `done(index, verdict)` is called in this thread as each is final.
+        """One verdict per program, in order. `done(index, verdict)` is called in this thread as each is final.
 
-        A timeout is run once more when nothing else runs, and that verdict counts. After an error or Ctrl-C the pool is
-        closed. RuntimeError when it is.
+        A program that timed out is run once more when nothing else runs, and that verdict counts. After an error or
+        Ctrl-C the pool is closed. Raises RuntimeError if the pool is closed.
         """
         return self._map(programs, self._check, done)
 
     def run(self, snippets: Sequence[Snippet], done: Callable[[int, Outcome], None] | None = None) -> list[Outcome]:
-        """One outcome a snippet, in order, as `check` does."""
+        """One outcome per snippet, in order; retries and raises as `check` does."""
         return self._map(snippets, self._run, done)
 
     def _map(
@@ -139,7 +139,7 @@ class Sandbox:
         return outcome(*self._ask(slot, "run", [{"source": snippet.source, "setup": snippet.setup}]))
 
     def _ask(self, slot: int, kind: str, payloads: list[dict[str, Any]]) -> tuple[dict[str, Any], bytes]:
-        """A zygote's reply and what was written; where the sandbox itself failed, another one's, and then the failure."""
+        """A zygote's reply and what was written; retried on a new zygote where the sandbox itself failed."""
         reply: dict[str, Any] = {}
         for _ in range(2):
             if self._closed.is_set():
@@ -156,7 +156,7 @@ class Sandbox:
         return reply, b""
 
     def _zygote(self, slot: int) -> Zygote:
-        """The zygote of a slot, started where there is none. ZygoteError when it cannot be."""
+        """The zygote of a slot, started if needed. Raises ZygoteError if it cannot be started."""
         with self._lock:
             if self._closed.is_set():
                 raise ZygoteError("the sandbox is closed")

@@ -1,4 +1,4 @@
-"""What goes into the sandbox and what comes out of it."""
+"""Inputs and results of the sandbox."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Program:
     """A candidate and its test, in one of two ways.
 
     With an entry_point (HumanEval): test is the benchmark's text that defines `check(candidate)`, entry_point the
-    function it is called with, and context trusted text that the test may lean on (the prompt, whose helper functions
+    function it is called with, and context trusted code that the test may use (the prompt, whose helper functions
     three tests call); it runs beside the test, never the candidate's version of it. Plain values alone cross.
 
     Without one (MBPP): test is a script, context its setup, run before it with the same names. Both may use any function,
     class or constant of the candidate's module by its name, and objects of the candidate's classes; inside/proxies.py
-    says what such an object can do and what decides. Names of the language mean the language's own, but for those in
-    overrides, which the candidate is to define (MBPP asks for a function `sum`). The test's names are not the module's:
+    documents what such an object can do and who decides. Builtin names refer to the builtins, except those in
+    overrides, which the candidate is asked to define (MBPP asks for a function `sum`). The test's names are not the module's:
     a global variable that the script sets is not seen by the candidate's functions.
 
     source: the candidate's whole module (for HumanEval prompt + completion), untrusted.
@@ -37,7 +37,8 @@ class Program:
 @dataclass(frozen=True)
 class Verdict:
     """passed; failed (the detail says why: an exception's type and text, or how the process ended); timeout;
-    infrastructure (the sandbox or the task itself is at fault: no statement about the candidate). cpu_seconds: CPU time
+    infrastructure (the sandbox or the test failed, or the test relies on what the
+    candidate's process alone could decide: the candidate is not judged). cpu_seconds: CPU time
     of the candidate after start-up."""
 
     status: CheckStatus
@@ -55,7 +56,7 @@ class Snippet:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a snippet came to. ok, raised (detail: the exception), died (its process ended), timeout, infrastructure.
+    """The result of a snippet: ok, raised (detail: the exception), died (its process ended), timeout, infrastructure.
 
     value: of the last expression or assignment executed outside functions, None where it is no plain value. state: the
     variables that are plain values, inputs among them, also after an exception.

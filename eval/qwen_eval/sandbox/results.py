@@ -1,4 +1,4 @@
-"""From how processes ended and what they wrote to verdicts and outcomes."""
+"""Verdicts and outcomes, from how processes ended and what they wrote."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def verdict(reply: Mapping[str, Any], written: bytes) -> Verdict:
             # by its limits: the candidate may only send values, but it may send many
             return Verdict("timeout", f"the checker was {reply['checker']} over what the program returned", cpu)
         return Verdict("failed", f"the checker {reply['checker'] or 'was silent'} without a verdict", cpu)
-    found = json.loads(written)  # the checker's own words: it is trusted
+    found = json.loads(written)  # written by the checker, which is trusted
     status, detail = found["status"], found["detail"]
     if status == "gone":
         return Verdict("failed", f"the program {_ended(reply)} {detail}", cpu)
@@ -32,7 +32,7 @@ def verdict(reply: Mapping[str, Any], written: bytes) -> Verdict:
 
 
 def outcome(reply: Mapping[str, Any], written: bytes) -> Outcome:
-    """What a snippet came to: reply of its zygote, and what the snippet's process wrote, which may be anything."""
+    """The outcome of a snippet: reply of its zygote, and what the snippet's process wrote, which is untrusted."""
     cpu = reply["cpu"]
     if reply["status"] == "refused":
         return Outcome("died", detail=f"the program is {reply['detail']}", cpu_seconds=cpu)
@@ -43,7 +43,7 @@ def outcome(reply: Mapping[str, Any], written: bytes) -> Outcome:
     try:
         status, kind, text, value, state = unpack(written)
         if status not in ("ok", "raised", "broken") or type(state) is not dict:
-            raise ValueError("a result of unknown form")
+            raise ValueError("a malformed result")
         detail = f"{kind}: {text}" if kind else str(text)
     except (WireError, ValueError, TypeError) as error:
         return Outcome("died", detail=f"the program wrote {error}", cpu_seconds=cpu)

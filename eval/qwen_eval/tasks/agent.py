@@ -20,7 +20,7 @@ TOOLS, TASK = "<<all_tools>>", "<<prompt>>"
 BEGINNING = "I will use the following"  # of the reply: the prompt ends in it
 FENCES = ("```", "```py", "```python")
 SHOWN = 1000  # characters of a value that are stored
-STEP = 0.25  # for each tool that is missing and for each that is not called for
+STEP = 0.25  # penalty for each missing and each unexpected tool
 
 AGENT_PROMPT = f"""You solve a task by writing a few lines of Python that call tools. For every task you first say which \
 tools you will use and why, each name in back-ticks, and then, after "Answer:", you give the code in a fence. The \
@@ -55,7 +55,7 @@ Task: "{TASK}"
 
 
 def read_template(path: Path) -> str:
-    """Somebody's prompt, such as the one transformers used. Raises DataError where it has no place for the instruction."""
+    """A custom prompt template, such as transformers' own. Raises DataError if it lacks the marker for the instruction."""
     try:
         template = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -68,7 +68,7 @@ def read_template(path: Path) -> str:
 
 
 def prompt(template: str, tools: Sequence[FakeTool], instruction: str) -> str:
-    """The template with the tools, one a line, and the instruction put in."""
+    """The template with the tools, one per line, and the instruction put in."""
     return template.replace(TOOLS, "\n".join(map(described, tools))).replace(TASK, instruction)
 
 
@@ -131,18 +131,18 @@ def judge(
     status its code ended with ("ok", "raised", "died", "timeout", "infrastructure") 1.0.
     """
     parts = [split(text) for _, text in replies]
-    places = [place for place, part in enumerate(parts) if part]
+    answered = [index for index, part in enumerate(parts) if part]
     snippets = [snippet(part[1], agent.tools, task) for (task, _), part in zip(replies, parts, strict=True) if part]
-    outcomes = dict(zip(places, pool.run(snippets, lambda index, outcome: done()), strict=True))
+    outcomes = dict(zip(answered, pool.run(snippets, lambda _, outcome: done()), strict=True))
     names = [tool.name for tool in agent.tools]
     scores = []
-    for place, ((task, _), part) in enumerate(zip(replies, parts, strict=True)):
+    for index, ((task, _), part) in enumerate(zip(replies, parts, strict=True)):
         if part is None:
             done()
             scores.append(schema.Score({"selection": 0.0, "used": 0.0, "code": 0.0, "unsplit": 1.0}, None))
             continue
         explanation, code = part
-        outcome = outcomes[place]
+        outcome = outcomes[index]
         stats = {
             "selection": agreement(named(explanation, names), task.tools),
             "used": agreement(used(code, names), task.tools),

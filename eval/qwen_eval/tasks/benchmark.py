@@ -15,11 +15,15 @@ eval/ and one of your own are run, stored, compared and shown alike.
 from __future__ import annotations
 
 import argparse
+import ast
+import contextlib
 import inspect
 import json
 import sys
+import textwrap
+import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
@@ -38,6 +42,10 @@ TokenTexts: TypeAlias = Callable[[Sequence[str]], list[list[str]]]
 PACKAGE = Path(__file__).resolve().parents[1]
 # the eight: beside the package in a checkout, inside it where it is installed
 SCRIPTS = PACKAGE / "benchmarks" if (PACKAGE / "benchmarks").is_dir() else PACKAGE.parent
+
+
+# what decides the score of a response
+SCORING = ("score", "score_all", "metrics", "completion", "program", "item", "target")
 
 
 class Benchmark:
@@ -88,13 +96,17 @@ class Benchmark:
         self.recipe: str = args.recipe
         self.shot_count: int = args.shots
         self.source = self.data_source(args)
-        self.on_demo_data = self.source.directory is not None and self.source.directory == self.demo_folder()
+        folder, demonstration = self.source.directory, self.demo_folder()
+        self.on_demo_data = (
+            folder is not None and demonstration is not None and folder.resolve() == demonstration.resolve()
+        )
         self.check_options()
-        self.data: Any = self.read()
+        with own_code(type(self)):
+            self.data: Any = self.read()
+            every = list(self.samples())
         # the demonstration's rows are no edit of the official ones
         self.origin = "demo" if self.on_demo_data else self.data_origin()
         self.changed: Sequence[str] = () if self.on_demo_data or not self.sums else changed(self.sums, self.parts())
-        every = list(self.samples())
         if not every:
             raise InputError(f"{self.name} has no items; look at the data that -d names")
         twice = [name for name, count in Counter(sample.id for sample in every).items() if count > 1]
@@ -151,7 +163,7 @@ class Benchmark:
         return dict(self.data.rows)
 
     def finish(self, run_id: str, scored: Sequence[Scored]) -> list[str]:
-        """Called when all is stored: writes what else somebody wants (a submission file), and says where."""
+        """Called when all is stored: writes further files (a submission file), and says where."""
         return []
 
     def check_options(self) -> None:
@@ -272,16 +284,64 @@ class Benchmark:
         return f"{first}\0{last}"
 
     def _own_fields(self) -> dict[str, str]:
-        """For benchmarks of one's own: how options are scored, where texts stop, and a hash of the prompt's frame."""
+        """For benchmarks of one's own: how options are scored and a hash of scoring code of their own, where texts stop, and a
+        hash of the prompt's frame."""
         found: dict[str, str] = {}
         requests = [sample.request for sample in self.asked]
         scoring = {request.scoring for request in requests if isinstance(request, Choose)}
-        if scoring:
-            found["scoring"] = "+".join(sorted(scoring))
+        code = code_hash(type(self))
+        if scoring or code:
+            found["scoring"] = "+".join([*sorted(scoring), *([code] if code else [])])
         stops = {request.stop for request in requests if isinstance(request, Generate)}
         if stops and stops != {()}:
             found["stop"] = json.dumps(sorted(stops) if len(stops) > 1 else [*stops.pop()], ensure_ascii=True)
         return {**found, "frame": content_hash([self.frame()])}
+
+
+@contextlib.contextmanager
+def own_code(kind: type[Benchmark]) -> Iterator[None]:
+    """Turns a failure of the code of a benchmark of one's own into one line that names the place in it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        if not kind.is_own():
+            raise
+        frames = traceback.extract_tb(error.__traceback__)
+        outside = [frame for frame in frames if not Path(frame.filename).is_relative_to(PACKAGE)]
+        last = (outside or frames)[-1]
+        raise InputError(
+            f"{kind.name}: {last.filename}:{last.lineno}: {type(error).__name__}: {error}; correct the benchmark's code"
+        ) from error
+
+
+def code_hash(kind: type[Benchmark]) -> str:
+    """A hash of the code by which a benchmark of one's own scores: the scoring methods that are not this package's, and the
+    functions beside the class. Comments, docstrings and layout do not count. "" where all of it is this package's."""
+    found: list[str] = []
+    for name in SCORING:
+        method = inspect.getattr_static(kind, name, None)
+        method = getattr(method, "__func__", method)
+        file = inspect.getsourcefile(method) if inspect.isfunction(method) else None
+        if file and not Path(file).resolve().is_relative_to(PACKAGE):
+            found.append(f"{name} {_bare(inspect.getsource(method))}")
+    if not found:
+        return ""
+    module = sys.modules[kind.__module__]
+    beside = [
+        value for value in vars(module).values() if inspect.isfunction(value) and value.__module__ == module.__name__
+    ]
+    return content_hash([*found, *(_bare(inspect.getsource(function)) for function in beside)])
+
+
+def _bare(source: str) -> str:
+    """Code without comments, docstrings and layout."""
+    tree = ast.parse(textwrap.dedent(source))
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.dump(tree)
 
 
 def _first(samples: Sequence[Sample], limit: int | None) -> list[Sample]:

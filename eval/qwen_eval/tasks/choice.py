@@ -182,7 +182,9 @@ class MultipleChoice(Benchmark):
                     request: Any = generation.chat(self.args, self.turn(row), f"{self.name}/{name}")
                 else:
                     request = self.request(row, examples)
-                made.append(Sample(name, request, row.answer, subject, row.id))
+                usual = tuple(map(_letter, range(len(row.options))))
+                labels = () if row.labels == usual else row.labels
+                made.append(Sample(name, request, row.answer, subject, row.id, labels))
         return made
 
     def request(self, row: Any, examples: Sequence[Any]) -> Choose:
@@ -367,7 +369,7 @@ def best_option(scores: Sequence[float], margin: float = TIE_MARGIN) -> tuple[in
 def double_softmax(logprobs: Sequence[float]) -> list[float]:
     """The probabilities the 2023 scripts recorded: a softmax, in float32, over the options' probabilities.
 
-    logprobs: natural logs of the options' probabilities over the vocabulary. Source: EVALUATION.md, MMLU, `qwen2023`.
+    logprobs: natural logs of the options' probabilities over the vocabulary. Source: docs/mmlu.md, `qwen2023`.
     """
     import numpy as np
 

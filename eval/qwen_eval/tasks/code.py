@@ -107,7 +107,8 @@ class Code(generation.Text):
         lost = sum(item.score.stats["infrastructure"] for item in scored)
         if lost:
             lines.append(
-                f"warning: {lost:.0f} programs could not be judged (the sandbox failed); --rescore tries again"
+                f"warning: {lost:.0f} programs could not be judged: the sandbox failed (--rescore tries again), or the test "
+                "cannot be judged by what may be trusted; the samples say which"
             )
         return lines + generation.remarks(scored)
 

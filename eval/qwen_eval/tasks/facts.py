@@ -1,7 +1,7 @@
 """What tables, comparisons and pages need to know of a benchmark, as plain records that a manifest can store.
 
 A benchmark's class is where these facts stand (tasks/benchmark.py). For a benchmark of one's own they go into the manifest
-of every run, so that nobody has to import code that a file names.
+of every run, so that code that a file names is never imported.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Facts:
 
     headline: the (metric, group) shown first. order: where it stands among the benchmarks. writes: the modes whose answers
     are generated text. columns: by table. hub: the dataset and the task's id there under which a model's page on the hub
-    shows the figure. average: "micro" or "macro" over groups. own: whether it is nobody's but the user's.
+    shows the figure. average: "micro" or "macro" over groups. own: whether it is none of the eight.
     """
 
     name: str
@@ -127,7 +127,7 @@ def from_json(content: Any, source: str) -> Facts:
         }
         views = tuple(_record(View, view) for view in fields.pop("views", ()))
         fields.pop("tables", None)  # an own benchmark stands in the tables of own benchmarks
-        facts = _record(Facts, {**fields, "own": True})
+        facts: Facts = _record(Facts, {**fields, "own": True})
         facts = dataclasses.replace(facts, columns=columns, views=views)
         if not NAME.fullmatch(facts.name) or not set(columns) <= set(OWN_TABLES.values()):
             raise ValueError(f"name {facts.name!r} or tables {sorted(columns)}")

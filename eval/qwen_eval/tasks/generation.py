@@ -87,10 +87,12 @@ class Text(Benchmark):
     # -------------------------------------------------------------------------------------------- what is asked
     def samples(self) -> list[Sample]:
         """One sample a row. Raises DataError for a row of which the benchmark can make none."""
-        examples = tuple(map(self.shot, self.examples())) if self.mode == "base" else ()
-        made = []
+        made: list[Sample] = []
+        examples: tuple[str, ...] | None = None
         for index, row in enumerate(self.rows()):
             try:
+                if examples is None:
+                    examples = tuple(map(self.shot, self.examples())) if self.mode == "base" else ()
                 name = self.identifier(row, index)
                 request = self.request(row, examples, f"{self.name}/{name}")
                 made.append(Sample(name, request, self.target(row), self.group(row)))

@@ -84,11 +84,13 @@ def _module(path: Path) -> ModuleType:
         file = getattr(module, "__file__", None)
         if file and getattr(module, "__name__", "") != "__main__" and Path(file).resolve() == path:
             return module
+    if not path.is_file():
+        raise InputError(f"{path} is {'no file' if path.exists() else 'missing'}; name the file of a benchmark")
     name = path.stem if path.parent == SCRIPTS else f"own_{path.stem}"
     if str(path.parent) not in sys.path:  # so that it finds the modules beside it, as it does when it is run
         sys.path.append(str(path.parent))
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None or path.suffix != ".py" or not path.is_file():
+    if spec is None or spec.loader is None or path.suffix != ".py":
         raise InputError(f"{path} is no Python file; name the file of a benchmark")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module

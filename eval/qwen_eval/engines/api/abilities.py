@@ -1,6 +1,6 @@
-"""What an OpenAI-compatible server tells about probabilities, found out by asking it once.
+"""Which log-probabilities an OpenAI-compatible server gives, probed once.
 
-Two things are of use. `next`: the most likely next tokens with their log-probabilities (field logprobs). `prompt`: the
+Two kinds are of use. `next`: the most likely next tokens with their log-probabilities (field logprobs). `prompt`: the
 log-probability of every token of a prompt, through echo (the original completions API) or prompt_logprobs (vLLM).
 """
 
@@ -15,11 +15,12 @@ from qwen_eval.engines.api.completions import MISSING, first_choice, next_values
 from qwen_eval.engines.api.server import Refused, Server
 from qwen_eval.schema import InputError
 
-STILL_RUN = "gsm8k, humaneval, wmt22 and plugin_eval still run, and mmlu and ceval with --chat"
-FIRST_ATTEMPTS = 3  # a wrong address shows at once
+STILL_RUN = "benchmarks of generated text still run, and multiple choice with --chat"
+FIRST_ATTEMPTS = 3  # a wrong address fails soon
 
 Body: TypeAlias = dict[str, Any]
-# The most likely next tokens of a prompt, the prompt's tokens' values: settings that get them, most telling first.
+# Request fields that may get the most likely next tokens, and those that may get the log-probabilities of the prompt's own
+# tokens; the most informative ones first.
 _NEXT: tuple[Body, ...] = tuple(
     {"max_tokens": 1, "temperature": 0, "logprobs": count, **names}
     for count in (20, 5)
@@ -35,7 +36,7 @@ _PROMPT: tuple[Body, ...] = (
 @dataclass(frozen=True)
 class Abilities:
     """The fields that get the most likely next tokens, and those that get the prompt's own log-probabilities; None
-    where the server has no such thing. ids: whether it takes a prompt as token ids at all."""
+    where the server has neither. ids: whether it takes a prompt as token ids at all."""
 
     ids: bool
     next: Body | None
@@ -51,7 +52,7 @@ class Abilities:
 
 
 def find(server: Server, model: str, ids: Sequence[int]) -> Abilities:
-    """Asks with a short prompt (at least two tokens). Raises InputError when the server cannot be reached."""
+    """Probes with a short prompt (at least two tokens). Raises InputError when the server cannot be reached."""
 
     def ask(fields: Body) -> Mapping[str, Any]:
         return server.post("/completions", {"model": model, "prompt": list(ids), **fields}, FIRST_ATTEMPTS)

@@ -1,14 +1,14 @@
-"""How requests and replies of the OpenAI protocol are written and read: completions, chat completions, log-probabilities."""
+"""Requests and replies of the OpenAI protocol, built and parsed: completions, chat completions, log-probabilities."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qwen_eval.engines.prompting import split_reply
+from qwen_eval.engines.prompting import Completion, before_stop, end_reason
 from qwen_eval.schema import Generate
 
-TOKEN_ID = "token_id:"  # vLLM's name of a token under return_tokens_as_token_ids
+TOKEN_ID = "token_id:"  # before the id of a token, under vLLM's return_tokens_as_token_ids
 MISSING = (KeyError, IndexError, TypeError, ValueError)  # what reading raises where a reply lacks a part
 
 
@@ -26,8 +26,8 @@ def prompt_tokens(reply: Mapping[str, Any]) -> int | None:
 
 
 def next_values(choice: Mapping[str, Any]) -> dict[int | str, float]:
-    """The most likely next tokens, by id where the server tells it, else by text. Raises KeyError, IndexError, TypeError
-    or ValueError where the reply has none."""
+    """The log-probabilities of the most likely next tokens, by id if the server gives it, else by text. Raises KeyError,
+    IndexError, TypeError or ValueError where the reply has none."""
     found = choice["logprobs"]
     if "content" in found:  # llama.cpp answers as chat completions do, with the ids
         listed = found["content"][0]["top_logprobs"]
@@ -51,7 +51,7 @@ def prompt_values(choice: Mapping[str, Any], ids: Sequence[int]) -> list[float]:
     if listed is not None:
         values = [found[str(token)]["logprob"] for token, found in zip(ids[1:], listed[1:], strict=True)]
     else:
-        values = choice["logprobs"]["token_logprobs"][1 : len(ids)]  # with max_tokens 1 one more follows
+        values = choice["logprobs"]["token_logprobs"][1 : len(ids)]  # with max_tokens 1 there is one more
     if len(values) != len(ids) - 1:
         raise ValueError(f"{len(values)} values for {len(ids)} tokens")
     return [float(value) for value in values]
@@ -66,17 +66,15 @@ def conversation(request: Generate) -> tuple[str, dict[str, Any]]:
     return "/chat/completions", body
 
 
-def reasoning_and_reply(choice: Mapping[str, Any], request: Generate, end: str) -> tuple[str, str]:
-    """The reasoning and the reply of a choice, cut before the first of all stop strings. end: how the prompt ends."""
+def completion(reply: tuple[Mapping[str, Any], Mapping[str, Any]], request: Generate) -> Completion:
+    """The text of a reply (its choice, its usage), cut before the first of all stop strings."""
+    choice, usage = reply
     message = choice.get("message") or {}
-    text = (choice.get("text") if "text" in choice else message.get("content")) or ""
-    cuts = [place for place in (text.find(stop) for stop in request.stop) if place >= 0]
-    reasoning, reply = split_reply(text[: min(cuts)] if cuts else text, request, end)
-    return message.get("reasoning_content") or message.get("reasoning") or reasoning, reply
-
-
-def end_reason(choice: Mapping[str, Any]) -> str:
-    """ "length"; "stop" where the server names the string; else "eos"."""
-    if choice.get("finish_reason") == "length":
-        return "length"
-    return "stop" if isinstance(choice.get("stop_reason"), str) else "eos"
+    text: str = (choice.get("text") if "text" in choice else message.get("content")) or ""
+    cut = before_stop(text, request.stop)
+    return Completion(
+        text if cut is None else cut,
+        end_reason(choice.get("finish_reason"), choice.get("stop_reason")),
+        usage.get("completion_tokens", 0),
+        message.get("reasoning_content") or message.get("reasoning") or "",
+    )

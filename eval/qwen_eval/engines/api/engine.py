@@ -9,20 +9,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from functools import cached_property, partial
+from functools import cached_property
 from threading import Lock
 from typing import Any, TypeVar
 
 import requests as http
 
-from qwen_eval.engines import plan
+from qwen_eval.engines import chunks, plan
 from qwen_eval.engines.api import abilities, completions
 from qwen_eval.engines.api.abilities import Abilities
 from qwen_eval.engines.api.server import Refused, Server
-from qwen_eval.engines.local import measuring
-from qwen_eval.engines.prompting import encode_prompt
+from qwen_eval.engines.base import BaseEngine
+from qwen_eval.engines.prompting import Prompt, answer, encode_prompt, stream_seed
 from qwen_eval.models import versions
-from qwen_eval.models.checkpoint import Checkpoint, open_checkpoint
+from qwen_eval.models.checkpoint import open_checkpoint
 from qwen_eval.models.tokenizers import TextTokenizer
 from qwen_eval.schema import (
     Choose,
@@ -37,32 +37,37 @@ from qwen_eval.schema import (
     OnResponse,
 )
 
-STOPS = 4  # stop strings that the protocol allows in a request; more of them are cut off here
+STOPS = 4  # stop strings that the protocol allows in a request; texts are cut here before the others
 
 Answer = TypeVar("Answer")
 
 
-class APIEngine:
-    """Answers requests through a server. What it can do is found out at the first question that needs it.
+class APIEngine(BaseEngine):
+    """Answers requests through a server. Its abilities are probed at the first question that needs one.
 
     spec: the checkpoint that the server runs, for its tokenizer and context limit; None for a model of which only the
-    server knows. served: the model's name there, None for the only one it lists. concurrency: requests on their way at
+    server knows. served: the model's name there, None for the only one it lists. concurrency: requests in flight at
     once. seed: names the random streams. Raises CheckpointError, and InputError for a server that does not answer.
     """
+
+    name = "api"
+    refused = (
+        frozenset({"--quantize", "--dtype", "--dynamic-ntk", "--logn", "--window", "--attn"}),
+        "is the server's own setting; start the server with it, or use --engine hf",
+    )
 
     def __init__(
         self, spec: ModelSpec | None, server: Server, served: str | None = None, concurrency: int = 8, seed: int = 1234
     ) -> None:
+        super().__init__(versions.untried(("transformers",)) if spec else [])  # it tokenizes
         if spec:
-            _refuse_settings(spec)
-        self.notes: list[str] = versions.untried(("transformers",)) if spec else []  # it tokenizes
-        self.checkpoint: Checkpoint | None = open_checkpoint(spec) if spec else None
+            self.refuse(spec)
+            self.checkpoint = open_checkpoint(spec)
         self._server, self._concurrency, self._seed = server, concurrency, seed
         self._model, self._limit = abilities.served_model(server, served)
         if self.checkpoint and self.checkpoint.context.label != "none":
             label = self.checkpoint.context.label
             self.notes.append(f"{label}, which the checkpoint's config asks for, is up to the server")
-        self._computed = self._asked = 0
         self._counting = Lock()
 
     def describe(self) -> EngineInfo:
@@ -77,7 +82,7 @@ class APIEngine:
             context_limit=self._context_limit,
             precision="server",
             context="none",
-            engine="api",
+            engine=self.name,
             device=self._server.host,
             chat_template=checkpoint.template_hash if checkpoint else "server",
             versions={"served model": self._model, "requests": http.__version__},
@@ -85,28 +90,15 @@ class APIEngine:
 
     @property
     def _context_limit(self) -> int:
-        """Tokens; 0 where neither the checkpoint nor the server tells."""
+        """In tokens; 0 where neither the checkpoint nor the server gives one."""
         limits = [self.checkpoint.context_limit if self.checkpoint else 0, self._limit]
         return min(filter(None, limits), default=0)
 
-    def usage(self) -> Mapping[str, float]:
-        """Tokens the server computed (cached ones left out, where it tells) and tokens asked; the memory is the
-        server's and not known."""
-        return {"tokens": self._computed, "prompt_tokens": self._asked, "peak_memory_gb": 0.0}
-
-    def token_texts(self, texts: Sequence[str]) -> list[list[str]]:
-        """Each text as the texts of its tokens. Raises InputError without a checkpoint."""
-        return self._tokenizer.split_texts(texts)
-
-    def extend(self, spec: ModelSpec) -> None:
-        """Raises InputError for any context extension: the server alone decides about it."""
-        _refuse_settings(spec)
-
     def choose(self, requests: Sequence[Choose], done: OnResponse) -> list[Chosen]:
         """Scores the options of every request. An option of one token is looked up among the most likely next tokens,
-        where the server lists them; else the prompt is asked with the option behind it."""
-        # a server leaves room for a token of its own
-        encoded = plan.encode_requests(requests, self._tokenizer, self._context_limit - 1)
+        where the server lists them; else the prompt is sent with the option after it."""
+        # a server needs room for a token that it generates
+        encoded = plan.encode_requests(requests, self.tokenizer, self._context_limit - 1)
         one_token = all(len(row.targets) == 1 for item in encoded for row in item.rows)
         self._abilities.require(one_token, self._server.url)
         unlisted: set[int] = set()
@@ -129,8 +121,8 @@ class APIEngine:
         return chosen
 
     def _score(self, row: plan.Row) -> tuple[list[list[float]], bool]:
-        """Log-probabilities of a row's options, a list of its scored positions for each, and whether all are exact."""
-        ids = [int(token) for token in row.ids]
+        """Log-probabilities by option of a row, a list over its scored positions each, and whether all are exact."""
+        ids = row.ids.tolist()
         known = self._abilities
         if len(row.targets) > 1:
             full = [*ids, row.targets[-1][0]]
@@ -141,7 +133,7 @@ class APIEngine:
         if known.next is not None:
             listed = self._read(ids, known.next, completions.next_values)
             least = min(listed.values())
-            texts = dict(zip(tokens, self._tokenizer.token_texts(tokens), strict=True))
+            texts = dict(zip(tokens, self.tokenizer.token_texts(tokens), strict=True))
             for token in tokens:
                 name = token if token in listed else texts[token]
                 if name in listed and list(texts.values()).count(texts[token]) == 1:
@@ -153,21 +145,19 @@ class APIEngine:
         return [[found.get(token, least)] for token in tokens], not missing
 
     def measure(self, requests: Sequence[Measure], done: OnResponse) -> list[Measured]:
-        """Negative log-likelihoods of texts, a request a chunk."""
+        """Negative log-likelihoods of texts, one request per chunk."""
         self._abilities.require(False, self._server.url)
-        measured: list[Measured] = []
-        for index, (chunks, short) in enumerate(measuring.chunked(requests, self._tokenizer)):
-            losses = self._each(len(chunks), partial(self._loss, chunks), lambda place, loss: None)
-            measured.append(measuring.summed(self._tokenizer, chunks, losses, short))
-            done(index, measured[-1])
-        return measured
 
-    def _loss(self, chunks: Sequence[measuring.Chunk], place: int) -> float:
-        chunk = chunks[place]
-        return -sum(self._prompt_values([int(token) for token in chunk.ids])[-chunk.scored :])
+        def losses(request: Measure, parts: Sequence[chunks.Chunk]) -> list[float]:
+            return self._each(len(parts), lambda index: self._loss(parts[index]), lambda index, loss: None)
+
+        return chunks.measure(requests, self.tokenizer, losses, done)
+
+    def _loss(self, chunk: chunks.Chunk) -> float:
+        return -sum(self._prompt_values(chunk.ids.tolist())[-chunk.scored :])
 
     def generate(self, requests: Sequence[Generate], done: OnResponse) -> list[Generated]:
-        """Writes the replies to every request: as completions of token ids, else of text, conversations through the
+        """Generates the replies to every request: as completions of token ids, else of text, conversations through the
         server's own template."""
         by_ids = self.checkpoint is not None and self._abilities.ids
         if self.checkpoint and not by_ids and requests:
@@ -175,27 +165,18 @@ class APIEngine:
 
         def job(index: int) -> Generated:
             request = requests[index]
-            path, body, end = "/completions", dict[str, Any](), ""
+            path, body = "/completions", dict[str, Any]()
             if by_ids:
-                ids, shots, truncated = encode_prompt(request, self._tokenizer, self._context_limit)
-                body, end = {"prompt": ids}, self._tokenizer.decode(ids[-16:])
+                ids, prompt = encode_prompt(request, self.tokenizer, self._context_limit)
+                body = {"prompt": ids}
+            elif isinstance(request.prompt, str):
+                body = {"prompt": request.text()}
             else:
-                shots, truncated = len(request.shots), False
-                if isinstance(request.prompt, str):
-                    body = {"prompt": request.text()}
-                else:
-                    path, body = completions.conversation(request)
+                path, body = completions.conversation(request)
             replies = [self._reply(path, body, request, sample) for sample in range(request.samples)]
-            thought = [completions.reasoning_and_reply(choice, request, end) for choice, _ in replies]
-            return Generated(
-                texts=tuple(text for _, text in thought),
-                reasoning=tuple(reasoning for reasoning, _ in thought),
-                end_reasons=tuple(completions.end_reason(choice) for choice, _ in replies),
-                prompt_tokens=len(body["prompt"]) if by_ids else replies[0][1].get("prompt_tokens", 0),
-                new_tokens=tuple(usage.get("completion_tokens", 0) for _, usage in replies),
-                shots_used=shots,
-                truncated=truncated,
-            )
+            if not by_ids:
+                prompt = Prompt(replies[0][1].get("prompt_tokens", 0), "", len(request.shots))
+            return answer(request, prompt, [completions.completion(reply, request) for reply in replies])
 
         return self._each(len(requests), job, done)
 
@@ -212,8 +193,7 @@ class APIEngine:
         if request.stop:
             full["stop"] = list(request.stop[:STOPS])
         if request.temperature > 0:
-            name = hashlib.sha256(f"{self._seed}/{request.key}/{sample}".encode()).digest()
-            full["seed"] = int.from_bytes(name[:4], "big") >> 1
+            full["seed"] = stream_seed(self._seed, request, sample)
         try:
             reply = self._server.post(path, full)
         except Refused as error:  # what newer hosted models call it
@@ -240,8 +220,8 @@ class APIEngine:
         reply = self._server.post("/completions", {"model": self._model, "prompt": list(ids), **fields})
         self._count(reply)
         if completions.prompt_tokens(reply) not in (None, len(ids)):
-            said = completions.prompt_tokens(reply)
-            raise InputError(f"the server at {self._server.url} read {said} tokens where {len(ids)} were sent")
+            counted = completions.prompt_tokens(reply)
+            raise InputError(f"the server at {self._server.url} read {counted} tokens where {len(ids)} were sent")
         try:
             return read(completions.first_choice(reply))
         except completions.MISSING as error:
@@ -256,7 +236,8 @@ class APIEngine:
             self._computed += prompt - cached + (usage.get("completion_tokens") or 0)
 
     @property
-    def _tokenizer(self) -> TextTokenizer:
+    def tokenizer(self) -> TextTokenizer:
+        """The tokenizer of the checkpoint. Raises InputError without one."""
         if self.checkpoint is None:
             raise InputError(
                 "log-probabilities need the tokenizer of the model that the server runs; name its checkpoint with -c "
@@ -266,12 +247,12 @@ class APIEngine:
 
     @cached_property
     def _abilities(self) -> Abilities:
-        ids = self._tokenizer.encode("The answer is the number")
+        ids = self.tokenizer.encode("The answer is the number")
         return abilities.find(self._server, self._model, ids)
 
     def _each(self, count: int, job: Callable[[int], Answer], done: OnResponse) -> list[Answer]:
-        """job(index) for every index, a few at a time; `done` is called in this thread, as answers come. The first
-        failure ends it: what was answered by then was handed over."""
+        """job(index) for every index, a few at a time; `done` is called in this thread, as answers arrive. The first failure
+        ends it; `done` was called with the answers until then."""
         answers: dict[int, Answer] = {}
         self._server.open()
         pool = ThreadPoolExecutor(self._concurrency)
@@ -286,17 +267,3 @@ class APIEngine:
                 self._server.close()
             pool.shutdown(cancel_futures=True)
         return [answers[index] for index in range(count)]
-
-
-def _refuse_settings(spec: ModelSpec) -> None:
-    """Settings of a model in this process say nothing to a server: InputError names the first that was given."""
-    given = {
-        "--quantize": spec.quantize != "none",
-        "--dtype": spec.dtype != "auto",
-        "--dynamic-ntk": spec.dynamic_ntk == "on",
-        "--logn": spec.logn == "on",
-        "--window": spec.window != "off",
-    }
-    for option, on in given.items():
-        if on:
-            raise InputError(f"{option} is the server's own setting; start the server with it, or use --engine hf")

@@ -1,7 +1,7 @@
-"""JSON over HTTP to an OpenAI-compatible server: retries with back-off, and a key that nothing prints or stores.
+"""JSON over HTTP to an OpenAI-compatible server: retries with exponential backoff, and a key that is never printed or stored.
 
-The loop of attempts is not urllib3's: that one ends before an answer's body is read, and a body that is cut off or holds an
-error is what most needs another attempt; and its wait between two attempts cannot be ended when the run is.
+The loop of attempts is not urllib3's: that one ends before an answer's body is read, and a body that is cut off or is an
+error is what most needs another attempt; and its delay between two attempts cannot be interrupted when the run ends.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from qwen_eval.schema import InputError
 ATTEMPTS = 8
 FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0  # seconds
 CONNECT_TIMEOUT = 10.0
-PASSING = {408, 409, 425, 429, *range(500, 600)} - {501}  # statuses that another attempt may cure
+TRANSIENT = {408, 409, 425, 429, *range(500, 600)} - {501}  # statuses after which another attempt may succeed
 
 
 class Refused(InputError):
-    """The server answered that it will not do this (a status that no other attempt cures)."""
+    """The server refused the request (a status after which no other attempt succeeds)."""
 
 
-class _Again(Exception):
-    """This attempt failed; another may not. delay: seconds the server asked for."""
+class _Transient(Exception):
+    """This attempt failed; another may succeed. delay: seconds the server asked for."""
 
     def __init__(self, reason: str, delay: float | None = None) -> None:
         super().__init__(reason)
@@ -42,7 +42,7 @@ class Server:
     """A server by its base URL (http://127.0.0.1:8000/v1). Any thread may ask it.
 
     key_name: the environment variable that holds the key; no key is sent where it is not set. timeout: seconds without a
-    byte after which an answer is given up. Raises InputError for a URL or key that cannot be used.
+    byte after which a request times out. Raises InputError for a URL or key that cannot be used.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Server:
         self._timeout = timeout
         self._closing = threading.Event()
         self._session = requests.Session()
-        self._session.auth = self._sign  # not a header: those of the session are overruled by ~/.netrc
+        self._session.auth = self._sign  # not a header: ~/.netrc overrides those of the session
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=connections))
 
@@ -85,7 +85,7 @@ class Server:
         for attempt in range(attempts):
             try:
                 return self._once(method, path, body)
-            except _Again as error:
+            except _Transient as error:
                 reason, asked = str(error), error.delay
             if attempt + 1 < attempts and self._closing.wait(_delay(attempt, asked)):
                 break
@@ -101,22 +101,22 @@ class Server:
             )
             content = reply.json() if reply.ok else None
         except (requests.ConnectionError, requests.Timeout) as error:
-            raise _Again(self._said(type(error).__name__, str(error))) from None
+            raise _Transient(self._message(type(error).__name__, str(error))) from None
         except (requests.JSONDecodeError, requests.exceptions.ChunkedEncodingError) as error:
-            raise _Again(f"its answer was cut off ({type(error).__name__})") from None
+            raise _Transient(f"its answer was cut off ({type(error).__name__})") from None
         except requests.exceptions.ContentDecodingError as error:
-            raise _Again(f"its answer was damaged ({type(error).__name__})") from None
+            raise _Transient(f"its answer was damaged ({type(error).__name__})") from None
         except requests.RequestException as error:
-            raise InputError(f"{self.url}: {self._said(type(error).__name__, str(error))}") from None
+            raise InputError(f"{self.url}: {self._message(type(error).__name__, str(error))}") from None
         if isinstance(content, dict) and "error" not in content:
             return content
-        said = self._said(f"HTTP {reply.status_code}", reply.text)
-        if reply.status_code in PASSING or reply.ok:
-            raise _Again(said, _retry_after(reply.headers.get("Retry-After")))
-        raise Refused(f"{self.url}{path} refused: {said}")
+        message = self._message(f"HTTP {reply.status_code}", reply.text)
+        if reply.status_code in TRANSIENT or reply.ok:
+            raise _Transient(message, _retry_after(reply.headers.get("Retry-After")))
+        raise Refused(f"{self.url}{path} refused: {message}")
 
-    def _said(self, what: str, text: str) -> str:
-        """One line of an error, without the key, which some servers repeat."""
+    def _message(self, what: str, text: str) -> str:
+        """One line of an error, without the key, which some servers echo."""
         line = " ".join(text.split())
         if self._key:
             line = line.replace(self._key, "[key]")
@@ -138,10 +138,10 @@ def _checked(url: str) -> str:
 
 def _delay(attempt: int, asked: float | None) -> float:
     """Seconds before the next attempt: what the server asked for, else twice as long each time; with jitter, so that
-    requests that failed together do not come back together."""
+    requests that failed together are not repeated at once."""
     if asked is not None:
         return min(asked, LONGEST_DELAY) * random.uniform(1.0, 1.1)
-    return min(LONGEST_DELAY, FIRST_DELAY * 2**attempt) * random.uniform(0.5, 1.0)
+    return min(LONGEST_DELAY, FIRST_DELAY * 2.0**attempt) * random.uniform(0.5, 1.0)
 
 
 def _retry_after(value: str | None) -> float | None:
@@ -149,10 +149,11 @@ def _retry_after(value: str | None) -> float | None:
     if not value:
         return None
     try:
-        return max(0.0, float(value))  # with a fraction, too, which is outside the standard and sent all the same
+        return max(0.0, float(value))  # also with a fraction, which is outside the standard and sent all the same
     except ValueError:
         pass
     try:
-        return Retry().parse_retry_after(value)
+        seconds: float = Retry().parse_retry_after(value)
     except (InvalidHeader, ValueError, OverflowError):
         return None
+    return seconds

@@ -1,7 +1,7 @@
 """Attention of many packed runs of tokens to the runs they share, without padding and without copying keys.
 
 The nodes of a trie of prompts (trie.py) are packed one after another in a single row of tokens. Each attends to itself
-causally, and to the keys and values that each of its ancestors left, one product an ancestor for all that is behind it;
+causally, and to the keys and values of each of its ancestors, in one product per ancestor for all its descendants;
 the softmaxes are merged exactly through their log-sum-exps:
 
     out = out_ancestor * w + out_own * (1 - w),  w = sigmoid(lse_ancestor - lse_own)
@@ -33,10 +33,10 @@ class Unsupported(Exception):
 
 
 class State(Protocol):
-    """What a forward pass brings to its layers: how they attend, and a count of those that did.
+    """What a forward pass passes to its layers: how they attend, and a counter of those that did.
 
     sees: the longest span of positions any query of this pass can see. scale_query: applied to the queries (LogN). only:
-    (layer, places): where that layer's output is wanted, None for everywhere.
+    (layer, indices): where in the packed row that layer's output is wanted, None for everywhere.
     """
 
     calls: int
@@ -67,18 +67,18 @@ def attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention function. query [rows, heads, tokens, d], key and value [rows, kv heads, tokens, d] as the
-    layer made them; returns ([rows, tokens, heads, d], None). Raises Unsupported where the layer wants something that is
+    layer made them; returns ([rows, tokens, heads, d], None). Raises Unsupported where the layer needs something that is
     not computed here."""
     layer = getattr(module, "layer_idx", None)
     if cascade is None or attention_mask is not None or layer is None:
-        raise Unsupported("the layer hides what it is or brings a mask")
+        raise Unsupported("the layer does not tell its index, or has a mask")
     if query.shape[0] != cascade.rows or key.shape[2] != cascade.tokens:
         raise Unsupported("the layer changed the number of keys")
     refuse_unread(kwargs)
     wanted = [name for name in ("softcap", "s_aux", "position_bias", "head_mask") if kwargs.get(name) is not None]
     window = kwargs.get("sliding_window")
     if wanted or (window is not None and cascade.sees > window):
-        raise Unsupported(f"the layer wants {', '.join(wanted) or 'a sliding window'}")
+        raise Unsupported(f"the layer needs {', '.join(wanted) or 'a sliding window'}")
     cascade.calls += 1
     if cascade.scale_query is not None:
         query = cascade.scale_query(query)
@@ -88,8 +88,8 @@ def attention(
 
 @dataclass(frozen=True, eq=False)
 class Ancestor:
-    """What a run of tokens behind it attends to. layers: (keys, values) a layer, [1, kv heads, P, d] each. first, last: the
-    places in the packed row of the tokens that do."""
+    """What its descendants attend to. layers: (keys, values) by layer, [1, kv heads, P, d] each. first, last: the
+    span in the packed row of the tokens that do."""
 
     layers: Mapping[int, tuple[Tensor, Tensor]]
     first: int
@@ -106,8 +106,8 @@ class Cascade:
     """A pass over nodes packed one after another in one row.
 
     lengths: tokens of each node, in order. ancestors: what they attend to beside themselves. keep: called with layer, keys
-    and values [1, kv heads, N, d] (to store them). only: (layer, places ascending): in that layer the output is wanted at
-    these places of the row alone, and is 0 elsewhere.
+    and values [1, kv heads, N, d] (to store them). only: (layer, indices ascending): in that layer the output is wanted at
+    these indices of the row only, and is 0 elsewhere.
     """
 
     lengths: Sequence[int]
@@ -135,11 +135,11 @@ class Cascade:
             spans = [(above.first, above.last) for above in self.ancestors]
             return self._merged(layer, query, out, lse, scale, spans)
         wanted = self.only[1]
-        places = torch.from_numpy(wanted).to(query.device)
+        indices = torch.from_numpy(wanted).to(query.device)
         spans = [tuple(np.searchsorted(wanted, [above.first, above.last]).tolist()) for above in self.ancestors]
         pruned = torch.zeros_like(out)
-        lse = lse[:, :, places] if self.ancestors else lse
-        pruned[:, :, places] = self._merged(layer, query[:, :, places], out[:, :, places], lse, scale, spans)
+        lse = lse[:, :, indices] if self.ancestors else lse
+        pruned[:, :, indices] = self._merged(layer, query[:, :, indices], out[:, :, indices], lse, scale, spans)
         return pruned
 
     def _merged(

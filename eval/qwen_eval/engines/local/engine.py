@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 import transformers
 
+from qwen_eval.engines import chunks
+from qwen_eval.engines.base import BaseEngine
 from qwen_eval.engines.local import generation, measuring, scoring
 from qwen_eval.engines.local.runtime import Runtime, device_failures, device_name
 from qwen_eval.models.checkpoint import Checkpoint, context_extension, open_checkpoint
@@ -15,46 +18,38 @@ from qwen_eval.models.context import install
 from qwen_eval.schema import Choose, Chosen, EngineInfo, Generate, Generated, Measure, Measured, ModelSpec, OnResponse
 
 
-class HFEngine:
+class HFEngine(BaseEngine):
     """Answers requests with a transformers model. Weights are loaded at the first question that needs them.
 
-    batch_size: items a forward pass, or None to take as many as fit a budget found by itself (halved when memory runs
-    out). share: compute shared prefixes once; off computes every prompt whole. seed: names the random streams.
+    batch_size: items per forward pass, or None for as many as fit a budget found automatically (halved when memory runs
+    out). share: compute shared prefixes once; without it every prompt is computed whole. seed: names the random streams.
     Raises CheckpointError when the checkpoint cannot be opened.
     """
 
+    name = "hf"
+    checkpoint: Checkpoint
+
     def __init__(self, spec: ModelSpec, batch_size: int | None = None, share: bool = True, seed: int = 1234) -> None:
-        self.checkpoint: Checkpoint = open_checkpoint(spec)
+        self.checkpoint = open_checkpoint(spec)
         self.runtime = Runtime(self.checkpoint, batch_size)
-        self.notes = self.runtime.notes
+        super().__init__(self.runtime.notes)
         self._share = share
         self._seed = seed
 
     def describe(self) -> EngineInfo:
         """What defines the answers of this engine, and where it runs."""
         checkpoint = self.checkpoint
-        return EngineInfo(
-            model=checkpoint.name,
-            revision=checkpoint.revision,
-            fingerprint=checkpoint.fingerprint,
-            context_limit=checkpoint.context_limit,
-            precision=checkpoint.precision,
+        versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+        return dataclasses.replace(
+            self._described(checkpoint, device_name(checkpoint.device), versions),
             context=checkpoint.context.label,
             window=",".join(map(str, checkpoint.context.windows)),
             trained_length=checkpoint.context.trained_length,
-            engine="hf",
-            device=device_name(checkpoint.device),
-            chat_template=checkpoint.template_hash,
-            versions={"torch": torch.__version__, "transformers": transformers.__version__},
         )
 
     def usage(self) -> Mapping[str, float]:
-        """tokens computed, tokens in the prompts, peak memory in GB."""
+        """Tokens computed, tokens in the prompts, and memory in GB; see Runtime.usage."""
         return self.runtime.usage()
-
-    def token_texts(self, texts: Sequence[str]) -> list[list[str]]:
-        """Each text as the texts of its tokens, without the BOS that some tokenizers put first."""
-        return self.checkpoint.tokenizer.split_texts(texts)
 
     def choose(self, requests: Sequence[Choose], done: OnResponse) -> list[Chosen]:
         """Scores the options of every request; see scoring.choose."""
@@ -62,14 +57,14 @@ class HFEngine:
             return scoring.choose(self.runtime, requests, done, self._share)
 
     def generate(self, requests: Sequence[Generate], done: OnResponse) -> list[Generated]:
-        """Writes the replies to every request; see generation.generate."""
+        """Generates the replies to every request; see generation.generate."""
         with device_failures(self.checkpoint.device):
             return generation.generate(self.runtime, requests, done, self._seed, self._share)
 
     def measure(self, requests: Sequence[Measure], done: OnResponse) -> list[Measured]:
-        """Negative log-likelihoods of texts; see measuring.measure."""
+        """Negative log-likelihoods of texts; see measuring.chunk_losses."""
         with device_failures(self.checkpoint.device):
-            return measuring.measure(self.runtime, requests, done)
+            return chunks.measure(requests, self.tokenizer, partial(measuring.chunk_losses, self.runtime), done)
 
     def extend(self, spec: ModelSpec) -> None:
         """Another context extension (NTK, LogN, window) on the same loaded weights. Raises CheckpointError."""

@@ -1,8 +1,8 @@
-"""Generation: shared prompt prefixes computed once, finished texts leave the batch, waiting ones take their place.
+"""Generation: shared prompt prefixes computed once, finished texts leave the batch and waiting ones enter it.
 
 Prompts that share a long prefix (the shots of GSM8K) form a group; its keys and values are computed once and every text's
 queries attend to them in one product (cascade.py). A text's own tokens live in a slot (slots.py). Models whose attention
-cannot be computed so are run by transformers' generate, prompts of equal length together.
+cannot be computed that way are run by transformers' generate, prompts of equal length together.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from torch import Tensor
 
 from qwen_eval.engines import plan
 from qwen_eval.engines.local import trie
-from qwen_eval.engines.local.budget import cache_bytes, free_bytes
+from qwen_eval.engines.local.budget import cache_bytes
 from qwen_eval.engines.local.cascade import Ancestor, Cascade, Unsupported
 from qwen_eval.engines.local.runtime import Runtime
 from qwen_eval.engines.local.sampling import Reply, choose_tokens, stream
 from qwen_eval.engines.local.slots import Slots, Step
-from qwen_eval.engines.prompting import encode_prompt, split_reply
+from qwen_eval.engines.prompting import Completion, answer, encode_prompt
 from qwen_eval.models import caches
+from qwen_eval.models.configs import generation_config
+from qwen_eval.models.memory import free_bytes
 from qwen_eval.schema import Generate, Generated, OnResponse
 
-MIN_SAVING = 2048  # tokens a shared prefix must save: a group of its own cannot share the batch with the others
-# Tokens written between two looks at them: the device need not wait for us, but what follows an end is thrown away.
+MIN_SAVING = 2048  # tokens that a shared prefix must save: its group cannot be in one batch with the others
+# Tokens generated before the device is asked for them: it does not wait for us, but tokens after an end are discarded.
 BURST = {"cuda": 8}
 AUTO_SLOTS = {"cpu": 32, "cuda": 256, "mps": 32}
 
@@ -63,7 +65,7 @@ def _run(runtime: Runtime, replies: Sequence[Reply], share: bool) -> Iterator[Re
 
 
 def _groups(runtime: Runtime, replies: Sequence[Reply]) -> list[tuple[int, float, list[Reply]]]:
-    """(prefix length, NTK factor, replies): prompts that share enough to be worth a group, the rest without a prefix."""
+    """(prefix length, NTK factor, replies): groups whose shared prefix pays, and the rest without a prefix."""
     rows = [plan.Row(reply.prompt, ((0,),), index, ()) for index, reply in enumerate(replies)]
     groups: list[tuple[int, float, list[Reply]]] = []
     alone: dict[float, list[Reply]] = {}
@@ -93,8 +95,8 @@ class _Batch:
         self.slots = Slots(max(1, min(count, _affordable(runtime, self.capacity))), self.capacity)
 
     def run(self) -> Iterator[Reply]:
-        """Yields the replies as they end. When memory runs out, the live texts go back to wait and half as many slots
-        take their place (what they had written is written again, the same)."""
+        """Yields the replies as they end. When memory runs out, the live texts go back into the queue and there are half as
+        many slots from then on (their tokens are generated again, the same)."""
         if self.prefix_length:
             ids = self.waiting[0].prompt[: self.prefix_length]
             state = Cascade([len(ids)], keep=lambda layer, *found: self.prefix.update({layer: found}))
@@ -109,8 +111,8 @@ class _Batch:
                 yield from ended
 
     def _advance(self) -> list[Reply]:
-        """The next pass: over waiting prompts when a quarter of the slots is free (together they are worth a pass of
-        their own), else over one token of every live text. Returns the replies that ended."""
+        """The next pass: over waiting prompts when a quarter of the slots is free (enough prompts for a pass of their own),
+        else over one token of every live text. Returns the replies that ended."""
         free = self.slots.count - len(self.live)
         if self.waiting and (not self.live or free >= max(1, self.slots.count // 4)):
             return self._fill()
@@ -142,8 +144,8 @@ class _Batch:
         return self._take([[token] for token in choose_tokens(logits, new)], first)
 
     def _step(self) -> list[Reply]:
-        """The next tokens of every live text: as many as are computed before the device is asked what they are."""
-        # the newest token of each text is not in its slot yet: this pass puts it there
+        """The next tokens of every live text: as many as are computed before the device is asked for them."""
+        # the newest token of each text is not in its slot yet: this pass writes it
         held = [len(reply.prompt) - self.prefix_length + len(reply.tokens) - 1 for reply in self.live]
         greedy = all(reply.stream is None for reply in self.live)
         tokens = torch.tensor([reply.tokens[-1] for reply in self.live], device=self.runtime.model.device)
@@ -188,7 +190,7 @@ class _Batch:
 
 
 def _affordable(runtime: Runtime, capacity: int) -> int:
-    """Slots that fit in half of the memory that is free now (at most 1 GiB on a CPU, where caches matter more)."""
+    """Slots that fit in half of the free memory (at most 1 GiB on a CPU, where the processor's caches matter more)."""
     room = free_bytes(runtime.model.device) / 2
     if runtime.model.device.type == "cpu":
         room = min(room, 2**30)
@@ -196,14 +198,8 @@ def _affordable(runtime: Runtime, capacity: int) -> int:
 
 
 def _run_plain(runtime: Runtime, replies: Sequence[Reply]) -> Iterator[Reply]:
-    """transformers' own generate, prompts of equal length in one batch (nothing is padded); our choice of tokens."""
-    from transformers import (
-        GenerationConfig,
-        LogitsProcessor,
-        LogitsProcessorList,
-        StoppingCriteria,
-        StoppingCriteriaList,
-    )
+    """transformers' own generate, prompts of equal length in one batch (no padding); our choice of tokens."""
+    from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
     by_length: dict[int, list[Reply]] = {}
     for reply in replies:
@@ -211,7 +207,7 @@ def _run_plain(runtime: Runtime, replies: Sequence[Reply]) -> Iterator[Reply]:
     tokenizer = runtime.checkpoint.tokenizer
 
     class Ours(LogitsProcessor):
-        """Puts our token first, and tells the replies."""
+        """Forces our choice of the next token, and adds it to the replies."""
 
         def __init__(self, batch: Sequence[Reply]) -> None:
             self.batch = batch
@@ -237,9 +233,8 @@ def _run_plain(runtime: Runtime, replies: Sequence[Reply]) -> Iterator[Reply]:
         for reply in batch:
             reply.restart()
         ids = torch.from_numpy(np.stack([reply.prompt for reply in batch]).astype(np.int64)).to(runtime.model.device)
-        config = GenerationConfig(
-            do_sample=False, max_new_tokens=max(reply.max_tokens for reply in batch), pad_token_id=0, eos_token_id=None
-        )
+        longest = max(reply.max_tokens for reply in batch)
+        config = generation_config(do_sample=False, max_new_tokens=longest, pad_token_id=0, eos_token_id=None)
         written = runtime.model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
@@ -249,9 +244,8 @@ def _run_plain(runtime: Runtime, replies: Sequence[Reply]) -> Iterator[Reply]:
             return_dict_in_generate=True,
         )
         cache = next((written[name] for name in caches.NAMES if name in written), None)
-        caches.check_filled(
-            cache, written.sequences.shape[1] - 1, runtime.model
-        )  # the last token is written, never read
+        # the last token was generated and never read
+        caches.check_filled(cache, written.sequences.shape[1] - 1, runtime.model)
         runtime.tokens_computed += sum(len(reply.prompt) + len(reply.tokens) for reply in batch)
         return batch
 
@@ -269,27 +263,24 @@ class _Collected:
 
     def __init__(self, runtime: Runtime, requests: Sequence[Generate], done: OnResponse) -> None:
         self._requests, self._done = requests, done
-        self._limit = runtime.checkpoint.context_limit
         self._tokenizer = runtime.checkpoint.tokenizer
-        self._prompts = [self._encode(request) for request in requests]
+        limit = runtime.checkpoint.context_limit
+        self._prompts = [encode_prompt(request, self._tokenizer, limit) for request in requests]
         self._ended: list[dict[int, Reply]] = [{} for _ in requests]
         self._generated: list[Generated | None] = [None] * len(requests)
 
-    def _encode(self, request: Generate) -> tuple[np.ndarray, int, bool]:
-        ids, shots, truncated = encode_prompt(request, self._tokenizer, self._limit)
-        return np.array(ids, dtype=np.int32), shots, truncated
-
     def replies(self, index: int, seed: int) -> Iterator[Reply]:
-        """The texts to be made for a request."""
+        """The texts to be generated for a request."""
         request = self._requests[index]
         tokenizer = self._tokenizer
         chat = not isinstance(request.prompt, str)
         ends = frozenset(tokenizer.stop_ids if chat else tokenizer.eos_ids)
+        prompt = np.array(self._prompts[index][0], dtype=np.int32)
         for sample in range(request.samples):
             yield Reply(
                 index,
                 sample,
-                self._prompts[index][0],
+                prompt,
                 request.max_tokens,
                 request.stop,
                 ends,
@@ -298,27 +289,15 @@ class _Collected:
             )
 
     def add(self, reply: Reply) -> None:
-        """Takes an ended reply; hands the request's answer over when it was the last."""
+        """Takes a finished reply, and the request is answered when it was the last one."""
         index = reply.request
         self._ended[index][reply.sample] = reply
         if len(self._ended[index]) == self._requests[index].samples:
             replies = [self._ended[index][sample] for sample in range(len(self._ended[index]))]
-            prompt, shots, truncated = self._prompts[index]
-            thought = [self._split(item.text, self._requests[index], prompt) for item in replies]
-            answer = Generated(
-                texts=tuple(text for _, text in thought),
-                reasoning=tuple(reasoning for reasoning, _ in thought),
-                end_reasons=tuple(item.reason for item in replies),
-                prompt_tokens=len(prompt),
-                new_tokens=tuple(len(item.tokens) for item in replies),
-                shots_used=shots,
-                truncated=truncated,
-            )
-            self._generated[index] = answer
-            self._done(index, answer)
-
-    def _split(self, text: str, request: Generate, prompt: np.ndarray) -> tuple[str, str]:
-        return split_reply(text, request, self._tokenizer.decode([int(token) for token in prompt[-16:]]))
+            texts = [Completion(item.text, item.reason, len(item.tokens)) for item in replies]
+            generated = answer(self._requests[index], self._prompts[index][1], texts)
+            self._generated[index] = generated
+            self._done(index, generated)
 
     def generated(self) -> list[Generated]:
-        return [answer for answer in self._generated if answer is not None]
+        return [generated for generated in self._generated if generated is not None]

@@ -1,7 +1,7 @@
-"""The C library's heap, told to keep what a forward pass frees for the next one.
+"""The C library's heap, set to keep the memory that a forward pass frees for the next one.
 
-glibc gives blocks of some megabytes back to the kernel when they are freed; a pass over thousands of tokens frees one after
-every operation, and the kernel clears each page anew: a tenth of a pass's time on a CPU (BENCHMARKS.md).
+glibc returns blocks of some megabytes to the kernel when they are freed; a pass over thousands of tokens frees one after
+every operation, and the kernel zeroes each page again: a tenth of a pass's time on a CPU (BENCHMARKS.md).
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 import ctypes
 
 TRIM, MMAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
-OWN_MAPPING = 32 << 20  # bytes from which a block gets a mapping of its own, which ends with it: the most glibc takes
-KEPT = 128 << 20  # bytes that stay, at most, at the end of the heap
-USUAL = 128 << 10  # bytes, glibc's own value of both
+OWN_MAPPING = 32 << 20  # bytes from which a block is mapped by itself, and unmapped when freed: the most glibc takes
+KEPT = 128 << 20  # bytes that are kept at most at the top of the heap
+USUAL = 128 << 10  # bytes, glibc's default for both
 
 
 def keep_freed_pages() -> bool:
-    """For passes. Returns whether this process's C library took it: others have no such limits."""
+    """For forward passes. Returns whether the C library took it: others than glibc have no such limits."""
     return _limits(OWN_MAPPING, KEPT)
 
 
 def return_freed_pages() -> bool:
-    """For loading weights: what is made and freed on the way leaves no holes between them."""
+    """For loading weights: temporary blocks leave no holes between them."""
     return _limits(USUAL, USUAL)
 
 

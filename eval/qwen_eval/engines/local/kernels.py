@@ -1,4 +1,4 @@
-"""Attention that also gives its log-sum-exp, so that parts of it can be merged; over one batch and over packed runs."""
+"""Attention that also gives its log-sum-exp, so that parts of it can be merged; over a batch and over packed sequences."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def merge(one: Tensor, one_lse: Tensor, other: Tensor, other_lse: Tensor) -> tup
 
 
 def attend_to_all(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Every query to every key of an ancestor. With grouped queries the heads that share keys become more queries, so that
-    keys are not repeated. Returns the output [1, heads, N, d] and its log-sum-exp [1, heads, N] in float32."""
+    """Every query to every key of an ancestor. With grouped queries, the heads that share keys are taken as further queries, so
+    that keys are not repeated. Returns the output [1, heads, N, d] and its log-sum-exp [1, heads, N] in float32."""
     heads, kv_heads, tokens, size = query.shape[1], key.shape[1], query.shape[2], query.shape[3]
     grouped = query.reshape(1, kv_heads, heads // kv_heads * tokens, size)
     out, lse = attend(grouped, key, value, causal=False, scale=scale)
@@ -35,7 +35,7 @@ def attend(
     """softmax(scale * query key^T) value, and the log-sum-exp of the scores (natural log, float32).
 
     query [B, H, L, d], key and value [B, H, S, d]; causal needs L == S. Returns [B, H, L, d] and [B, H, L]. The kernels
-    that give a log-sum-exp are private operations of torch; where one refuses, the same is computed in slices.
+    that give a log-sum-exp are private operations of torch; where one is not supported, attention is computed in slices.
     """
     if not with_lse:
         return F.scaled_dot_product_attention(query, key, value, is_causal=causal, scale=scale), query.new_empty(0)
@@ -76,14 +76,14 @@ def _attend_in_slices(
     return torch.cat(outs, 2), torch.cat(lses, 2)
 
 
-CHEAP_CALLS = {"cpu"}  # devices where a kernel's call costs less than a copy of what it works on
+CHEAP_CALLS = {"cpu"}  # devices where launching a kernel costs less than copying its input
 
 
 class Packed:
-    """Runs of tokens one after another in a row of `sum(lengths)`, each attending to itself causally.
+    """Sequences packed in a row of `sum(lengths)` tokens, each attending to itself causally.
 
-    On a GPU with flash attention that is one variable-length kernel. On a CPU every run is a call of its own, which copies
-    nothing; elsewhere, where calls are dear, runs of similar length are padded to each other, at most a quarter is padding.
+    On a GPU with flash attention that is one variable-length kernel. On a CPU every sequence is a call of its own, which copies
+    nothing; elsewhere, where launches are expensive, sequences of similar length are padded to each other, at most a quarter.
     """
 
     def __init__(self, lengths: Sequence[int]) -> None:
@@ -122,7 +122,7 @@ class Packed:
         return out, lse
 
     def _variable_length(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor] | None:
-        """The same by torch's variable-length flash attention (torch 2.12 and later), None where there is none."""
+        """The same by torch's variable-length flash attention (torch 2.12 and later), None if torch has none."""
         try:
             from torch.nn.attention.varlen import AuxRequest, varlen_attn
 
@@ -158,18 +158,18 @@ class _Grid:
     def __init__(self, spans: Sequence[tuple[int, int]]) -> None:
         self._count, self._longest = len(spans), spans[0][1] - spans[0][0]
         self._span = slice(*spans[0]) if len(spans) == 1 else None
-        places = [torch.arange(*span) for span in spans]
-        self._places = torch.cat(places)  # in the packed row
-        self._slots = torch.cat([index * self._longest + place - place[0] for index, place in enumerate(places)])
+        packed = [torch.arange(*span) for span in spans]
+        self._packed = torch.cat(packed)  # indices in the packed row
+        self._padded = torch.cat([row * self._longest + index - index[0] for row, index in enumerate(packed)])
 
     def take(self, packed: Tensor) -> Tensor:
         """[1, heads, N, d] -> [spans, heads, longest, d]; padding is 0 (causal attention never sees it)."""
         if self._span is not None:
             return packed[:, :, self._span]
-        self._places, self._slots = self._places.to(packed.device), self._slots.to(packed.device)
+        self._packed, self._padded = self._packed.to(packed.device), self._padded.to(packed.device)
         heads, size = packed.shape[1], packed.shape[3]
         padded = packed.new_zeros(heads, self._count * self._longest, size)
-        padded[:, self._slots] = packed[0][:, self._places]
+        padded[:, self._padded] = packed[0][:, self._packed]
         return padded.view(heads, self._count, self._longest, size).transpose(0, 1)
 
     def put(self, packed: Tensor, padded: Tensor) -> None:
@@ -178,4 +178,4 @@ class _Grid:
             packed[:, :, self._span] = padded
             return
         flat = padded.transpose(0, 1).reshape(padded.shape[1], self._count * self._longest, padded.shape[3])
-        packed[0][:, self._places] = flat[:, self._slots]
+        packed[0][:, self._packed] = flat[:, self._padded]

@@ -1,8 +1,8 @@
 """The last layer only where its output is read.
 
-Of the last layer's output only the scored positions are used; the others are needed as keys and values alone. Its queries
-are reduced by the attention (cascade.Cascade.only), and behind them its output projection and its whole feed-forward part
-run over the positions that are kept: a saving of about two thirds of one layer for every token but the kept ones.
+Of the last layer's output only the scored positions are used; the others are needed only as keys and values. Its queries
+are reduced by the attention (cascade.Cascade.only), and after them its output projection and its whole feed-forward part
+run over the kept positions: a saving of about two thirds of one layer for every token but those.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# the parts of the pre-norm block of Llama, Qwen and Mistral, which is computed here; a block with others is left alone
+# the parts of the pre-norm block of Llama, Qwen and Mistral, which is computed here; any other block is left as it is
 PARTS = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
 
 
 def last_layer(model: Any) -> nn.Module | None:
-    """The model's last block where it is one that can be computed at some positions only, else None."""
+    """The model's last block if it can be computed at some positions only, else None."""
     layers = getattr(model.base_model, "layers", None)
     if not isinstance(layers, nn.ModuleList) or not len(layers):
         return None
@@ -31,7 +31,7 @@ def last_layer(model: Any) -> nn.Module | None:
 
 @contextmanager
 def pruned(layer: nn.Module) -> Iterator[None]:
-    """Within it the block's output has the kept positions alone, [1, len(places), width], in passes whose state names them
+    """Within it the block's output has only the kept positions, [1, kept, width], in passes whose state names them
     (cascade.Cascade.only)."""
     whole = layer.forward
 
@@ -39,14 +39,14 @@ def pruned(layer: nn.Module) -> Iterator[None]:
         state = kwargs.get("cascade")
         if state is None or state.only is None:
             return whole(hidden_states, *args, **kwargs)
-        places = torch.from_numpy(state.only[1]).to(hidden_states.device)
+        kept = torch.from_numpy(state.only[1]).to(hidden_states.device)
         parts: Any = layer
-        hook = parts.self_attn.o_proj.register_forward_pre_hook(lambda _, inputs: (inputs[0][:, places],))
+        hook = parts.self_attn.o_proj.register_forward_pre_hook(lambda _, inputs: (inputs[0][:, kept],))
         try:
             attended = parts.self_attn(parts.input_layernorm(hidden_states), *args, **kwargs)[0]
         finally:
             hook.remove()
-        hidden = hidden_states[:, places] + attended
+        hidden = hidden_states[:, kept] + attended
         return hidden + parts.mlp(parts.post_attention_layernorm(hidden))
 
     layer.forward = forward

@@ -1,4 +1,4 @@
-"""A loaded model and how to run it: forward passes over packed rows, its attention, its memory, what it computed."""
+"""A loaded model and how to run it: forward passes over packed rows, its attention, its memory, its counters."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from qwen_eval.engines.local import blocked, cascade, heap
-from qwen_eval.engines.local.budget import free_bytes, token_bytes
+from qwen_eval.engines.local.budget import token_bytes
 from qwen_eval.engines.local.cascade import Cascade, State, Unsupported
 from qwen_eval.engines.local.last_layer import last_layer, pruned
 from qwen_eval.models import memory
 from qwen_eval.models.checkpoint import Checkpoint
 from qwen_eval.models.context import installed, logn_factor
+from qwen_eval.models.memory import free_bytes
 from qwen_eval.schema import InputError
 
 # Own tokens of one packed forward pass when the batch size is automatic. On a CPU larger packs gain nothing and cost
@@ -36,8 +37,8 @@ Result = TypeVar("Result")
 class Runtime:
     """The model of a checkpoint, loaded when it is first needed, and the counters of one engine.
 
-    batch_size: items a forward pass, or None to fill a token budget. max_rows and max_tokens are the limits in force;
-    they shrink when memory runs out. notes: sentences about how the run went.
+    batch_size: items per forward pass, or None to fill a token budget. max_rows and max_tokens are the limits in force;
+    they shrink when memory runs out. notes: sentences about the run.
     """
 
     def __init__(self, checkpoint: Checkpoint, batch_size: int | None) -> None:
@@ -51,9 +52,9 @@ class Runtime:
         self.weights: dict[str, int] = {}  # stored bytes by type
         self.resident = 0  # bytes that loading the model added
         self._model: Any = None
-        self._head: Any = None
+        self._head: Callable[[Tensor], Tensor] | None = None
         self._prunable: bool | None = None  # not known yet
-        self._pruned_layer: int | None = None  # the last layer's index while it is computed where it is read only
+        self._pruned_layer: int | None = None  # the last layer's index while it is computed only where it is read
 
     @property
     def loaded(self) -> bool:
@@ -61,8 +62,8 @@ class Runtime:
         return self._model is not None
 
     def while_loading(self, work: Callable[[], Result]) -> Result:
-        """work(), while the weights go to an accelerator if they are not there yet. (On a CPU both want the same cores, and
-        what the model adds to the process's memory could not be told from what the work adds.)"""
+        """work(), while the weights are loaded on an accelerator if they are not there yet. (On a CPU both need the same
+        cores, and the memory of the model could not be told from that of the work.)"""
         if self.loaded or self.checkpoint.device == "cpu":
             return work()
         with ThreadPoolExecutor(1) as pool:
@@ -81,9 +82,9 @@ class Runtime:
         return self._model
 
     def _load(self) -> Any:
-        """The model, its matrices laid out as this processor multiplies them, and the memory that it takes."""
+        """Loads the model, reorders its matrices for this processor, and measures the memory that it takes."""
         self.checkpoint.import_code()
-        blocked.works(self.checkpoint.dtype)  # before memory is looked at: what oneDNN itself takes is not the model's
+        blocked.works(self.checkpoint.dtype)  # before memory is measured: what oneDNN itself takes is not the model's
         on_cpu = torch.device(self.checkpoint.device).type == "cpu"
         if on_cpu:
             heap.return_freed_pages()
@@ -98,7 +99,7 @@ class Runtime:
         return model
 
     def _afford(self, bytes_a_token: float) -> None:
-        """Lowers an automatic number of tokens to what fits in free memory at so many bytes a token."""
+        """Lowers an automatic number of tokens to what fits in free memory at so many bytes per token."""
         if self._automatic:
             room = SHARE_OF_FREE * free_bytes(self._model.device)
             if room < self.max_tokens * bytes_a_token:
@@ -108,7 +109,7 @@ class Runtime:
         self, own: Sequence[np.ndarray], starts: Sequence[int], alpha: float, state: Cascade, keep: Sequence[int]
     ) -> Tensor:
         """One forward pass over sequences packed in one row, each at positions from its start, all with the NTK factor
-        `alpha`. Returns the logits at the places `keep` (ascending) of the row, [len(keep), vocabulary]. Raises
+        `alpha`. Returns the logits at the indices `keep` (ascending) of the row, [len(keep), vocabulary]. Raises
         Unsupported."""
         positions = np.concatenate([np.arange(start, start + len(ids)) for start, ids in zip(starts, own, strict=True)])
         if self._pruned_layer is not None:
@@ -140,21 +141,21 @@ class Runtime:
         return logits[:, 0]
 
     def _forward(
-        self, tokens: Tensor, places: np.ndarray, alpha: float | Sequence[float], state: State, keep: Sequence[int]
+        self, tokens: Tensor, positions: np.ndarray, alpha: float | Sequence[float], state: State, keep: Sequence[int]
     ) -> Tensor:
-        """tokens, places: [rows, length]. Raises Unsupported when a layer did not attend through `state`."""
+        """tokens, positions: [rows, length]. Raises Unsupported when a layer did not attend through `state`."""
         model, device, context = self.model, self.model.device, self.checkpoint.context
-        positions = torch.from_numpy(places.astype(np.int64)).to(device)
+        position_ids = torch.from_numpy(positions.astype(np.int64)).to(device)
         if context.logn:
-            factor = logn_factor(positions, context.trained_length, torch.float32)[:, None, :, None]
+            factor = logn_factor(position_ids, context.trained_length, torch.float32)[:, None, :, None]
             # in the queries' dtype first, as the original does
             state.scale_query = lambda query: query * factor.to(device=query.device, dtype=query.dtype)
         extension = installed(model)
         with extension.alpha(alpha) if extension else nullcontext():
             logits = self.logits(
-                None if state.only is not None else torch.tensor(keep, device=device),  # pruned: no other is left
+                None if state.only is not None else torch.tensor(keep, device=device),  # pruned: only these are left
                 input_ids=tokens.to(device),
-                position_ids=positions,
+                position_ids=position_ids,
                 use_cache=False,
                 cascade=state,
             )
@@ -165,17 +166,21 @@ class Runtime:
     def logits(self, keep: Tensor | None, **inputs: Any) -> Tensor:
         """The model's logits at the sequence positions `keep` only, [batch, len(keep), vocabulary]; None for all."""
         if keep is None:
-            return self.model(**inputs).logits
+            return self._all_logits(**inputs)
         if "logits_to_keep" in inspect.signature(self.model.forward).parameters:
-            return self.model(**inputs, logits_to_keep=keep).logits
-        return self.model(**inputs).logits[:, keep]
+            return self._all_logits(**inputs, logits_to_keep=keep)
+        return self._all_logits(**inputs)[:, keep]
+
+    def _all_logits(self, **inputs: Any) -> Tensor:
+        logits: Tensor = self.model(**inputs).logits
+        return logits
 
     def output_head(self) -> Callable[[Tensor], Tensor]:
         """Hidden states [n, width] -> logits [n, vocabulary], for models whose logits are the output matrix and nothing
         more (checked once on a short input). Raises InputError for the others."""
         if self._head is None:
             ids = torch.arange(1, 9, device=self.model.device)[None]
-            head = self.model.get_output_embeddings()
+            head: Callable[[Tensor], Tensor] = self.model.get_output_embeddings()
             plain = head(self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state).float()
             if not torch.allclose(
                 plain, self.model(input_ids=ids, use_cache=False).logits.float(), atol=1e-3, rtol=1e-3
@@ -227,14 +232,14 @@ class Runtime:
 
     @contextmanager
     def cascade_attention(self) -> Iterator[None]:
-        """The model with the cascade as its attention. Raises Unsupported for a model that takes no other attention."""
+        """Within it the cascade is the model's attention. Raises Unsupported for a model whose attention cannot be replaced."""
         model = self.model
         if self.checkpoint.context.windows:
             raise Unsupported("window attention is on")
         parameters = inspect.signature(model.forward).parameters
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
             raise Unsupported("its code passes no arguments on to its attention")
-        if "position_ids" not in parameters:  # packed rows would be counted on from one to the next, without a word
+        if "position_ids" not in parameters:  # positions would run on from one packed sequence to the next, silently
             raise Unsupported("its code takes no positions")
         before = model.config._attn_implementation
         try:
@@ -249,7 +254,8 @@ class Runtime:
 
     @contextmanager
     def _pruning(self) -> Iterator[None]:
-        """The last layer only where its output is read, for models that allow it (checked once on a short input)."""
+        """Within it the last layer is computed only where its output is read, if the model allows that (checked once on a short
+        input)."""
         layer = last_layer(self.model)
         if layer is None or self._prunable is False:
             yield
@@ -282,7 +288,7 @@ class Runtime:
 
     def usage(self) -> Mapping[str, float]:
         """tokens computed, tokens in the prompts; in GB the peak of memory (GPU: the allocator's; CPU: the process's), the
-        stored weights, also by type, and what loading them added to the memory held (0 before the model is loaded)."""
+        stored weights, also by type, and what loading them added (0 before the model is loaded)."""
         return {
             "tokens": self.tokens_computed,
             "prompt_tokens": self.tokens_in_prompts,
@@ -294,7 +300,7 @@ class Runtime:
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether a failure of torch is for want of memory."""
+    """Whether torch failed because memory ran out."""
     text = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
 

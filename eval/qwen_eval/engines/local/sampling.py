@@ -1,4 +1,4 @@
-"""Which token comes next, and where a text ends."""
+"""The choice of the next token, and the end of a text."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qwen_eval.engines.prompting import before_stop, stream_name
 from qwen_eval.models.tokenizers import TextTokenizer
 from qwen_eval.schema import Generate
 
@@ -19,8 +20,8 @@ CONTEXT = 4
 
 @dataclass(eq=False)
 class Reply:
-    """One text in the making: prompt int32 [length], ends: tokens that end it, open_stream: gives this sample's random
-    numbers from the start, None for greedy decoding."""
+    """One text while it is generated. prompt: int32 [length]. ends: the tokens that end it. open_stream: gives this sample's
+    random numbers from the start, None for greedy decoding."""
 
     request: int
     sample: int
@@ -38,7 +39,7 @@ class Reply:
         self.stream = self.open_stream()
 
     def restart(self) -> None:
-        """As before the first token: the batch it was in did not fit, it will be written again."""
+        """Back to before the first token: its batch did not fit in memory, it will be generated again."""
         self.tokens, self.reason, self.text = [], "", ""
         self.stream = self.open_stream()
 
@@ -52,20 +53,20 @@ class Reply:
         return len(self.tokens) >= self.max_tokens and self._finish("length", tokenizer)
 
     def _may_stop(self, tokenizer: TextTokenizer) -> bool:
-        """Whether a stop string stands in the last tokens; every token is at least a byte, most are several."""
+        """Whether there is a stop string in the last tokens; every token is at least one byte, most are several."""
         longest = max(len(text.encode()) for text in self.stop)
         tail = tokenizer.decode(self.tokens[-(longest + 4) :])
         return any(text in tail for text in self.stop)
 
     def _finish(self, reason: str, tokenizer: TextTokenizer) -> bool:
-        """Ends the text, cut before the first stop string. "stop" only ends it when one is there."""
+        """Ends the text, cut before the first stop string. "stop" only ends it if there is one."""
         before = [int(token) for token in self.prompt[-CONTEXT:]]
         context = tokenizer.decode(before, skip_special=True)
         text = tokenizer.decode(before + self.tokens, skip_special=True)
         text = text[len(context) :] if text.startswith(context) else tokenizer.decode(self.tokens, skip_special=True)
-        cuts = [place for place in (text.find(stop) for stop in self.stop) if place >= 0]
-        if cuts:
-            text, reason = text[: min(cuts)], "stop"
+        cut = before_stop(text, self.stop)
+        if cut is not None:
+            text, reason = cut, "stop"
         elif reason == "stop":
             return False
         self.text, self.reason = text, reason
@@ -73,12 +74,9 @@ class Reply:
 
 
 def stream(seed: int, request: Generate, sample: int) -> random.Random | None:
-    """The random numbers of one sample; None for greedy decoding.
-
-    Named by (seed, item, sample number), so that a sample depends neither on its neighbours nor on the order (Python seeds
-    from the name's SHA-512).
-    """
-    return random.Random(f"{seed}/{request.key}/{sample}") if request.temperature > 0 else None
+    """The random numbers of one sample, seeded by the name of its stream (of which Python takes the SHA-512); None for
+    greedy decoding."""
+    return random.Random(stream_name(seed, request, sample)) if request.temperature > 0 else None
 
 
 def choose_tokens(logits: Tensor, replies: Sequence[Reply]) -> list[int]:
@@ -88,6 +86,6 @@ def choose_tokens(logits: Tensor, replies: Sequence[Reply]) -> list[int]:
     for row, reply in enumerate(replies):
         if reply.stream is not None:
             odds = (logits[row].double() / reply.temperature).softmax(-1).cumsum(-1)
-            place = torch.searchsorted(odds, reply.stream.random() * float(odds[-1]), right=True)
-            best[row] = min(int(place), logits.shape[1] - 1)
+            index = torch.searchsorted(odds, reply.stream.random() * float(odds[-1]), right=True)
+            best[row] = min(int(index), logits.shape[1] - 1)
     return best

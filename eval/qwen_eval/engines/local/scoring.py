@@ -2,7 +2,7 @@
 
 Prompts that begin alike are nodes of a trie (trie.py), packed without padding and computed parents before children
 (cascade.py). Models whose attention the cascade cannot compute are run in plain padded batches of whole prompts; so is
-everything when `share` is off, which is the cross-check.
+everything without `share`, which is the cross-check.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _score_rows(runtime: Runtime, rows: Sequence[Row], precise: Sequence[bool], 
                         yield row, scores
         except Unsupported as reason:
             runtime.notes.append(f"every prompt was computed whole, this model cannot share prefixes: {reason}")
-    yield from _score_plain(runtime, plan.longest_first(list(left)), precise)
+    yield from _score_plain(runtime, sorted(left, key=lambda row: -len(row.ids)), precise)
 
 
 class _Pass:
@@ -66,7 +66,7 @@ class _Pass:
         self._runtime, self._alpha, self._precise = runtime, alpha, precise
         self._held: dict[Node, KeysValues] = {}
         self._children_left: dict[Node, int] = {}
-        # On a GPU a pack is read when the next one is on its way, so that the device never waits for us.
+        # On a GPU the results of a pack are read once the next one is queued, so that the device never waits.
         self._ahead = 1 if runtime.model.device.type == "cuda" else 0
 
     def run(self, roots: Sequence[Node]) -> Iterator[RowScores]:
@@ -80,7 +80,7 @@ class _Pass:
                 schedule.put_back(pack)
                 continue
             schedule.done(pack)
-            self._let_go(pack)
+            self._release(pack)
             unread.append(([node.row for node in pack if node.row is not None], scores))
             if len(unread) > self._ahead:
                 yield from split_scores(*unread.popleft(), self._precise)
@@ -99,20 +99,20 @@ class _Pass:
                 stored[layer] = key[:, :, part].clone(), value[:, :, part].clone()
 
         rows = [node.row for node in pack if node.row is not None]
-        places = [place for node in pack if node.row for place in range(*spans[node])[-len(node.row.targets) :]]
+        scored = [index for node in pack if node.row for index in range(*spans[node])[-len(node.row.targets) :]]
         logits = self._runtime.forward_packed(
             [node.ids for node in pack],
             [node.start for node in pack],
             self._alpha,
             Cascade([len(node.ids) for node in pack], self._ancestors(spans), keep if found else None),
-            places or [ends[-1] - 1],  # a pack that scores nothing is there for its keys and values
+            scored or [ends[-1] - 1],  # a pack that scores nothing is computed for its keys and values
         )
         self._held.update(found)
         self._children_left.update((node, len(node.children)) for node in found)
         return score_rows(rows, logits, self._precise) if rows else logits[:0]
 
     def _ancestors(self, spans: dict[Node, tuple[int, int]]) -> list[Ancestor]:
-        """Every ancestor of a pack with the span of the packed row that is behind it, shallow ones first."""
+        """Every ancestor of a pack with the span of the packed row that descends from it, shallow ones first."""
         bounds: dict[Node, tuple[int, int]] = {}
         for node, (first, last) in spans.items():
             for above in node.ancestors():
@@ -120,8 +120,8 @@ class _Pass:
         in_order = sorted(bounds, key=lambda node: node.order)
         return [Ancestor(self._held[node], *bounds[node]) for node in in_order]
 
-    def _let_go(self, pack: Sequence[Node]) -> None:
-        """Drops the keys and values that no node needs any more: those of a node whose children and theirs are done."""
+    def _release(self, pack: Sequence[Node]) -> None:
+        """Drops the keys and values that no node needs any more: those of nodes whose descendants are all done."""
         for node in pack:
             done: Node | None = node
             while done is not None and not self._children_left.get(done, 0):
@@ -132,23 +132,36 @@ class _Pass:
 
 
 def _score_plain(runtime: Runtime, rows: Sequence[Row], precise: Sequence[bool]) -> Iterator[RowScores]:
-    """Whole prompts in right-padded batches through the model's own attention. Packs shrink when memory runs out."""
+    """Whole prompts in right-padded batches through the model's own attention, in the order of the rows (longest first, so
+    that memory runs out early and there is little padding). Packs shrink when memory runs out."""
 
     def run(pack: Sequence[Row]) -> list[RowScores]:
         where = [range(len(row.ids) - len(row.targets), len(row.ids)) for row in pack]
         keep = sorted({position for positions in where for position in positions})
         logits = runtime.forward_padded([row.ids for row in pack], keep)
         batch = [index for index, positions in enumerate(where) for _ in positions]
-        place = [keep.index(position) for positions in where for position in positions]
-        return list(split_scores(pack, score_rows(pack, logits[batch, place], precise), precise))
+        kept = [keep.index(position) for positions in where for position in positions]
+        return list(split_scores(pack, score_rows(pack, logits[batch, kept], precise), precise))
 
     start = 0
     while start < len(rows):
-        pack = plan.take_pack(rows, start, runtime.max_rows, runtime.max_tokens)
+        pack = take_pack(rows, start, runtime.max_rows, runtime.max_tokens)
         scores = runtime.halving(pack, run)
         if scores is not None:
             start += len(pack)
             yield from scores
+
+
+def take_pack(rows: Sequence[Row], start: int, max_rows: int, max_tokens: int) -> Sequence[Row]:
+    """The next rows from `start`: at most max_rows of them and about max_tokens tokens, but at least one row."""
+    tokens = 0
+    stop = start
+    while stop < len(rows) and stop - start < max_rows:
+        tokens += len(rows[stop].ids)
+        if stop > start and tokens > max_tokens:
+            break
+        stop += 1
+    return rows[start:stop]
 
 
 class _Answers:
@@ -160,7 +173,7 @@ class _Answers:
         self._chosen: list[Chosen | None] = [None] * len(requests)
 
     def add(self, row: Row, scores: np.ndarray) -> None:
-        """scores: [positions, targets]: by position, a column an option that the row answers."""
+        """scores: [positions, targets]: by position, one column per option that the row answers."""
         index = row.request
         for column, option in enumerate(row.options):
             self._scores[index][option] = scores[:, column].tolist()
@@ -175,9 +188,9 @@ class _Answers:
 
 
 def score_rows(rows: Sequence[Row], logits: Tensor, precise: Sequence[bool]) -> Tensor:
-    """What is read of the logits [scored positions of all rows in order, vocabulary]: float32 [positions, targets], padded
+    """The scores in the logits [scored positions of all rows in order, vocabulary]: float32 [positions, targets], padded
     with the first target. Log-probabilities of precise rows (float32 log-softmax); of the others probabilities, by a softmax
-    in the model's own precision, as the 2023 code did (PROTOCOLS, MMLU: in bf16 this makes ties)."""
+    in the model's own precision, as the 2023 code did (docs/mmlu.md: in bf16 this makes ties)."""
     wanted = [targets for row in rows for targets in row.targets]
     most = max(map(len, wanted))
     index = torch.tensor([targets + targets[:1] * (most - len(targets)) for targets in wanted]).to(logits.device)

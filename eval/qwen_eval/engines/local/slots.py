@@ -1,4 +1,4 @@
-"""Keys and values of sequences that are being generated: one slot each, allocated once, live slots at the front."""
+"""Keys and values of sequences that are being generated: one slot each, allocated once, live ones first."""
 
 from __future__ import annotations
 
@@ -90,6 +90,6 @@ class Step:
         if not self.prefix:
             return own
         lse = scores.logsumexp(-1).reshape(rows, heads, 1)
-        # all rows' queries to the prefix in one product: rows take the place of tokens
+        # all rows' queries to the prefix in one product: the rows are taken as tokens
         shared, shared_lse = attend_to_all(query.permute(2, 1, 0, 3), *self.prefix[layer], scale)
         return merge(own, lse, shared.permute(2, 1, 0, 3), shared_lse.permute(2, 1, 0))[0]

@@ -1,7 +1,7 @@
-"""Rows of tokens as a trie: what several rows begin with is a node of its own and computed once. No model here.
+"""Rows of tokens as a trie: a prefix of several rows is a node of its own and computed once. No model here.
 
 Few-shot prompts share the shots of their subject, and within a subject questions share passages. Nodes are computed a pack
-at a time, parents before children; the children's tokens attend to the keys and values that their ancestors left.
+at a time, parents before children; the children's tokens attend to the keys and values of their ancestors.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 
 from qwen_eval.engines.plan import Row, common_prefix
 
-# What a node costs beside its tokens, in tokens: kernels of its own, and another merge for every token behind it. Measured
-# roughly on models of 256 to 512 units; it decides only which of the shortest shared runs are worth sharing.
+# The cost of a node beside its tokens, in tokens: kernel launches of its own, and one more merge for every token of its
+# descendants. Measured roughly on models of 256 to 512 units; it decides only which of the shortest prefixes are shared.
 NODE_COST = 16
 MERGE_COST = 1 / 128
 
@@ -25,8 +25,8 @@ MERGE_COST = 1 / 128
 @dataclass(eq=False)
 class Node:
     """path: int32 [end], all tokens from the beginning of the rows; `start` of them belong to the ancestors. row: the row
-    that ends here, None where rows part. key: what its rows have in common beside tokens. order: its place in a walk of
-    the trie that visits parents before children, so that what is behind a node is a range. depth: how many ancestors."""
+    that ends here, None where rows branch. key: what its rows have in common beside tokens. order: its index in a walk of
+    the trie that visits parents before children, so that the descendants of a node are a range. depth: number of ancestors."""
 
     path: np.ndarray
     row: Row | None
@@ -36,7 +36,7 @@ class Node:
     start: int = 0
     order: int = 0
     depth: int = 0
-    behind: int = 0  # tokens of its descendants
+    below: int = 0  # tokens of its descendants
 
     @property
     def ids(self) -> np.ndarray:
@@ -66,7 +66,7 @@ def build(rows: Sequence[Row], key: Callable[[Row], Any] = lambda row: None) -> 
     """The rows as a forest, the tree with the longest row first; every leaf holds one row and every row has a leaf.
 
     A leaf keeps at least the positions its row is scored at. Rows of different `key` share nothing (dynamic NTK rotates by
-    the prompt's length, so that a prefix may be shared only among rows of equal factor). Shared runs that would cost more
+    the prompt's length, so that a prefix may be shared only among rows of equal factor). Shared prefixes that would cost more
     than they save are left in their rows.
     """
     buckets: dict[Any, list[Row]] = {}
@@ -101,9 +101,9 @@ def _forest(rows: list[Row], key: Any) -> list[Node]:
         while stack[-1][0] > depth:
             end, children = stack.pop()
             above = max(depth, stack[-1][0])
-            behind = sum(len(child.path) - end + child.behind for child in children)
-            if (len(children) - 1) * (end - above) > NODE_COST + MERGE_COST * behind:
-                children = [Node(children[0].path[:end], None, children, key, behind=behind)]
+            below = sum(len(child.path) - end + child.below for child in children)
+            if (len(children) - 1) * (end - above) > NODE_COST + MERGE_COST * below:
+                children = [Node(children[0].path[:end], None, children, key, below=below)]
             if stack[-1][0] == above:
                 stack[-1][1].extend(children)
             else:

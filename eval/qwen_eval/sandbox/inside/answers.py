@@ -1,4 +1,4 @@
-"""The candidate's end of a script test: does with the candidate's objects what the test asks. Nothing here decides.
+"""The candidate's end of a script test: performs the test's operations on the candidate's objects. Untrusted.
 
 Whatever this process holds can be patched by the candidate; the checker relies on none of it (proxies.py).
 """
@@ -16,9 +16,9 @@ from typing import Any
 from .exchange import EXCEPTIONS, End
 from .role import describe
 from .settings import INPUT, OUTPUT
-from .wire import WireError, pack, read_message, write_message
+from .wire import WireError, base_value, pack, read_message, write_message
 
-# special methods that a class is asked for
+# special methods that are looked for in a class
 _BINARY = (
     "add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "divmod", "pow", "lshift", "rshift", "and", "xor", "or",
 )  # fmt: skip
@@ -33,28 +33,26 @@ ASKED = (
 SPECIAL = (*ASKED, *OPERATORS, *COMPARISONS, "__contains__", "__hash__")
 VALUES: tuple[type, ...] = (int, float, complex, str, bytes, tuple, frozenset)  # a subclass's instance is one, for good
 _LISTS: tuple[type, ...] = (list, dict, set, bytearray)
-_SCALARS = (int, float, complex, str, bytes)
 _VIEWS = ("dict_keys", "dict_items")
 
 
 class CandidateEnd(End):
-    """Tells of the candidate's objects: of each the class, and of each class what the language can do with it."""
+    """Describes the candidate's objects: each by its class, and each class by the special methods it supports."""
 
     def __init__(self, names: dict[str, Any]) -> None:
         super().__init__(1)
         self._names = names
         self._lock = _thread.RLock()  # threads of the candidate may call the test's functions
-        self.named: set[int] = set()  # classes that the test uses by name
 
     def key(self, value: Any) -> Any:
-        """Bound methods are made afresh at each look; of one object and one function they count as one."""
+        """A bound method is a new object at each access; those of one object and function count as one."""
         if type(value) is types.MethodType:
             return ("method", id(value.__self__), id(value.__func__))
         if type(value) is types.BuiltinMethodType and not isinstance(value.__self__, types.ModuleType):
             return ("method", id(value.__self__), value.__name__)
         return id(value)
 
-    def tell(self, value: Any) -> Any:
+    def description(self, value: Any) -> Any:
         """("class", name, bases, special methods, form, base), ("object", class), ("value", class, plain value) or
         ("exception", class, arguments, text, cause)."""
         kind = type(value)
@@ -63,9 +61,9 @@ class CandidateEnd(End):
         if issubclass(kind, BaseException):
             return ("exception", kind, tuple(value.args), describe(value)[1], value.__cause__)
         base = _base(kind, VALUES)
-        return ("object", kind) if base is None else ("value", kind, _plain(base, value))
+        return ("object", kind) if base is None else ("value", kind, base_value(base, value))
 
-    def stand_in(self, told: Any) -> Any:
+    def make_proxy(self, told: Any) -> Any:
         """An exception like the test's, or a function that calls the test's."""
         if told[0] == "exception":
             return _exception(*told[1:])
@@ -85,13 +83,6 @@ class CandidateEnd(End):
             found = getattr(found, part)
         return found
 
-    def _write_object(self, value: Any, out: bytearray, depth: int) -> bool:
-        # a str of a class that the test does not name is a str: most such come from an enum or a library
-        kind = type(value)
-        if id(kind) not in self.named and _base(kind, _SCALARS) is not None:
-            return False
-        return super()._write_object(value, out, depth)
-
     def _call_back(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         with self._lock:
             write_message(OUTPUT, self.message(("call", function, args, tuple(kwargs.items()))))
@@ -103,7 +94,7 @@ class CandidateEnd(End):
         raise answer[1]
 
     def serve(self) -> tuple[Any, ...] | None:
-        """Answers until nobody asks (None), or until the answer to a call of the test's function comes."""
+        """Answers requests until the pipe is closed (None), or until the result of a call of the test's function arrives."""
         while (data := read_message(INPUT)) is not None:
             body = self.receive(data)
             if body[0] in ("value", "raised"):
@@ -127,10 +118,6 @@ class CandidateEnd(End):
                 if parts[0] not in self._names:
                     return ("missing",)
                 return ("value", self._names[parts[0]])
-            if what == "used":
-                used = [self._names[name] for name in parts[0] if name in self._names]
-                self.named |= {id(value) for value in used if issubclass(type(value), type)}
-                return ("value", None)
             return ("value", _ACTIONS[what](*parts))
         except BaseException as error:
             error.__traceback__ = None  # it would keep the arguments
@@ -175,7 +162,7 @@ _ACTIONS: Mapping[str, Callable[..., Any]] = {
 
 
 def _class(kind: type) -> tuple[Any, ...]:
-    """What the checker is told of a class."""
+    """The description of a class for the checker."""
     mro = type.mro(kind)
     base = _base(kind, VALUES)
     until: type
@@ -195,12 +182,15 @@ def _class(kind: type) -> tuple[Any, ...]:
     if kind.__name__ in _VIEWS:
         compared = frozenset
     bases = tuple(each for each in kind.__bases__ if each is not object and each not in _LISTS)
+    if compared in _LISTS:
+        own = mro[: mro.index(compared)]
+        special += [f"own {name}" for name in OPERATORS if any(name in vars(each) for each in own)]
     named = (base or compared).__name__ if base or compared else ""
     return ("class", kind.__name__, bases, tuple(special), form, named)
 
 
 def _made(kind: type) -> bool:
-    """Whether a class was made by a program and not by the interpreter."""
+    """Whether a class was created at run time rather than built into the interpreter."""
     return bool(kind.__flags__ & (1 << 9))  # Py_TPFLAGS_HEAPTYPE
 
 
@@ -212,20 +202,9 @@ def _base(kind: type, bases: tuple[Any, ...]) -> Any:
     return None
 
 
-def _plain(base: Any, value: Any) -> Any:
-    """The plain value inside an instance of a subclass, without asking the subclass."""
-    if base in (int, float, str):
-        return getattr(base, f"__{base.__name__}__")(value)
-    if base is complex:
-        return complex(float(value.real), float(value.imag))
-    if base is dict:
-        return dict(dict.items(value))
-    return base(base.__iter__(value))
-
-
 def _as_compared(target: Any) -> Any:
     kind = type(target)
     if kind.__name__ in _VIEWS:
         return frozenset(target)
     base = _base(kind, _LISTS)
-    return None if base is None else _plain(base, target)
+    return None if base is None else base_value(base, target)

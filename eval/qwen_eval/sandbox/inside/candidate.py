@@ -1,7 +1,7 @@
-"""The process that runs a candidate's module and answers calls of its function. Nothing it holds or says decides.
+"""The process that runs a candidate's module and answers calls of its function. Untrusted.
 
-It never sees the tests: they are in the checker's process, and this one was made before they were read. What it can do
-at most is to answer a call with a value, and that is what it is asked for.
+It never sees the tests: they are in the checker's process, and this one was made before they were read. All that it
+can do is to answer a call with a value.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MODULE = "solution"
 
 
 def run() -> None:
-    """Loads the module that PAYLOAD holds, says so, and answers calls until nobody asks."""
+    """Loads the module in PAYLOAD, reports that, and answers calls until the pipe is closed."""
     task = unpack(read_all(PAYLOAD))
     os.close(PAYLOAD)
     try:

@@ -1,4 +1,4 @@
-"""The process that runs a task's test and alone writes the verdict. The candidate is in another one, behind a pipe.
+"""The process that runs a task's test and alone writes the verdict. The candidate runs in another one, behind a pipe.
 
 The test is the benchmark's own text. What the candidate sends is read as plain values (wire.py), so that none of its
 objects, classes or patches ever meets a comparison here.
@@ -52,13 +52,13 @@ def judge(context: str, test: str, entry_point: str) -> tuple[str, str]:
     except Unsuited as error:
         return "broken", str(error)
     except BaseException as error:
-        return "failed", _told(error) + _place(error, test)
+        return "failed", _message_of(error) + _line_of(error, test)
     return "passed", ""
 
 
 def judge_script(setup: str, test: str, overrides: tuple[str, ...]) -> tuple[str, str]:
-    """As `judge`, for a test that is a script and uses the candidate's names. What goes wrong before it has used any is
-    the test's own fault."""
+    """As `judge`, for a test that is a script and uses the candidate's names. An error before it has used any of them
+    is the test's own."""
     try:
         script = Script(setup, test, overrides)
     except Unsuited as error:
@@ -77,8 +77,14 @@ def judge_script(setup: str, test: str, overrides: tuple[str, ...]) -> tuple[str
             return "broken" if isinstance(fault, Unsuited) else "failed", str(fault)
         if not script.end.asked:
             return _broken(error)
-        return "failed", _told(error) + _place(error, test)
-    return "passed", ""
+        status, detail = "failed", _message_of(error) + _line_of(error, test)
+    else:
+        status, detail = "passed", ""
+        if not script.end.asked:
+            return "broken", "the test uses nothing of the candidate's"
+    if found := script.end.overruled(status == "passed"):
+        return "broken", f"the verdict hangs on {found} of the candidate's, which is not trusted with the test's values"
+    return status, detail
 
 
 def _broken(error: BaseException) -> tuple[str, str]:
@@ -94,7 +100,7 @@ def _awaited() -> tuple[str, str] | None:
     except Unfit as error:
         return "failed", str(error)
     except BaseException as error:
-        return "failed", _told(error)
+        return "failed", _message_of(error)
     return None
 
 
@@ -112,14 +118,14 @@ def call(*args: Any, **kwargs: Any) -> Any:
     reply = _next()
     _expect("value", reply)
     if len(reply) != 3:
-        raise Unfit("an answer of unknown form")
+        raise Unfit("a malformed answer")
     _, value, changed = reply
     if changed is not None:
         try:
             for old, new in zip((args, kwargs), changed, strict=True):
                 _change(old, new)
         except (TypeError, ValueError) as error:
-            raise Unfit("an answer of unknown form") from error
+            raise Unfit("a malformed answer") from error
     return value
 
 
@@ -134,19 +140,19 @@ def _next() -> tuple[Any, ...]:
     if message is None:
         raise Gone
     if type(reply) is not tuple or not reply:
-        raise Unfit("an answer of unknown form")
+        raise Unfit("a malformed answer")
     return reply
 
 
 def _expect(kind: str, reply: tuple[Any, ...]) -> None:
-    """Raises what a reply of another kind stands for."""
+    """Raises the error that a reply of another kind reports."""
     if reply[0] == kind and type(reply[0]) is str:
         return
     if reply[0] == "error" and [type(part) for part in reply] == [str, str, str]:
         _raise(reply[1], reply[2])
     if reply[0] == "unfit" and [type(part) for part in reply] == [str, str]:
         raise Unfit(f"the candidate returned {reply[1][:TEXT]}")
-    raise Unfit("an answer of unknown form")
+    raise Unfit("a malformed answer")
 
 
 def _raise(name: str, text: str) -> NoReturn:
@@ -186,7 +192,7 @@ def _merged(before: Any, after: Any) -> Any:
     return after
 
 
-def _told(error: BaseException) -> str:
+def _message_of(error: BaseException) -> str:
     name, text = describe(error)
     if type(error) is KeyError and error.args:
         text = str(error.args[0])  # its own text would be quoted twice
@@ -194,7 +200,7 @@ def _told(error: BaseException) -> str:
     return told.rstrip(": ")
 
 
-def _place(error: BaseException, test: str) -> str:
+def _line_of(error: BaseException, test: str) -> str:
     """The line of the test at which it stopped, "" where that is not known."""
     lines = test.split("\n")
     line = 0

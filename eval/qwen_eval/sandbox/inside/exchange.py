@@ -1,8 +1,8 @@
-"""Values, objects and shared containers between a test's process and a candidate's: what both ends have in common.
+"""Values, objects and shared containers between a test's process and a candidate's: what both ends share.
 
 A plain value crosses as itself (wire.py). An object that has no plain form stays where it is and is known to the other
 end by a number. A list, dict, set, bytearray, Counter, OrderedDict, defaultdict or deque is copied and, as long as both
-ends hold on to it, kept alike: each message says what has changed in it since the one before. So a test can append to
+ends refer to it, kept in sync: each message carries what has changed in it since the previous one. So a test can append to
 `node.children`, and a candidate can sort the list that it was given.
 
 Messages alternate strictly: an end that has sent one reads before it sends again.
@@ -31,11 +31,12 @@ _DATES: dict[str, tuple[str, ...]] = {
     "time": ("hour", "minute", "second", "microsecond"),
     "timedelta": ("days", "seconds", "microseconds"),
 }
-# what a candidate may name instead of sending it; nothing here does anything for whoever calls it
+# what a candidate may refer to by name instead of sending it; none of it does harm when it is called
 TYPES: dict[str, Any] = {
     kind.__name__: kind
     for kind in (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, range, type(None))
 }
+TYPES |= {function.__name__: function for function in (abs, all, any, len, max, min, pow, repr, round, sorted, sum)}
 TYPES |= {"object": object, "NotImplemented": NotImplemented, "Ellipsis": Ellipsis}
 EXCEPTIONS: dict[str, type[BaseException]] = {
     name: kind for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, BaseException)
@@ -74,16 +75,16 @@ class Shared:
         return (len(seen), now[len(seen) :]) if len(now) > len(seen) else None
 
     def fill(self, items: tuple[Any, ...], kept: int = 0) -> None:
-        """Gives it these items after the first `kept`, which are all that it has or none. WireError when they are none
-        for its kind."""
+        """Replaces the items after the first `kept` (all or none of the present ones). Raises WireError for items that
+        its kind cannot hold."""
         value = self.value
         kind = type(value)
         if kept and kept != len(self.seen or ()):
-            raise WireError("a change of unknown form")
+            raise WireError("a malformed change")
         try:
             if kind is bytearray:
                 (raw,) = items
-                value[:] = raw if type(raw) is bytes else _refuse("bytes that are none")
+                value[:] = raw if type(raw) is bytes else _refuse("invalid bytes")
                 kept = 1
             if not kept:
                 value.clear()
@@ -109,7 +110,8 @@ _ALONE = Shared([]).alone()  # where nothing but the table holds it
 class End:
     """One end. `first`: 0 or 1, the numbers of the containers it brings in are even or odd.
 
-    A subclass says how an object of this end is told of (`tell`) and what stands for one of the other's (`stand_in`).
+    A subclass defines how an object of this end is described (`description`) and how a proxy for one of the other end's is
+    made (`make_proxy`).
     """
 
     def __init__(self, first: int) -> None:
@@ -130,35 +132,36 @@ class End:
             b"P": lambda reader, depth: self._mine(reader.count()),
             b"G": self._read_name,
             b"E": _read_date,
+            b"Y": _read_slice,
         }
 
-    def tell(self, value: Any) -> Any:
-        """What the other end is told of an object of this one, as a value that can cross; WireError: it cannot."""
+    def description(self, value: Any) -> Any:
+        """The description of an object of this end, as a value that can cross. Raises WireError if it cannot."""
         raise NotImplementedError
 
-    def stand_in(self, told: Any) -> Any:
-        """What stands here for the other end's object that was told of so. WireError where that makes no sense."""
+    def make_proxy(self, told: Any) -> Any:
+        """A proxy for an object of the other end, from its description. Raises WireError for an invalid one."""
         raise NotImplementedError
 
     def key(self, value: Any) -> Any:
-        """What two objects have in common that count as one."""
+        """The identity under which an object is numbered."""
         return id(value)
 
     def name(self, value: Any) -> tuple[str, ...] | None:
-        """A name by which the other end finds the same thing in its own process, None where there is none."""
+        """A name by which the other end finds the same object in its own process, or None."""
         found = _NAMED.get(id(value))
         return None if found is None else (found,)
 
     def find(self, name: tuple[Any, ...]) -> Any:
-        """What a name stands for. WireError for nothing."""
+        """The object that a name refers to. Raises WireError for an unknown name."""
         if len(name) == 1 and type(name[0]) is str:
             for table in (TYPES, EXCEPTIONS):
                 if name[0] in table:
                     return table[name[0]]
-        raise WireError("a name that is none")
+        raise WireError("an invalid name")
 
-    def is_theirs(self, value: Any) -> bool:
-        """Whether a value stands for an object of the other end."""
+    def is_remote(self, value: Any) -> bool:
+        """Whether a value is a proxy for an object of the other end."""
         return id(value) in self._their_numbers
 
     # sending
@@ -204,6 +207,9 @@ class End:
             out += b"E"
             parts = tuple(getattr(value, part) for part in _DATES[kind.__name__])
             pack_into((kind.__name__, *parts), out, depth + 1)
+        elif kind is slice:
+            out += b"Y"
+            pack_into((value.start, value.stop, value.step), out, depth + 1, self._write)
         else:
             return not _is_number(kind) and self._write_object(value, out, depth)
         return True
@@ -228,7 +234,7 @@ class End:
         if number is not None:
             out += b"O" + _number(number)
             return True
-        told = self.tell(value)
+        told = self.description(value)
         number = len(self._own)
         if number >= MAX_OBJECTS:
             raise WireError(f"more than {MAX_OBJECTS} objects")
@@ -248,11 +254,12 @@ class End:
         for entry, items in unfilled:
             entry.fill(items)
         if type(message) is not tuple or [type(part) for part in message] != [tuple, tuple, tuple]:
-            raise WireError("a message of unknown form")
+            raise WireError("a malformed message")
         dropped, changes, body = message
+        assert type(body) is tuple
         for change in changes:
             if type(change) is not tuple or [type(part) for part in change] != [int, int, tuple]:
-                raise WireError("a message of unknown form")
+                raise WireError("a malformed message")
             self._known(self._shared, change[0]).fill(change[2], kept=change[1])
         for number in dropped:
             self._known(self._shared, number)
@@ -262,15 +269,15 @@ class End:
     def _read_new_container(self, reader: Reader, depth: int) -> Any:
         number = reader.count()
         if number in self._shared or number % 2 == self._parity:
-            raise WireError("a container of another's number")
+            raise WireError("a container with a number already in use")
         kind, more = unpack_from(reader, depth), unpack_from(reader, depth)
         if type(kind) is not int or not 0 <= kind < len(CONTAINERS):
-            raise WireError("a container of unknown kind")
+            raise WireError("a container of an unknown kind")
         made = CONTAINERS[kind]
         try:
             value = made(more) if made is defaultdict else made(maxlen=more) if made is deque else made()
         except (TypeError, ValueError, OverflowError) as error:
-            raise WireError("a container of unknown kind") from error
+            raise WireError("a container of an unknown kind") from error
         entry = self._share(number, value)
         items = unpack_from(reader, depth)
         if type(items) is not tuple:
@@ -281,10 +288,10 @@ class End:
     def _read_new_object(self, reader: Reader, depth: int) -> Any:
         number = reader.count()
         if number in self._theirs or number >= MAX_OBJECTS:
-            raise WireError("an object of another's number")
-        value = self.stand_in(unpack_from(reader, depth))
+            raise WireError("an object with a number already in use")
+        value = self.make_proxy(unpack_from(reader, depth))
         if number in self._theirs:
-            raise WireError("an object of another's number")
+            raise WireError("an object with a number already in use")
         self._theirs[number] = value
         self._their_numbers[id(value)] = number
         return value
@@ -295,12 +302,12 @@ class End:
 
     def _mine(self, number: int) -> Any:
         if number >= len(self._own):
-            raise WireError("an object that there is not")
+            raise WireError("an unknown object")
         return self._own[number]
 
     def _known(self, table: dict[int, Any], number: Any) -> Any:
         if type(number) is not int or number not in table:
-            raise WireError("an object that there is not")
+            raise WireError("an unknown object")
         return table[number]
 
     def _share(self, number: int, value: Any) -> Shared:
@@ -339,11 +346,18 @@ def _read_date(reader: Reader, depth: int) -> Any:
 
     parts = unpack_from(reader, depth)
     if type(parts) is not tuple or not parts or parts[0] not in _DATES or any(type(p) is not int for p in parts[1:]):
-        raise WireError("a date that is none")
+        raise WireError("an invalid date")
     try:
         return getattr(datetime, parts[0])(*parts[1:])
     except (TypeError, ValueError, OverflowError) as error:
-        raise WireError("a date that is none") from error
+        raise WireError("an invalid date") from error
+
+
+def _read_slice(reader: Reader, depth: int) -> slice:
+    parts = unpack_from(reader, depth)
+    if type(parts) is not tuple or len(parts) != 3:
+        raise WireError("an invalid slice")
+    return slice(*parts)
 
 
 def _refuse(what: str) -> Any:

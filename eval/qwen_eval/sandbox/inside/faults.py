@@ -1,4 +1,4 @@
-"""Why a checker stops: what the candidate or the test did that is no plain failure of the test."""
+"""Reasons to abort a test: neither a pass nor an ordinary failure of an assertion."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ class Gone(BaseException):
 
 
 class Unfit(BaseException):
-    """What the candidate sent is no plain value."""
+    """The candidate sent something other than a plain value."""
 
 
 class Unsuited(BaseException):
-    """The test passes what is no plain value: it would need the candidate in its own process."""
+    """The test does something that would need the candidate in its own process, such as passing a value that cannot cross."""
 
 
 class CandidateError(Exception):

@@ -33,7 +33,7 @@ def machine() -> str:
 def _call(function: str, *arguments: object) -> int:
     if _libc is None:
         raise OSError(f"{function}: not on this system")
-    result = getattr(_libc, function)(*arguments)
+    result: int = getattr(_libc, function)(*arguments)
     if result == -1:
         number = ctypes.get_errno()
         raise OSError(number, f"{function}: {os.strerror(number)}")
@@ -46,7 +46,7 @@ def syscall(name: str, *arguments: object) -> int:
     if number is None or _libc is None:
         raise OSError(f"{name}: not known on {machine()}")
     values = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
-    result = _libc.syscall(ctypes.c_long(number), *values)
+    result: int = _libc.syscall(ctypes.c_long(number), *values)
     if result == -1:
         error = ctypes.get_errno()
         raise OSError(error, f"{name}: {os.strerror(error)}")

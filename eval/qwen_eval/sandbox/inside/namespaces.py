@@ -51,7 +51,7 @@ def build_root(settings: Settings) -> None:
     """Replaces the root by a read-only one that holds the readable files, /dev/null and its like, and an empty /tmp, and
     moves this interpreter's import path and loaded modules along.
 
-    There is no /proc: nothing that we run needs one, and it is the best place to attack from.
+    There is no /proc: nothing that we run needs it, and it offers the largest attack surface.
     """
     os.umask(0o022)  # the folders that are made here are for every user
     linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)

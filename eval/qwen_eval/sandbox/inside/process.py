@@ -1,4 +1,4 @@
-"""Starts a role (candidate, checker, snippet) in a process of its own, and ends it with everything it started."""
+"""Starts a role (candidate, checker, snippet) in a process of its own, and kills it with everything it started."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class World:
 
 
 class Child:
-    """A role's process. `status` becomes readable when it has something to tell; then call `listen`."""
+    """A role's process. `status` becomes readable when it has reported something; then call `listen`."""
 
     def __init__(self, pid: int, status: socket.socket, direct: bool) -> None:
         self.pid = pid  # of the process to kill: the role's own, or the one that it cannot outlive
@@ -64,7 +64,7 @@ class Child:
         self._started_at: float | None = None
 
     def listen(self) -> None:
-        """Takes what the process tells of itself. SetupError when it could not be isolated."""
+        """Reads what the process reports. Raises SetupError if it could not be isolated."""
         with contextlib.suppress(BlockingIOError):
             data, ancillary, _, _ = self.status.recvmsg(4096, socket.CMSG_SPACE(12))
             self._records += data

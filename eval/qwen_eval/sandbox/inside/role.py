@@ -1,4 +1,4 @@
-"""What every role does first: the process is put under lock before it reads a byte of what it is to run."""
+"""What every role does first: the process is locked down before it reads a byte of what it is to run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STARTED_FORM, ENDED_FORM = struct.Struct("<d"), struct.Struct("<id")
 
 
 def lock(settings: Settings, budget: Budget, uid: int | None, parent: int | None, ruleset: int | None) -> None:
-    """Takes from this process everything it does not need, in an order in which each step is still allowed, and says
+    """Drops every right that this process does not need, in an order in which each step is still allowed, and says
     on STATUS that it is done. parent: the process to die with. ruleset: Landlock's rules. OSError where a step fails."""
     os.umask(0o077)
     limits.default_signals()

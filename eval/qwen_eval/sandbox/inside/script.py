@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import builtins
 import importlib
+import sys
+import types
 from itertools import pairwise
 from typing import Any
 
@@ -32,7 +34,7 @@ class Names(dict[str, Any]):
     the candidate changes is seen to change; the language's own come before the candidate's but for `overrides`."""
 
     def __init__(self, overrides: tuple[str, ...]) -> None:
-        super().__init__(__name__="test")
+        super().__init__(__name__="__main__")
         self.overrides = overrides
         self.modules: dict[str, Any] = {}
         self.end = CheckerEnd(self)
@@ -48,6 +50,22 @@ class Names(dict[str, Any]):
         return value
 
 
+class _Main(types.ModuleType):
+    """The test's names as the module that was started, in which unittest.main looks for tests."""
+
+    def __init__(self, names: Names) -> None:
+        super().__init__("__main__")
+        self._names = names
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._names:
+            return self._names[name]
+        raise AttributeError(name)
+
+    def __dir__(self) -> list[str]:
+        return [*self._names]
+
+
 class Script:
     """A test and its setup, compiled. Raises what compiling them raises, and Unsuited for what shows in their text."""
 
@@ -56,12 +74,11 @@ class Script:
         self.end = self.names.end
         trees = ast.parse(setup, "<context>"), ast.parse(test, "<test>")
         used = _Use([*trees[0].body, *trees[1].body])
-        self.used = {node.id for node in used.loaded}
-        self.in_classes = (used.in_classes & self.used) - used.defined - used.imported
+        self.in_classes = (used.in_classes & {node.id for node in used.loaded}) - used.defined - used.imported
         if (found := used.substitutes()) is not None:
             raise Unsuited(f"the test uses {found}, which cannot reach into the candidate's process")
         self.end.awaits = used.awaits
-        self.end.deals_with_objects = used.deals_with_objects()
+        self.end.uses_objects = used.uses_objects()
         self.names.modules = {name: importlib.import_module(name) for name in _MODULES if used.means_module(name)}
         self.parts = [
             compile(text, name, "exec", dont_inherit=True) for text, name in ((setup, "<context>"), (test, "<test>"))
@@ -70,7 +87,6 @@ class Script:
     def run(self) -> None:
         """Runs both. Raises what they raise, and a fault of the candidate's process or of the test even where the
         test has caught it."""
-        self.end.start(self.used)
         lacking = False
         for name in self.in_classes:  # the body of a class looks past __missing__
             try:
@@ -78,8 +94,13 @@ class Script:
             except KeyError:
                 lacking = lacking or not hasattr(builtins, name)
         self.end.asked = lacking
-        for part in self.parts:
-            exec(part, self.names)
+        sys.modules["__main__"] = _Main(self.names)
+        try:
+            for part in self.parts:
+                exec(part, self.names)
+        except SystemExit as error:
+            if error.code or self.end.exits:  # the test's own end without an error, as unittest.main's, is a pass
+                raise
         if self.end.fault is not None:
             raise self.end.fault
 
@@ -136,7 +157,7 @@ class _Use:
         module = importlib.import_module(name)
         return all(hasattr(module, attribute) for attribute in known)
 
-    def deals_with_objects(self) -> bool:
+    def uses_objects(self) -> bool:
         """Whether the test has anything to do with objects that are no plain values: it uses an attribute that no plain
         value has, catches or asks for a class by a name that is not its own, or compares what two calls of one such
         name return."""

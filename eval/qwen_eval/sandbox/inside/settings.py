@@ -15,7 +15,7 @@ class Settings:
     make the others. uid: the first of three user ids to change to (in a user namespace the only one), None to stay the
     same user. readable: files and folders that programs can read; hidden: folders below them that they cannot
     (installed packages, which may hold a benchmark's answers); packages: folders in or beside those that they can;
-    path: the import path. places: for where programs get a root of their own, pairs of a folder here and the one it is
+    path: the import path. mounts: where programs get a root of their own, pairs of a folder here and the one it is
     there, the longest first. seccomp: filter system calls. bwrap: bubblewrap's executable; code: the folder that holds
     this package.
     """
@@ -27,7 +27,7 @@ class Settings:
     hidden: tuple[str, ...]
     packages: tuple[str, ...]
     path: tuple[str, ...]
-    places: tuple[tuple[str, str], ...]
+    mounts: tuple[tuple[str, str], ...]
     seccomp: bool
     bwrap: str
     code: str
@@ -41,11 +41,11 @@ class Settings:
         return cls(**values)
 
     def inside(self, path: Path) -> Path:
-        """Where a real file or folder of this machine is in a program's own root. OSError where it has no place there."""
-        for here, there in self.places:
+        """The path of a host file or folder in a program's own root. Raises OSError if it is not mounted."""
+        for here, there in self.mounts:
             if path.is_relative_to(here):
                 return Path(there, path.relative_to(here))
-        raise OSError(f"{path} has no place in the sandbox")
+        raise OSError(f"{path} is not mounted in the sandbox")
 
     def path_inside(self) -> list[str]:
         """The import path in a program's own root."""
@@ -62,8 +62,11 @@ class Budget:
 
 
 # Numbers of the files that a role starts with: what it is to run (PAYLOAD); the pipe between candidate and checker
-# (INPUT, OUTPUT); its word to the zygote that it is isolated (STATUS), closed before it runs anything. Checker and
-# snippet alone: a file of the harness's for what they found (RESULT), and a word to the zygote that they are through
+# (INPUT, OUTPUT); its report to the zygote that it is isolated (STATUS), closed before it runs anything. Checker and
+# snippet alone: a file of the harness's for their result (RESULT), and a signal to the zygote that they are done
 # (DONE). The zygote does not see what is in PAYLOAD and RESULT: a later candidate is its copy and could look there.
 PAYLOAD, INPUT, OUTPUT, STATUS, RESULT, DONE = 3, 4, 5, 6, 7, 8
-FINISHED, GONE = b".", b"g"  # words on DONE: a result is written; and it says that the candidate's process has gone
+FINISHED, GONE = (
+    b".",
+    b"g",
+)  # bytes on DONE: a result is written; and the candidate's process has ended

@@ -1,4 +1,4 @@
-"""Runs one program and watches it: what it uses, how it ends. Every process of it is gone when it returns."""
+"""Runs one program within its limits and reports how it ended. All its processes are gone when this returns."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Watch:
         self.children = (guarded, *others)
         self.deadline = time.monotonic() + budget.wall_seconds
 
-    def word(self, fd: int) -> bytes:
+    def wait_for(self, fd: int) -> bytes:
         """The byte that comes over a pipe, b"" when its writer has gone. TimeUp, SetupError, HarnessGone."""
         while True:
             statuses = {child.status: child for child in self.children if child.open}
@@ -62,7 +62,7 @@ class Watch:
 
 
 def check(world: World, control: socket.socket, budget: Budget, *files: int) -> dict[str, Any]:
-    """How a candidate under a test went; the checker's verdict is in its file. files: the candidate's payload, the
+    """How a candidate and its checker ended; the checker's verdict is in its file. files: the candidate's payload, the
     checker's, the file for the verdict.
 
     status "finished" (candidate, checker: how each has ended, "" while it ran) or "timeout" (detail: which limit);
@@ -72,46 +72,63 @@ def check(world: World, control: socket.socket, budget: Budget, *files: int) -> 
     calls_out, calls_in = os.pipe()
     answers_out, answers_in = os.pipe()
     done_out, done_in = os.pipe()
-    children: list[Child] = []
-    try:
-        children.append(start(world, "candidate", budget, {PAYLOAD: solution, INPUT: calls_out, OUTPUT: answers_in}))
+    with _Children(done_out) as children:
+        candidate = children.start(
+            world, "candidate", budget, {PAYLOAD: solution, INPUT: calls_out, OUTPUT: answers_in}
+        )
         checks = {PAYLOAD: test, INPUT: answers_out, OUTPUT: calls_in, RESULT: verdict, DONE: done_in}
-        children.append(start(world, "checker", budget, checks))
-        candidate, checker = children
+        checker = children.start(world, "checker", budget, checks)
         watch = Watch(control, budget, candidate, checker)
-        word = watch.word(done_out)
-        if word == GONE:
-            candidate.await_end(0.5)
-            watch.enforce()
-        elif not word:
-            checker.await_end(1.0)
+        try:
+            word = watch.wait_for(done_out)
+            if word == GONE:
+                candidate.await_end(0.5)
+                watch.enforce()
+            elif not word:
+                checker.await_end(1.0)
+        except TimeUp as error:
+            return _timeout(candidate, error)
         return _finished(candidate) | {"checker": _manner(checker)}
-    except TimeUp as error:
-        return {"status": "timeout", "detail": str(error), "cpu": children[0].cpu()}
-    finally:
-        os.close(done_out)
-        for child in children:
-            child.end()
 
 
 def run(world: World, control: socket.socket, budget: Budget, *files: int) -> dict[str, Any]:
-    """How a snippet went, as `check` does. files: its payload, the file for what it came to."""
-    snippet, result = files
+    """How a snippet ended, as `check` does. files: its payload, the file for its result."""
+    payload, result = files
     done_out, done_in = os.pipe()
-    children: list[Child] = []
-    try:
-        children.append(start(world, "snippet", budget, {PAYLOAD: snippet, RESULT: result, DONE: done_in}))
-        watch = Watch(control, budget, children[0])
-        watch.word(done_out)
-        children[0].await_end(0.5)
-        watch.enforce()
-        return _finished(children[0])
-    except TimeUp as error:
-        return {"status": "timeout", "detail": str(error), "cpu": children[0].cpu()}
-    finally:
-        os.close(done_out)
-        for child in children:
+    with _Children(done_out) as children:
+        snippet = children.start(world, "snippet", budget, {PAYLOAD: payload, RESULT: result, DONE: done_in})
+        watch = Watch(control, budget, snippet)
+        try:
+            watch.wait_for(done_out)
+            snippet.await_end(0.5)
+            watch.enforce()
+        except TimeUp as error:
+            return _timeout(snippet, error)
+        return _finished(snippet)
+
+
+class _Children:
+    """The processes of one program; on exit all are gone and the pipe `done` is closed."""
+
+    def __init__(self, done: int) -> None:
+        self._done = done
+        self._started: list[Child] = []
+
+    def start(self, world: World, role: str, budget: Budget, files: dict[int, int]) -> Child:
+        self._started.append(start(world, role, budget, files))
+        return self._started[-1]
+
+    def __enter__(self) -> _Children:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._done)
+        for child in self._started:
             child.end()
+
+
+def _timeout(candidate: Child, error: TimeUp) -> dict[str, Any]:
+    return {"status": "timeout", "detail": str(error), "cpu": candidate.cpu()}
 
 
 def _finished(candidate: Child) -> dict[str, Any]:

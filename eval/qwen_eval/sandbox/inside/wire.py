@@ -1,7 +1,7 @@
 """Plain values as bytes, and messages on a pipe.
 
 Whatever a candidate sends is read here, in the checker's process, so reading builds nothing but plain values of exact
-types, and is bounded in bytes and depth. pickle and marshal would run or crash on bytes that an enemy wrote.
+types, and is bounded in bytes and depth. pickle and marshal would run or crash on bytes from an attacker.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import os
 import struct
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+Made = TypeVar("Made")
 
 MAX_BYTES = 16 << 20
 MAX_DEPTH = 100
@@ -24,7 +26,7 @@ _BASES = (int, float, complex, str, bytes, bytearray, list, tuple, dict, set, fr
 
 
 class WireError(Exception):
-    """A value that may not cross, or bytes that are none."""
+    """A value that cannot cross, or invalid bytes."""
 
 
 # writes a value by itself and says so, or leaves it to the rules for plain values: what a protocol has beyond them
@@ -36,8 +38,8 @@ def pack(value: Any, special: Special | None = None) -> bytes:
     frozenset, range, Fraction, Decimal, and what is compared as one of them (numpy scalars as .item(), subclasses that
     keep their base's comparison). An iterator of the language (generator, map, zip) goes as the items it yields.
 
-    special: asked first for every value, at every level, that is no None, bool, number, text or bytes; the reader must
-    know what it writes. WireError for anything else, for more than MAX_DEPTH levels, or more than MAX_BYTES bytes.
+    special: called first for every value, at every level, other than None, bool, numbers, text and bytes; the reader must
+    know the tags it writes. WireError for anything else, for more than MAX_DEPTH levels, or more than MAX_BYTES bytes.
     """
     out = bytearray()
     pack_into(value, out, 0, special)
@@ -117,11 +119,11 @@ def _plain(value: Any) -> tuple[bytes, Any]:
         return b"I", items
     for base in _BASES:
         if issubclass(kind, base) and (kind in _ALIKE or (kind.__eq__, kind.__ne__) == (base.__eq__, base.__ne__)):
-            return b"", _base_value(base, value)
+            return b"", base_value(base, value)
     raise WireError(f"a value of type {kind.__name__}")
 
 
-def _base_value(base: Any, value: Any) -> Any:
+def base_value(base: Any, value: Any) -> Any:
     """The plain value inside an instance of a subclass, without asking the subclass."""
     if base is int:
         return int.__int__(value)
@@ -155,7 +157,7 @@ class Reader:
 
     def count(self) -> int:
         """The next number, of four bytes."""
-        return _LENGTH.unpack(self.take(4))[0]
+        return int.from_bytes(self.take(4), "little")
 
 
 def unpack(data: bytes, more: Mapping[bytes, Callable[[Reader, int], Any]] | None = None) -> Any:
@@ -175,7 +177,7 @@ def unpack_from(reader: Reader, depth: int) -> Any:
     tag = reader.take(1)
     read = _READERS.get(tag) or reader.more.get(tag)
     if read is None:
-        raise WireError("a message of unknown form")
+        raise WireError("a malformed message")
     return read(reader, depth + 1)
 
 
@@ -203,17 +205,17 @@ def _dict(reader: Reader, depth: int) -> dict[Any, Any]:
     return _hashed(dict, pairs)
 
 
-def _hashed(kind: Callable[[Any], Any], items: Any) -> Any:
+def _hashed(kind: Callable[[Any], Made], items: Any) -> Made:
     try:
         return kind(items)
     except TypeError as error:
-        raise WireError("a key that cannot be one") from error
+        raise WireError("an unhashable key") from error
 
 
 def _range(reader: Reader, depth: int) -> range:
     parts = [unpack_from(reader, depth) for _ in range(3)]
     if any(type(part) is not int for part in parts) or parts[2] == 0:
-        raise WireError("a range that is none")
+        raise WireError("an invalid range")
     return range(*parts)
 
 
@@ -222,7 +224,7 @@ def _fraction(reader: Reader, depth: int) -> Any:
 
     parts = unpack_from(reader, depth)
     if type(parts) is not tuple or [type(part) for part in parts] != [int, int] or parts[1] == 0:
-        raise WireError("a fraction that is none")
+        raise WireError("an invalid fraction")
     return Fraction(*parts)
 
 
@@ -231,15 +233,16 @@ def _decimal(reader: Reader, depth: int) -> Any:
 
     text = unpack_from(reader, depth)
     if type(text) is not str:
-        raise WireError("a decimal that is none")
+        raise WireError("an invalid decimal")
     try:
         return Decimal(text)
     except InvalidOperation as error:
-        raise WireError("a decimal that is none") from error
+        raise WireError("an invalid decimal") from error
 
 
 def _float(reader: Reader, depth: int) -> float:
-    return _DOUBLE.unpack(reader.take(8))[0]
+    value: float = _DOUBLE.unpack(reader.take(8))[0]
+    return value
 
 
 _READERS: dict[bytes, Callable[[Reader, int], Any]] = {
@@ -266,7 +269,7 @@ _READERS: dict[bytes, Callable[[Reader, int], Any]] = {
 
 def _typed(kind: type, value: Any) -> Any:
     if type(value) is not kind:
-        raise WireError(f"a {kind.__name__} that is none")
+        raise WireError(f"an invalid {kind.__name__}")
     return value
 
 

@@ -1,13 +1,16 @@
 """HumanEval: the parts of a problem that the chat prompt shows, and the program in a reply.
 
 Under `qwen2023` a reply gives the completion, the text that follows the problem's own; under `default` a chat reply gives
-a whole program. Nothing here parses or runs the code: a model's text can be built to break a parser.
+a whole program. A model's code is neither parsed nor run here: a text can be built to break a parser.
 """
 
 from __future__ import annotations
 
+import ast
+import builtins
 import re
 import textwrap
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -165,6 +168,26 @@ def program(response: str) -> str:
     if fences:
         return fences[-1]
     return _statements(text, "") if _DEFINITION.search(text) else ""
+
+
+def builtin_overrides(solution: str) -> tuple[str, ...]:
+    """The names of builtins that a reference solution defines at its top level (def, class, assignment), sorted:
+    a test means the solution's own by them (MBPP asks for a function `sum`). () for text that does not parse."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about escapes in its strings
+            body = ast.parse(solution).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ()
+    names: set[str] = set()
+    for statement in body:
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(statement.name)
+        elif isinstance(statement, ast.Assign | ast.AnnAssign):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            found = [node for target in targets for node in ast.walk(target)]
+            names |= {node.id for node in found if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    return tuple(sorted(name for name in names if hasattr(builtins, name) and not name.startswith("__")))
 
 
 def _complete(program: str, entry_point: str, prompt: str) -> str:

@@ -6,11 +6,15 @@ beside it is not known, and nothing is concluded from it.
 
 from __future__ import annotations
 
+import functools
 import re
+import string
 from collections.abc import Sequence
 from typing import NamedTuple
 
-LETTERS = "ABCDEFGH"  # those beyond the options too: "the answer is E" is an answer, and a wrong one
+LETTERS = string.ascii_uppercase  # the letters that a reply can name
+MAX_OPTIONS = len(LETTERS)
+_ALWAYS = 8  # letters that are read whatever the number of options: "the answer is E" is an answer, and a wrong one
 
 # Kinds of token
 ANSWER, LABEL, PICK, IS, GOOD, BAD = "answer", "label", "pick", "is", "good", "bad"
@@ -91,15 +95,21 @@ def _alternatives(table: dict[str, str], holding: str = "") -> str:
 
 _CHINESE_FIRST = "".join(sorted({word[0] for words in _CHINESE.values() for word in words.split()}))
 
-_TEXT_MARK = 0xE000  # private-use characters stand for the options' texts
+_TEXT_MARK = 0xE000  # private-use characters that replace the options' texts
 _QUOTED = r"""[(\["'“‘<《【「『{]"""
 _UNQUOTED = r"""[)\]"'”’>》】」』}]"""
-_TOKEN = re.compile(
-    rf"""(?P<space>[ \t]+)
-    |(?P<text>[{chr(_TEXT_MARK)}-{chr(_TEXT_MARK + len(LETTERS) - 1)}])
-    |(?:(?<![A-Za-z])|(?<=option)|(?<=choice)|(?<=answer)){_QUOTED}\s*(?P<marked>[A-Ha-h])\s*(?:{_UNQUOTED})+
+
+
+@functools.lru_cache(maxsize=MAX_OPTIONS)
+def _pattern(last: str) -> re.Pattern[str]:
+    """The pattern of a token, for options whose letters go up to `last`."""
+    letter = f"(?-i:[A-{last}a-{last.lower()}])"
+    return re.compile(
+        rf"""(?P<space>[ \t]+)
+    |(?P<text>[{chr(_TEXT_MARK)}-{chr(_TEXT_MARK + MAX_OPTIONS - 1)}])
+    |(?:(?<![A-Za-z])|(?<=option)|(?<=choice)|(?<=answer)){_QUOTED}\s*(?P<marked>{letter})\s*(?:{_UNQUOTED})+
     |(?<![A-Za-z0-9_∠△°])(?<![A-Za-z]\.)(?<![A-Za-z][A-Za-z]-)(?<!\d\s)
-        (?P<letter>[A-Ha-h])(?![A-Za-z0-9_*+#'’°]|-[A-Za-z]{{2}}|\.[A-Za-z](?![A-Za-z])|\s?[+×·<∪∩∈])
+        (?P<letter>{letter})(?![A-Za-z0-9_*+#'’°]|-[A-Za-z]{{2}}|\.[A-Za-z](?![A-Za-z])|\s?[+×·<∪∩∈])
     |(?<![A-Za-z0-9])(?P<joined>(?-i:[A-H]{{2,5}}))(?![A-Za-z0-9])
     |(?P<negated>\b[a-z]+n['’]t\b)
     |(?P<phrase>(?<![a-z])(?:{_alternatives(_ENGLISH, " ")})(?![a-z]))
@@ -114,8 +124,15 @@ _TOKEN = re.compile(
     |(?P<list>[、/&~–—-])
     |(?P<colon>[:=→⇒])
     """,
-    re.VERBOSE | re.IGNORECASE | re.MULTILINE,
-)
+        re.VERBOSE | re.IGNORECASE | re.MULTILINE,
+    )
+
+
+def letters_read(options: Sequence[str]) -> str:
+    """The letters that are read in a reply to a question with these options."""
+    return LETTERS[: max(len(options), _ALWAYS)]
+
+
 _SIMPLE = {
     "line": LINE, "ask": ASK, "end": END, "comma": COMMA, "list": LIST, "colon": COLON, "word": OTHER, "phrase": OTHER,
     "phrase_zh": OTHER, "negated": NOT, "right": GOOD, "reply": ANSWER,
@@ -144,7 +161,7 @@ class Token(NamedTuple):
 
 _WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad\r"), None)
-_RESERVED = dict.fromkeys(range(_TEXT_MARK, _TEXT_MARK + len(LETTERS)), None)
+_RESERVED = dict.fromkeys(range(_TEXT_MARK, _TEXT_MARK + MAX_OPTIONS), None)
 _CHARACTERS = _WIDE | _RESERVED | _INVISIBLE | {ord("\u3000"): " ", ord("\u00a0"): " ", ord("’"): "'", ord("｡"): "。"}
 _REWRITES = tuple(
     (re.compile(pattern, re.IGNORECASE | re.MULTILINE), replacement)
@@ -174,7 +191,7 @@ def normal(text: str) -> str:
 
 def option_texts(options: Sequence[str]) -> list[str]:
     """The options in normal form, without full stops at the end; "" for one that cannot be told from another."""
-    texts = [" ".join(normal(option).rstrip().rstrip(".。").split()) for option in options[: len(LETTERS)]]
+    texts = [" ".join(normal(option).rstrip().rstrip(".。").split()) for option in options[:MAX_OPTIONS]]
     return ["" if texts.count(text) > 1 else text for text in texts]
 
 
@@ -183,10 +200,11 @@ def _masked(text: str, options: Sequence[str]) -> str:
 
     An option that is a letter, or a word of the tables ("True", "正确"), is not: such a word mostly means itself.
     """
+    letters = [*letters_read(options)]
     marks = {
         option.lower(): chr(_TEXT_MARK + index)
         for index, option in enumerate(options)
-        if option and not re.fullmatch(r"[A-Ha-h]", option) and option.lower() not in _KINDS
+        if option and option.upper() not in letters and option.lower() not in _KINDS
     }
     if not marks:
         return text
@@ -207,30 +225,34 @@ def _masked(text: str, options: Sequence[str]) -> str:
 def tokens(reply: str, options: Sequence[str]) -> list[Token]:
     """The tokens of a reply; letters that belong together ("A and C", "A-D", AC) are one token."""
     text = _masked(reply, options)
-    found = [_token(match, text) for match in _TOKEN.finditer(text) if match.lastgroup != "space"]
-    return _grouped(_without_negations(_without_articles(found, text)))
+    last = letters_read(options)[-1]
+    found = [_token(match, text, last) for match in _pattern(last).finditer(text) if match.lastgroup != "space"]
+    return _grouped(_without_negations(_without_articles(_without_pronouns(found, text), text)))
 
 
 # What may stand before a letter that opens a line, and behind it where it labels what follows.
 _OPENING = re.compile(r"[\s(\[\"'“]*(?:(?:the\s+)?(?:option|choice)\s*|选项\s*)?", re.IGNORECASE)
-_LABELS = re.compile(r"\s?[.):]|\s?[,、-]\s?(?![A-Ha-h](?![A-Za-z]))")
+_LABELS = {
+    last: re.compile(rf"\s?[.):]|\s?[,、-]\s?(?![A-{last}a-{last.lower()}](?![A-Za-z]))")
+    for last in LETTERS[_ALWAYS - 1 :]
+}
 
 
 def _opens(text: str, start: int) -> bool:
-    """Whether a place is the beginning of its line."""
+    """Whether an index is at the start of its line."""
     low = max(0, start - 24)
     feed = text.rfind("\n", low, start)
     return (feed >= 0 or low == 0) and _OPENING.fullmatch(text, feed + 1, start) is not None
 
 
-def _token(match: re.Match[str], text: str) -> Token:
+def _token(match: re.Match[str], text: str, last: str) -> Token:
     kind, value, start, end = match.lastgroup or "", match.group(), match.start(), match.end()
     if kind == "text":
         return Token(TEXT, frozenset(LETTERS[ord(value) - _TEXT_MARK]), start, end, opens=_opens(text, start))
     if kind in ("letter", "marked"):
         letter, opens = match[kind], _opens(text, start)
         marked = kind == "marked" or text[end : end + 1] in (")", "]")
-        label = opens and (kind == "marked" or _LABELS.match(text, end) is not None)
+        label = opens and (kind == "marked" or _LABELS[last].match(text, end) is not None)
         return Token(LETTER, frozenset(letter.upper()), start, end, letter, marked, label, letter.islower(), opens)
     if kind == "joined":
         distinct = list(value) == sorted(set(value))
@@ -238,6 +260,36 @@ def _token(match: re.Match[str], text: str) -> Token:
     word = value.lower()
     found = _KINDS.get(word) if kind in ("word", "phrase", "phrase_zh") else None
     return Token(found or _SIMPLE[kind], frozenset(), start, end, word)
+
+
+# what may follow the bare letter I; before any other English word it is the pronoun
+_AFTER_I_WORDS = {
+    "is", "seems", "appears", "matches", "because", "since", "as", "and", "or", "but", "so", "not", "rather than", "instead",
+}  # fmt: skip
+
+
+def _without_pronouns(found: list[Token], text: str) -> list[Token]:
+    """The tokens, with an I that is the pronoun turned into FILLER, and so an i that numbers a list: (i), (ii)."""
+    kept = []
+    for index, token in enumerate(found):
+        if token.kind == LETTER and token.word in ("I", "i") and _pronoun(found, index, text):
+            token = token._replace(kind=FILLER, letters=frozenset(), word="i", marked=False, label=False, opens=False)
+        kept.append(token)
+    return kept
+
+
+def _pronoun(found: Sequence[Token], index: int, text: str) -> bool:
+    token, following = found[index], [*found[index + 1 : index + 3]]
+    if token.marked:
+        return token.lower and re.search(r"[(\[]ii[)\]]", text, re.IGNORECASE) is not None
+    after = _AFTER_I_WORDS
+    if following and following[0].kind == COMMA:  # "I, like most, ..."
+        del following[0]
+        after = after - ({"as"} if token.opens else set())
+    elif following and not text[token.end : following[0].start].isspace():
+        return False
+    word = following[0].word if following else ""
+    return word[:1].isascii() and word[:1].isalpha() and following[0].kind != LETTER and word not in after
 
 
 # what may follow the bare letter A; before any other English word it is an article

@@ -8,7 +8,6 @@ is guessed: a reply that commits to no letter, or to several, is None.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -77,7 +76,7 @@ _WRAPPING = " \t\n\"'“”‘’()[]{}<>《》【】「」『』.,。、:;!*"
 def _whole(text: str, texts: Sequence[str]) -> str | None:
     """The letter of a reply that is nothing but a letter or an option's words, in whatever brackets and quotes."""
     bare = " ".join(text.strip(_WRAPPING).split())
-    if re.fullmatch(f"[{lt.LETTERS}]", bare, re.IGNORECASE):
+    if bare.upper() in [*lt.letters_read(texts)]:
         return bare.upper() if lt.LETTERS.index(bare.upper()) < len(texts) else None
     for options in (texts, [option.lower() for option in texts]):
         stripped = [option.strip(_WRAPPING) for option in options]
@@ -203,7 +202,7 @@ def _judgement(token: Token, after: list[Token]) -> int | None:
 
 
 def _claimed(clause: Clause, index: int, previous: int, after: list[Token], judgement: int | None) -> int | None:
-    """The rank of a mention that nobody denies, from what leads to it and what follows."""
+    """The rank of a mention that is not denied, from its context on both sides."""
     token, head = clause.tokens[index], clause.tokens[:index]
     while head and head[-1].kind in _EMPTY:
         head.pop()

@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-LETTERS = "ABCD"
+from qwen_eval.tasks.extract import letter_tokens
+
+LETTERS = letter_tokens.LETTERS[:4]
 
 
 def _gap(longest: int) -> str:

@@ -1,11 +1,28 @@
-"""What a sandbox must not leave behind. Linux."""
+"""Sandboxes for tests, and the processes that one must not leave behind."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qwen_eval.sandbox import Sandbox
+from qwen_eval.schema import InputError
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="isolation is known on Linux alone")
+
+
+def opened(**options: Any) -> Sandbox:
+    """A sandbox; the test skips where this machine has no isolation of the kind."""
+    try:
+        return Sandbox(**options)
+    except InputError as error:
+        pytest.skip(str(error))
 
 
 def processes_of(pid: int, patience: float = 60.0, known: Collection[str] = ()) -> list[str]:

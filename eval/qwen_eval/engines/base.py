@@ -1,0 +1,108 @@
+"""What all engines have in common: the counters, the notes, the settings that an engine refuses."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from qwen_eval.schema import (
+    Choose,
+    Chosen,
+    EngineInfo,
+    Generate,
+    Generated,
+    InputError,
+    Measure,
+    Measured,
+    ModelSpec,
+    OnResponse,
+)
+
+if TYPE_CHECKING:  # torch takes seconds to import, and engines without a model need none
+    from qwen_eval.models.checkpoint import Checkpoint
+    from qwen_eval.models.tokenizers import TextTokenizer
+
+# by command-line option, whether a spec asks for something other than the default; the first one that is set is named
+_SETTINGS: Mapping[str, Callable[[ModelSpec], bool]] = {
+    "--quantize": lambda spec: spec.quantize != "none",
+    "--dtype": lambda spec: spec.dtype != "auto",
+    "--dynamic-ntk": lambda spec: spec.dynamic_ntk == "on",
+    "--logn": lambda spec: spec.logn == "on",
+    "--window": lambda spec: spec.window != "off",
+    "--attn": lambda spec: spec.attention != "auto",
+}
+
+
+class BaseEngine(ABC):
+    """What an engine (schema.Engine) has beside what it computes.
+
+    name: its name in the results. refused: the options of `_SETTINGS` that it does not support, and the error's text after
+    the option. notes: sentences about the run. checkpoint: the model's files, None where there are none here.
+    """
+
+    name: str
+    refused: tuple[frozenset[str], str] = frozenset(), ""
+    checkpoint: Checkpoint | None = None
+
+    def __init__(self, notes: list[str]) -> None:
+        self.notes = notes
+        self._computed = self._asked = 0
+
+    @abstractmethod
+    def describe(self) -> EngineInfo:
+        """What defines the answers of this engine, and where it runs."""
+
+    @abstractmethod
+    def choose(self, requests: Sequence[Choose], done: OnResponse) -> list[Chosen]:
+        """Scores the options of every request."""
+
+    @abstractmethod
+    def generate(self, requests: Sequence[Generate], done: OnResponse) -> list[Generated]:
+        """Generates the replies to every request."""
+
+    @abstractmethod
+    def measure(self, requests: Sequence[Measure], done: OnResponse) -> list[Measured]:
+        """Negative log-likelihoods of texts."""
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """The tokenizer of the checkpoint."""
+        assert self.checkpoint is not None
+        return self.checkpoint.tokenizer
+
+    def usage(self) -> Mapping[str, float]:
+        """tokens computed, tokens in the prompts, peak memory in GB (0 where it is not this machine's)."""
+        return {"tokens": self._computed, "prompt_tokens": self._asked, "peak_memory_gb": 0.0}
+
+    def token_texts(self, texts: Sequence[str]) -> list[list[str]]:
+        """Each text as the texts of its tokens, without the BOS that some tokenizers put first. Raises InputError
+        where the tokenizer is not known here."""
+        return self.tokenizer.split_texts(texts)
+
+    def extend(self, spec: ModelSpec) -> None:
+        """Another context extension on the same weights. Raises InputError where there is none."""
+        self.refuse(spec)
+
+    def refuse(self, spec: ModelSpec) -> None:
+        """Raises InputError for the first setting in the spec that this engine does not have."""
+        options, remedy = self.refused
+        for option, is_set in _SETTINGS.items():
+            if option in options and is_set(spec):
+                raise InputError(f"{option} {remedy}")
+
+    def _described(self, checkpoint: Checkpoint, device: str, versions: Mapping[str, str]) -> EngineInfo:
+        """What is known of a checkpoint, without context extension. Downloads the weights if need be: their fingerprint is
+        part of it."""
+        return EngineInfo(
+            model=checkpoint.name,
+            revision=checkpoint.revision,
+            fingerprint=checkpoint.fingerprint,
+            context_limit=checkpoint.context_limit,
+            precision=checkpoint.precision,
+            context="none",
+            engine=self.name,
+            device=device,
+            chat_template=checkpoint.template_hash,
+            versions=versions,
+        )

@@ -50,7 +50,7 @@ function side(run, index, found, withPrompt) {
   part.append(element("p", `verdict ${STATUS[status]}`, `${MARK[status]} ${say(STATUS[status])}`));
   if (withPrompt) part.append(promptPart(run, index, found));
   const reply = run.items.reply[index];
-  if (reply.p) part.append(options(reply.p, run.target(index), run.answer(index)));
+  if (reply.p) part.append(options(reply.p, reply.l, run.target(index), run.answer(index)));
   (reply.t || []).forEach((text, number) => {
     const name = reply.t.length > 1 ? say("sampleNumber", { n: number + 1, all: reply.t.length }) : say("reply");
     if (reply.r && reply.r[number]) {
@@ -86,10 +86,10 @@ function block(name, text, found, note = "") {
   return part;
 }
 
-function options(logs, target, answer) {
+function options(logs, labels, target, answer) {
   const table = element("table", "options", element("caption", "", say("options")));
   probabilities(logs).forEach((share, option) => {
-    const letter = String.fromCharCode(65 + option);
+    const letter = labels ? labels[option] : String.fromCharCode(65 + option);
     const meter = element("meter");
     Object.assign(meter, { min: 0, max: 1, value: share, title: logs[option] === null ? "-∞" : logs[option].toFixed(4) });
     const notes = [letter === target ? say("gold") : "", letter === answer ? say("chosen") : ""].filter(Boolean).join(", ");

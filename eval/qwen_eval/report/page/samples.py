@@ -49,7 +49,7 @@ def columns(rows: Sequence[Mapping[str, Any]], pool: Pool, views: Sequence[View]
         "status": "".join(status(row, views) for row in rows),
         "answer": [row["answer"] for row in rows],
         "target": [pool.index(shown(row["target"])) for row in rows],
-        "reply": [reply(row["response"]) for row in rows],
+        "reply": [reply(row) for row in rows],
         "statistics": statistics,
         "stats": [[row["stats"].get(name) for name in statistics] for row in rows],
     }
@@ -102,11 +102,13 @@ def shown(value: Any) -> str:
     return value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def reply(response: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored response: log-probabilities of the options (p), texts (t) with their reasoning (r) and end reasons (e), or the
-    sums of a measurement (m)."""
+def reply(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored response: log-probabilities of the options (p) with their labels (l) where those are not A, B, C ..., texts (t)
+    with their reasoning (r) and end reasons (e), or the sums of a measurement (m)."""
+    response = row["response"]
     if response["kind"] == "chosen":
-        return {"p": [round(value, 5) for value in response["logprobs"]]}
+        labels = {"l": row["labels"]} if "labels" in row else {}
+        return {"p": [round(value, 5) for value in response["logprobs"]], **labels}
     if response["kind"] == "generated":
         found = {"t": response["texts"], "e": response["end_reasons"]}
         return found | ({"r": response["reasoning"]} if any(response["reasoning"]) else {})

@@ -209,9 +209,12 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], Sequence[str]]] = {
     "config of another model": (lose_tensor, ("its weights lack", "belong to different models")),
     "unknown device": (lambda p: p.words(device="abacus"), ("--device abacus is no torch device", "use cpu, cuda")),
     "another device": (lambda p: p.words(device="cuda:99"), ("--device cuda:99 is not there", "use --device cpu")),
-    "CSV of another layout": (csv_of_another_layout, ("results/mmlu.csv:1 has other columns", "move the file away")),
-    "CSV that is no text": (csv_that_is_no_text, ("results/mmlu.csv", "move the file away")),
-    "CSV that is a folder": (csv_that_is_a_folder, ("results/mmlu.csv", "move the file away")),
+    "CSV of another layout": (
+        csv_of_another_layout,
+        ("results/mmlu.csv:1 has other columns", "move the file elsewhere"),
+    ),
+    "CSV that is no text": (csv_that_is_no_text, ("results/mmlu.csv", "move the file elsewhere")),
+    "CSV that is a folder": (csv_that_is_a_folder, ("results/mmlu.csv", "move the file elsewhere")),
     "samples that are no text": (samples_that_are_no_text, (".jsonl:2 is not a sample row", "use --overwrite")),
     "samples of something else": (samples_of_something_else, ("was not stored by this version", "use --overwrite")),
     "results that are a file": (results_that_are_a_file, ("cannot write", "choose another folder with --output-dir")),
@@ -261,7 +264,7 @@ def assert_one_line(done: subprocess.CompletedProcess[str], place: Place, before
     ("spoil", "says"),
     [
         (spoil_encoding, ("test/anatomy_test.csv:4: byte 0xe9 at offset", "get the file again")),
-        (csv_of_another_layout, ("results/mmlu.csv:1 has other columns", "move the file away")),
+        (csv_of_another_layout, ("results/mmlu.csv:1 has other columns", "move the file elsewhere")),
     ],
 )
 def test_bad_files_show_before_torch_is_imported(

@@ -198,7 +198,7 @@ def test_an_item_in_full(tab: Browser) -> None:
     )
     said, head = folded.split("items", 1)
     assert head + rest == first["prompt"] and rest == question(0)
-    assert f"{len(head)} characters, in {len(range(0, QUESTIONS, GROUPS))} " in said
+    assert f"{len(head)} characters, {len(range(0, QUESTIONS, GROUPS))} " in said
     assert not tab.run("document.querySelector('#detail details').open")
     shares = tab.run(
         "[...document.querySelectorAll('#detail .options .number')].map(node => parseFloat(node.textContent))"

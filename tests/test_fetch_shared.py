@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from loopback_hub import LoopbackHub, client_env
-from qwen_eval.data import catalogue, choice
+from qwen_eval.data import catalogue, choice, problems
 from qwen_eval.data.files import Source, content_hash
 from shared import REPOSITORY
 from test_data import write_ceval, write_cmmlu, write_mmlu
@@ -40,12 +40,12 @@ def test_the_files_hold_the_rows_of_the_hub(tmp_path: Path) -> None:
     write_mmlu(official / "mmlu", tuple(SUBJECTS["mmlu"]))
     write_ceval(official / "ceval", tuple(SUBJECTS["ceval"]))
     write_cmmlu(official / "cmmlu", tuple(SUBJECTS["cmmlu"]))
-    problems = parquet({"question": [q for q, _ in PROBLEMS], "answer": [a for _, a in PROBLEMS]})
+    parquet_file = parquet({"question": [q for q, _ in PROBLEMS], "answer": [a for _, a in PROBLEMS]})
     repos = {
         "cais/mmlu": mmlu_repo(official / "mmlu"),
         "ceval/ceval-exam": {"ceval-exam.zip": archive(official / "ceval")},
         "haonan-li/cmmlu": {"cmmlu_v1_0_1.zip": archive(official / "cmmlu")},
-        "openai/gsm8k": {f"main/{split}-00000-of-00001.parquet": problems for split in ("train", "test")},
+        "openai/gsm8k": {f"main/{split}-00000-of-00001.parquet": parquet_file for split in ("train", "test")},
     }
     root = tmp_path / "shared data"
     with LoopbackHub(datasets=repos, models={"Qwen/Qwen-7B": {"qwen.tiktoken": b"another file"}}) as hub:

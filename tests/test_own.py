@@ -285,7 +285,7 @@ def test_twenty_lines_do(tmp_path: Path) -> None:
         (TEXT.replace('"mine"', '"gsm8k"'), ITEMS, "there is a benchmark 'gsm8k' already"),
         (TEXT.replace('row["q"]', 'row["question"]'), ITEMS, "row 0 from 0: no item of mine (KeyError: 'question')"),
         (TEXT.replace("reply.texts[0]", "reply.text"), ITEMS, "'Generated' object has no attribute 'text'"),
-        (TEXT + '    headline = ("accuracy", "all")\n', ITEMS, "the headline accuracy all is none of its figures (acc all"),
+        (TEXT + '    headline = ("accuracy", "all")\n', ITEMS, "the headline accuracy all is not one of its figures (acc all"),
         (TEXT + "    def metrics(self, scored):\n        return 1 / 0\n", ITEMS, "mine.py:18: ZeroDivisionError"),
         (TEXT + "    metrics = lambda self, scored: [('acc', 1.0)]\n", ITEMS, "metrics has to return Metric records"),
         (TEXT + "    shots = {'few': 3}\n", ITEMS, "it names the modes base and chat"),

@@ -205,7 +205,7 @@ def test_a_set_of_one_s_own(tmp_path: Path) -> None:
         ({**TOOL, "defaults": {"speed": 1}}, "defaults of speak"),
         ({**TOOL, "requires": {"audio": "x"}}, "no parameter of it"),
         ({**TOOL, "return": "x"}, "unknown key 'return'"),
-        ({**PROBLEM, "tools": ["speek"]}, "no tool 'speek'"),
+        ({**PROBLEM, "tools": ["speek"]}, "tool 'speek' is not in this file"),
         ({**PROBLEM, "tools": []}, "may not be empty"),
         ({**PROBLEM, "instructions": []}, "may not be empty"),
         ({**PROBLEM, "inputs": ["a"]}, "expected an object"),

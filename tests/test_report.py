@@ -31,7 +31,7 @@ def ours(**changes: str) -> dict[str, str]:
         "run_id": "r1", "timestamp": "2026-01-01T00:00:00Z", "benchmark": "mmlu", "recipe": "default", "mode": "base",
         "shots": "5", "model": "new/model", "precision": "bf16", "context": "none", "metric": "acc", "group": "all",
         "value": "51.234567", "ci_low": "50.4", "ci_high": "52.06", "n": "14042", "partial": "0",
-        "signature": "mmlu|v1|data:11", "peak_memory_gb": "16.000",
+        "signature": "mmlu|v1|data:11", "peak_memory_gb": "16.000", "seconds": "100.0", "tokens": "1000",
     }  # fmt: skip
     return row | changes
 

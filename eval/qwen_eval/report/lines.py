@@ -46,10 +46,9 @@ class Line:
 
 def read_published(path: Path) -> list[dict[str, str]]:
     """The published figures. Raises InputError for a missing file, other columns or a value that is not a number."""
-    table = read_table(path)
-    if tuple(table.columns) != PUBLISHED:
-        raise InputError(f"{path}:1 has other columns than {','.join(PUBLISHED)}; restore the file")
-    rows: list[dict[str, str]] = table.to_dict("records")
+    if not path.exists():
+        raise InputError(f"{path} is missing; restore it")
+    rows = read_table(path, [PUBLISHED], f"{','.join(PUBLISHED)}; restore the file")
     for number, row in enumerate(rows, 2):
         try:
             float(row["value"])

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from qwen_eval.report.words import translator
 from qwen_eval.runs.results import read_table
-from qwen_eval.schema import InputError
 
 COLUMNS = ["check", "result", "command", "timestamp", "git_commit"]
 CHECKED = "Checked on {date} at commit {commit} by `make verify`."
@@ -18,10 +17,7 @@ def markdown(path: Path, language: str = "en") -> str:
     say = translator(language)
     rows: list[dict[str, str]] = []
     if path.exists():
-        table = read_table(path)
-        if list(table.columns) != COLUMNS:
-            raise InputError(f"{path}:1 has other columns than {','.join(COLUMNS)}; run make verify")
-        rows = table.to_dict("records")
+        rows = read_table(path, [COLUMNS], f"{','.join(COLUMNS)}; run make verify")
     if not rows:
         return say(UNCHECKED) + "\n"
     out = ["| " + " | ".join(map(say, ("What was checked", "Result", "Command"))) + " |", "|:--|--:|:--|"]

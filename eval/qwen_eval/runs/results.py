@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,10 +82,7 @@ def read_results(path: Path) -> list[dict[str, str]]:
     last line that a crash cut off is left out. Raises InputError for another header and for a file that cannot be read."""
     if not path.exists():
         return []
-    table = read_table(path)
-    if list(table.columns) not in (COLUMNS, COLUMNS[:-ADDED]):
-        raise InputError(f"{path}:1 has other columns than this version writes; move the file elsewhere")
-    rows: list[dict[str, str]] = table.to_dict("records")
+    rows = read_table(path, (COLUMNS, COLUMNS[:-ADDED]), "this version writes; move the file elsewhere")
     for number, row in enumerate(rows, 1):
         for name in REQUIRED:
             try:
@@ -97,19 +94,28 @@ def read_results(path: Path) -> list[dict[str, str]]:
     return [{**dict.fromkeys(COLUMNS, ""), **_unescaped(row)} for row in rows]
 
 
-def read_table(path: Path) -> Any:
-    """A CSV as a pandas DataFrame of text. Raises InputError for a file that is missing or no CSV."""
+def read_table(path: Path, headers: Collection[Sequence[str]], expected: str) -> list[dict[str, str]]:
+    """The rows of a CSV by column name, all cells as text.
+
+    headers: the column names that the file may have. expected: the end of the message for others. Raises InputError for
+    other columns and for a file that is missing or no CSV.
+    """
     import pandas
 
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")
         whole, _, last = text.rpartition("\n")
-        if last and last.count(",") < whole.partition("\n")[0].count(
-            ","
-        ):  # cut off by a crash, or being written right now
+        head = whole.partition("\n")[0] or last
+        if last and last.count(",") < head.count(","):  # cut off by a crash, or being written right now
             text = whole + "\n"
-        return pandas.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, na_filter=False)
-    except (OSError, UnicodeDecodeError, ValueError) as error:  # pandas' own errors are ValueErrors
+        if next(csv.reader([head])) not in [
+            list(header) for header in headers
+        ]:  # pandas takes seconds for 100,000 columns
+            raise InputError(f"{path}:1 has other columns than {expected}")
+        table = pandas.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, na_filter=False)
+        rows: list[dict[str, str]] = table.to_dict("records")
+        return rows
+    except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:  # pandas' own errors are ValueErrors
         reason = " ".join(str(error).split())
         raise InputError(f"{path} cannot be read as a table ({reason}); move the file elsewhere") from error
 

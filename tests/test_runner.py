@@ -196,10 +196,11 @@ def test_stored_replies_are_scored_again_without_a_model(tmp_path: Path, capsys:
     capsys.readouterr()
     assert main.work(LeastLikely, again) == 0
     out = capsys.readouterr().out
-    assert (
-        "1 of 16 replies answered another prompt" in out
-        and f"mmlu|v2|default|base|shots:5|{FIELDS.replace('eeed0b88', '8364c3f0')}|replies:{before.stem}" in out
-    )
+    assert "1 of 16 replies answered another prompt" in out
+    fields = FIELDS.replace("eeed0b88", "8364c3f0").replace(
+        "scoring:context", "scoring:context+46e6662c"
+    )  # its own score
+    assert f"mmlu|v2|default|base|shots:5|{fields}|replies:{before.stem}" in out
     assert before.read_bytes() == stored
     (after,) = set((tmp_path / "samples").glob("*.jsonl")) - {before}
     old, new = (samples.read_samples(path) for path in (before, after))

@@ -79,10 +79,11 @@ def _number(value: float) -> str:
 
 def read_results(path: Path) -> list[dict[str, str]]:
     """The rows of a results CSV; empty when there is no such file. All cells are text as written ("None", "NA", "0.50"). A
-    last line that a crash cut off is left out. Raises InputError for another header and for a file that cannot be read."""
+    last line without an end, which a crash cut off, is left out. Raises InputError for another header and for a file that
+    cannot be read."""
     if not path.exists():
         return []
-    rows = read_table(path, (COLUMNS, COLUMNS[:-ADDED]), "this version writes; move the file elsewhere")
+    rows = read_table(path, (COLUMNS, COLUMNS[:-ADDED]), "this version writes; move the file elsewhere", torn=True)
     for number, row in enumerate(rows, 1):
         for name in REQUIRED:
             try:
@@ -94,11 +95,14 @@ def read_results(path: Path) -> list[dict[str, str]]:
     return [{**dict.fromkeys(COLUMNS, ""), **_unescaped(row)} for row in rows]
 
 
-def read_table(path: Path, headers: Collection[Sequence[str]], expected: str) -> list[dict[str, str]]:
+def read_table(
+    path: Path, headers: Collection[Sequence[str]], expected: str, torn: bool = False
+) -> list[dict[str, str]]:
     """The rows of a CSV by column name, all cells as text.
 
-    headers: the column names that the file may have. expected: the end of the message for others. Raises InputError for
-    other columns and for a file that is missing or no CSV.
+    headers: the column names that the file may have. expected: the end of the message for others. torn: whether a last line
+    without an end is left out: of files that grow. Raises InputError for other columns and for a file that is missing or
+    no CSV.
     """
     import pandas
 
@@ -106,12 +110,11 @@ def read_table(path: Path, headers: Collection[Sequence[str]], expected: str) ->
         text = path.read_bytes().decode("utf-8-sig")
         whole, _, last = text.rpartition("\n")
         head = whole.partition("\n")[0] or last
-        if last and last.count(",") < head.count(","):  # cut off by a crash, or being written right now
-            text = whole + "\n"
-        if next(csv.reader([head])) not in [
-            list(header) for header in headers
-        ]:  # pandas takes seconds for 100,000 columns
+        names = next(csv.reader([head]))
+        if names not in [list(header) for header in headers]:  # before pandas, which takes seconds for 100,000 columns
             raise InputError(f"{path}:1 has other columns than {expected}")
+        if torn and last and whole:
+            text = whole + "\n"
         table = pandas.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, na_filter=False)
         rows: list[dict[str, str]] = table.to_dict("records")
         return rows
@@ -131,9 +134,8 @@ def append_results(path: Path, rows: Sequence[Mapping[str, str]]) -> bool:
         if [[row[name] for name in same] for row in newest] == [[row[name] for name in same] for row in rows]:
             return False
         content = path.read_bytes() if path.exists() else b""
-        if content and not content.endswith(b"\n"):  # a last line that a crash cut off
-            content = content[: content.rfind(b"\n") + 1]
-        if content and not content.startswith(",".join(COLUMNS).encode() + b"\n"):  # of an earlier version
+        whole = content.startswith(",".join(COLUMNS).encode() + b"\n") and content.endswith(b"\n")
+        if content and not whole:  # of an earlier version, or with a last line that a crash cut off
             content = _csv_text(known, header=True).encode("utf-8")
         files.write_atomically(path, content + _csv_text(rows, header=not content).encode("utf-8"))
     return True

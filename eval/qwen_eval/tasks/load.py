@@ -80,13 +80,13 @@ def _defined(module: ModuleType) -> list[type[Benchmark]]:
 def _module(path: Path) -> ModuleType:
     """The module of a file, loaded once. Raises InputError with file and line for one that fails."""
     path = path.resolve()
-    for module in list(sys.modules.values()):  # what was imported by its name is not loaded again under another
-        file = getattr(module, "__file__", None)
-        if file and getattr(module, "__name__", "") != "__main__" and Path(file).resolve() == path:
-            return module
     if not path.is_file():
         raise InputError(f"{path} is {'no file' if path.exists() else 'missing'}; name the file of a benchmark")
     name = path.stem if path.parent == SCRIPTS else f"own_{path.stem}"
+    loaded = sys.modules.get(name)  # what was imported by its name is not loaded again
+    file = getattr(loaded, "__file__", None)
+    if loaded is not None and file and Path(file).resolve() == path:
+        return loaded
     if str(path.parent) not in sys.path:  # so that it finds the modules beside it, as it does when it is run
         sys.path.append(str(path.parent))
     spec = importlib.util.spec_from_file_location(name, path)

@@ -25,7 +25,7 @@ from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.models import qwen1
 from qwen_eval.models.checkpoint import open_checkpoint
 from qwen_eval.runs.samples import sample_row, stored_response
-from qwen_eval.runs.signature import _asked
+from qwen_eval.runs.signature import _identity
 from qwen_eval.schema import Choose, Chosen, InputError, ModelSpec, Sample, Score, Scored
 
 BUILDERS = {
@@ -230,12 +230,12 @@ def test_neither_the_name_of_a_run_nor_its_rows_know_of_totals_that_nobody_asks_
     """What was stored before there were totals is found again, and read."""
     plain = Choose("h", ("s",), "q", (" A", " B"))
     sample = Sample("anatomy/0", plain, "A", "anatomy")
-    assert _asked(sample) == (
+    assert _identity(sample) == (
         "('anatomy/0', 'hsq', {'options': (' A', ' B'), 'overflow': 'drop_shots', 'limit': None, 'scoring': 'context', "
         "'bos': True})"
     )
     with_totals = dataclasses.replace(sample, request=dataclasses.replace(plain, totals=True))
-    assert "'totals': True" in _asked(with_totals)
+    assert "'totals': True" in _identity(with_totals)
     score = Score({"correct": 1.0}, "A")
     row = sample_row(Scored(sample, Chosen((-1.0, -2.0), 1, 5), score))
     assert row["response"] == {

@@ -209,7 +209,6 @@ class Plugin(Benchmark):
 
     @classmethod
     def add_options(cls, parser: options.Parser) -> None:
-        parser.set_defaults(chat=True)
         add = parser.add_argument
         add("--react-positive", type=Path, metavar="FILE", help="JSONL: prompt, response")
         add("--react-negative", type=Path, metavar="FILE", help="JSONL: prompt; no tool fits")
@@ -231,8 +230,8 @@ def score_react(sample: Sample, reply: Generated) -> Score:
 
 
 def input_similarity(gold: react.Call, call: react.Call) -> float:
-    """Rouge-L F1 of two inputs in tokens that no model has a say in. Two empty inputs are equal. An input that cannot be
-    read is worth 0, unless the gold one is no JSON either (plain code): then both are compared as they stand."""
+    """Rouge-L F1 of two inputs, on tokens that do not depend on the model. Two empty inputs are equal. An input that cannot
+    be parsed scores 0, unless the gold one is not JSON either (plain code): then both are compared as written."""
     if call.action is None:
         return 0.0
     one, other = (gold.arguments, call.arguments) if gold.arguments is not None else (gold.input, call.input)

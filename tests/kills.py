@@ -124,7 +124,7 @@ def answers(samples: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def kill_often(script: str, words: Sequence[str], kills: int, folder: Path, seed: int) -> dict[str, int]:
     """Kills runs of a script `kills` times at random moments and lets every one end at last; each must leave the samples
-    and the CSV of a run that nobody disturbed. Returns counts: kills, runs, and in which state kills found the run."""
+    and the CSV of an undisturbed run. Returns counts: kills, runs, and in which state kills found the run."""
     chance = random.Random(seed)
     reference = folder / "reference"
     begun = time.monotonic()
@@ -152,7 +152,7 @@ def kill_often(script: str, words: Sequence[str], kills: int, folder: Path, seed
             counts["kills"] += status != 0  # it may have ended just before
             now = left(script, output)
             lost = {key for key, row in before.items() if now.samples.get(key, {}).get("response") != row["response"]}
-            assert not lost, f"lost or asked anew: {lost}"
+            assert not lost, f"lost or asked again: {lost}"
             before = now.samples
             if status == 0:
                 break

@@ -43,7 +43,7 @@ def test_changes_are_a_plus(checkout: Path) -> None:
 
 
 def test_a_checkout_that_is_not_the_harness_says_nothing(checkout: Path) -> None:
-    """As where the package is installed into an environment that lies in somebody's repository."""
+    """As where the package is installed into an environment that lies in another project's repository."""
     git(checkout, "rm", "--quiet", "--cached", str(commit.HERE))
     git(checkout, "commit", "--quiet", "--message", "second")
     assert (checkout / commit.HERE).exists() and not commit.git_commit()

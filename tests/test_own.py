@@ -248,6 +248,11 @@ class Mine(Text):
     def score(self, sample, reply):
         return right_or_wrong(reply, reply.texts[0].strip() or None, sample.target)
 """
+SCORE = (
+    TEXT.replace("{", "{{")
+    .replace("}", "}}")
+    .replace("right_or_wrong(reply, reply.texts[0].strip() or None, sample.target)", "{0}")
+)
 CHOICE = """
 class Mine(MultipleChoice):
     name = "mine"
@@ -273,6 +278,21 @@ ITEMS = [{"q": "What is 1+1?", "a": "2"}, {"q": "What is 2+1?", "a": "3"}]
 QUESTION = {"q": "Which?", "o": ["x", "y", "z"], "a": "B"}
 
 
+def test_conversations_alone_need_no_flag(tmp_path: Path) -> None:
+    code = TEXT + "    shots = {'chat': 0}\n    writes = ('chat',)\n"
+    done = command(tmp_path, "run", write(tmp_path, code, ITEMS), "-d", tmp_path, *WORDS)
+    assert done.returncode == 0 and "mine|v1|default|chat|" in done.stdout, done.stderr
+
+
+def test_two_files_of_one_name(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    first = write(tmp_path, TEXT, ITEMS)
+    second = write(tmp_path / "other", TEXT.replace('"mine"', '"other"').replace("strip()", "lower()"), ITEMS)
+    kinds = load.known([first, second])
+    made = [kinds[name](kinds[name].parser().parse_args(["-d", str(tmp_path), *WORDS])) for name in ("mine", "other")]
+    assert made[0].signature["scoring"] != made[1].signature["scoring"]
+
+
 def test_twenty_lines_do(tmp_path: Path) -> None:
     done = fresh(tmp_path, "run", write(tmp_path, TEXT, ITEMS), "-d", tmp_path, *WORDS)
     assert done.returncode == 0 and "mine|v1|default|base|" in done.stdout, done.stderr
@@ -292,6 +312,14 @@ def test_twenty_lines_do(tmp_path: Path) -> None:
         (TEXT + "    def identifier(self, row, index):\n        return 'same'\n", ITEMS, "the id 'same' is there twice"),
         (TEXT + "    def group(self, row):\n        return [][0]\n", ITEMS, "no item of mine (IndexError"),
         (TEXT + "    def samples(self):\n        return 1 / 0\n", ITEMS, "mine.py:18: ZeroDivisionError"),
+        (TEXT + "    version = 'two|three'\n", ITEMS, "the version 'two|three' has to be a whole number"),
+        (TEXT + "    writes = ()\n", ITEMS, "writes has to name base, chat"),
+        (TEXT + "    writes = ('base', 'spoken')\n", ITEMS, "it names modes that shots has"),
+        (SCORE.format("Score({'correct': 1.0}, 'x')"), ITEMS, "its score has no statistic 'cut'"),
+        (SCORE.format("Score({'correct': 'yes'}, 'x')"), ITEMS, "a Score with numbers as statistics"),
+        (SCORE.format("1.0"), ITEMS, "score has to return a Score"),
+        (SCORE.format("right_or_wrong(reply, {1}, 1)"), ITEMS, "the answer or target of 0 cannot be stored as JSON"),
+        (SCORE.format("right_or_wrong(reply, int(reply.texts[0] or 0), 1)"), ITEMS, "ValueError in score: invalid literal"),
         (TEXT, [], "test.jsonl is empty"),
         ("x = = 1\n", ITEMS, "mine.py:7: SyntaxError"),
         ("import nothing_of_this_name\n", ITEMS, "mine.py:7: ModuleNotFoundError"),
@@ -358,7 +386,7 @@ def test_facts_survive_a_manifest() -> None:
         content = json.loads(json.dumps(kind.facts().as_json()))
         if not set(content["columns"]) <= set(facts.OWN_TABLES.values()):
             with pytest.raises(InputError, match="does not describe its benchmark"):
-                facts.from_json(content, "manifest.json")  # nobody's file puts a figure into the tables of the eight
+                facts.from_json(content, "manifest.json")  # no file puts a figure into the tables of the eight
     own = facts.Facts(
         "mine", "Mine", views=(facts.View("acc", "correct"),), columns={"own": (facts.Column("M", ("a", "b")),)}
     )

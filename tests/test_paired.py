@@ -79,7 +79,7 @@ def test_strata_add_up(average: str) -> None:
 @pytest.mark.parametrize("p", [0.05, 0.5, 0.95])
 @pytest.mark.parametrize("n", [27, 100, 1319])
 def test_the_paired_interval_covers_the_truth(n: int, p: float) -> None:
-    """B repeats 80% of A's answers and draws the others anew, a little worse; three subjects of unequal size."""
+    """B repeats 80% of A's answers and redraws the others, slightly worse; three subjects of unequal size."""
     rng = np.random.default_rng(n)
     strata = [("x", "y", "z", "z")[index % 4] for index in range(n)]
     worse = 0.9 * p

@@ -226,7 +226,7 @@ def test_totals_of_the_other_scorings_are_their_own_tokens(scoring: Any, checkpo
         assert item.totals == item.logprobs
 
 
-def test_neither_the_name_of_a_run_nor_its_rows_know_of_totals_that_nobody_asks_for() -> None:
+def test_run_ids_and_rows_are_unchanged_where_totals_are_not_requested() -> None:
     """What was stored before there were totals is found again, and read."""
     plain = Choose("h", ("s",), "q", (" A", " B"))
     sample = Sample("anatomy/0", plain, "A", "anatomy")

@@ -124,7 +124,13 @@ def parser(
     )
     top.shots = shots
     if "chat" in shots:
-        add("--chat", action="store_true", help="the chat protocol, through the checkpoint's chat template")
+        alone = "base" not in shots  # a benchmark of conversations alone needs no flag
+        add(
+            "--chat",
+            action="store_true",
+            default=alone,
+            help="the chat protocol, through the checkpoint's chat template",
+        )
     own = ", ".join(f"{number} in {name} mode" for name, number in shots.items())
     add("--shots", type=count, metavar="N", help=f"examples in the prompt (default: {own})")
     if subjects:

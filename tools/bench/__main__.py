@@ -9,7 +9,7 @@ baselines, ours, ...) and the ratio is the median of the repetitions' ratios. Th
 printed for equal work. Rows are added to results/bench.csv, the table is written into BENCHMARKS.md.
 
 Every timing is kept in results/bench-run/ as it comes: a bench that was stopped goes on where it stopped when the same
-command is given again, as long as settings, code and machine are the same; --overwrite measures anew.
+command is given again, as long as settings, code and machine are the same; --overwrite measures again.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def parser() -> options.Parser:
     add("--subjects", type=number, default=12, help="subjects in mmlu-lmeval, of all lengths (default 12; 57 are all)")
     add("--shape", type=shape, metavar="WIDTHxLAYERS", help="of the model (default: each stage's own)")
     add("--repeat", type=number, default=3, help="interleaved repetitions (default 3)")
-    add("--overwrite", action="store_true", help="measure anew what is kept from a run that was stopped")
+    add("--overwrite", action="store_true", help="measure again what is kept from a run that was stopped")
     add("--dry", action="store_true", help="print only, write no table and keep no timing")
     return made
 

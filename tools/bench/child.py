@@ -83,7 +83,7 @@ def peak_resident() -> int:
 
 
 def reset_peak() -> None:
-    """Lets peak_resident begin anew. Linux."""
+    """Resets peak_resident. Linux."""
     Path("/proc/self/clear_refs").write_text("5")
 
 

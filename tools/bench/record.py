@@ -12,7 +12,7 @@ from bench.contest import Timing
 
 
 class Record:
-    """One stage's file of JSON lines: a timing a line, at the end the stage's rows. overwrite: begin anew."""
+    """One stage's file of JSON lines: a timing a line, at the end the stage's rows. overwrite: start over."""
 
     def __init__(self, path: Path, overwrite: bool = False) -> None:
         self._path = path

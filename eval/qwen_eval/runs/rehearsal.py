@@ -7,10 +7,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from qwen_eval.schema import Choose, Chosen, Generate, Generated, InputError, Measured, Metric, Sample, Scored
+from qwen_eval.runs.files import json_lines
+from qwen_eval.runs.samples import sample_row
+from qwen_eval.schema import Choose, Chosen, Generate, Generated, InputError, Measured, Metric, Sample, Score, Scored
 from qwen_eval.tasks.benchmark import Benchmark, own_code
 
 MAX_SAMPLES = 64
+TEXTS = ("", "The answer is 1.")  # replies that are tried
 
 
 def rehearse(benchmark: Benchmark) -> None:
@@ -19,10 +22,26 @@ def rehearse(benchmark: Benchmark) -> None:
     if not benchmark.is_own():
         return
     asked = _selection(benchmark.asked)
+    for text in TEXTS if any(isinstance(sample.request, Generate) for sample in asked) else TEXTS[:1]:
+        _try(benchmark, asked, [_made_up(sample, text) for sample in asked])
+
+
+def _try(benchmark: Benchmark, asked: Sequence[Sample], replies: Sequence[Any]) -> None:
+    """Scores these replies, makes their rows and figures, and stores nothing. Raises InputError."""
     with own_code(type(benchmark)):
-        replies = [_made_up(sample) for sample in asked]
         scores = benchmark.score_all(asked, replies, lambda texts: [list(text) for text in texts], lambda: None)
         scored = [Scored(*item) for item in zip(asked, replies, scores, strict=True)]
+    for item in scored:
+        if not isinstance(item.score, Score) or not all(isinstance(n, (int, float)) for n in item.score.stats.values()):
+            raise InputError(f"{benchmark.name}: score has to return a Score with numbers as statistics")
+        try:
+            json_lines([sample_row(item)])
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"{benchmark.name}: the answer or target of {item.sample.id} cannot be stored as JSON ({error}); return text, "
+                "numbers, lists or dictionaries"
+            ) from error
+    with own_code(type(benchmark)):
         figures = benchmark.metrics(scored)
         benchmark.remarks(scored)
     if not all(isinstance(figure, Metric) for figure in figures):
@@ -41,13 +60,13 @@ def _selection(samples: Sequence[Sample]) -> list[Sample]:
     return list({sample.id: sample for sample in [*samples[::step][:MAX_SAMPLES], *first.values()]}.values())
 
 
-def _made_up(sample: Sample) -> Any:
-    """A response in which all options are equally likely, or an empty text."""
+def _made_up(sample: Sample, text: str) -> Any:
+    """A response in which all options are equally likely, or this text."""
     request = sample.request
     if isinstance(request, Choose):
         even = tuple(-1.0 for _ in request.options)
         return Chosen(even, len(request.shots), 1, totals=even if request.totals else ())
     if isinstance(request, Generate):
-        empty = ("",) * request.samples
-        return Generated(empty, empty, ("eos",) * request.samples, 1, (0,) * request.samples)
+        count = request.samples
+        return Generated((text,) * count, ("",) * count, ("eos",) * request.samples, 1, (0,) * request.samples)
     return Measured((1.0,), (1,), (1,), (1,), 0)

@@ -127,7 +127,7 @@ class Benchmark:
         raise NotImplementedError
 
     def score(self, sample: Sample, reply: Any) -> Score:
-        """What a response to a sample is worth: statistics to be summed, and the answer that was read."""
+        """The score of a response to a sample: statistics to be summed, and the extracted answer."""
         raise NotImplementedError
 
     def score_all(
@@ -215,6 +215,10 @@ class Benchmark:
             )
         if not cls.shots or not set(cls.shots) <= {"base", "chat"}:
             raise InputError(f"{where}: shots is {dict(cls.shots)!r}; it names the modes base and chat that there are")
+        if not set(cls.writes) <= set(cls.shots):
+            raise InputError(f"{where}: writes is {tuple(cls.writes)!r}; it names modes that shots has")
+        if type(cls.version) is not int:
+            raise InputError(f"{where}: the version {cls.version!r} has to be a whole number")
         if cls.is_own() and set(cls.columns) - set(OWN_TABLES.values()):
             raise InputError(f"{where}: columns are for the tables {', '.join(OWN_TABLES.values())}")
 
@@ -310,9 +314,16 @@ def own_code(kind: type[Benchmark]) -> Iterator[None]:
             raise
         frames = traceback.extract_tb(error.__traceback__)
         outside = [frame for frame in frames if not Path(frame.filename).is_relative_to(PACKAGE)]
+        if isinstance(error, KeyError) and not outside:
+            raise InputError(
+                f"{kind.name}: its score has no statistic {error} (generation.endings(reply) gives texts, cut and truncated); "
+                "add it to the statistics"
+            ) from error
         last = (outside or frames)[-1]
+        what = "not written yet" if isinstance(error, NotImplementedError) else str(error)
         raise InputError(
-            f"{kind.name}: {last.filename}:{last.lineno}: {type(error).__name__}: {error}; correct the benchmark's code"
+            f"{kind.name}: {last.filename}:{last.lineno}: {type(error).__name__} in {frames[-1].name}: {what}; correct the "
+            "benchmark's code"
         ) from error
 
 

@@ -1,6 +1,6 @@
 """What benchmarks of generated text share: prompts with examples, conversations, how replies ended.
 
-A benchmark says how a row reads (`prompt`, and `answer` for an example) and what a reply is worth (`score`).
+A benchmark says how a row reads (`prompt`, and `answer` for an example) and how a reply is scored (`score`).
 """
 
 from __future__ import annotations
@@ -30,6 +30,14 @@ class Text(Benchmark):
     stop: ClassVar[tuple[str, ...]] = ()
     split_shown: ClassVar[str] = "train"
     split_asked: ClassVar[str] = "test"
+
+    @classmethod
+    def check_facts(cls) -> None:
+        super().check_facts()
+        if set(cls.writes) != set(cls.shots):
+            raise InputError(
+                f"{cls.name}: all its answers are generated text; writes has to name {', '.join(cls.shots)}"
+            )
 
     # ------------------------------------------------------------------------------------- what a benchmark says
     def prompt(self, row: Any) -> str:

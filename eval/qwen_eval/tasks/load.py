@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from qwen_eval.data.files import content_hash
 from qwen_eval.schema import InputError
 from qwen_eval.tasks.benchmark import SCRIPTS, Benchmark
 from qwen_eval.tasks.facts import Facts, from_json
@@ -82,7 +83,8 @@ def _module(path: Path) -> ModuleType:
     path = path.resolve()
     if not path.is_file():
         raise InputError(f"{path} is {'no file' if path.exists() else 'missing'}; name the file of a benchmark")
-    name = path.stem if path.parent == SCRIPTS else f"own_{path.stem}"
+    # two files of one's own may have one name
+    name = path.stem if path.parent == SCRIPTS else f"own_{path.stem}_{content_hash([str(path)])}"
     loaded = sys.modules.get(name)  # what was imported by its name is not loaded again
     file = getattr(loaded, "__file__", None)
     if loaded is not None and file and Path(file).resolve() == path:

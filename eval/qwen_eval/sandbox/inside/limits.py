@@ -19,7 +19,7 @@ NOBODY = 65534
 
 
 def usable_uid(wanted: int) -> int:
-    """`wanted` where this user namespace knows it and the two after it, else the id of nobody."""
+    """`wanted` where this user namespace knows it and the two after it, else the id of the user nobody."""
     try:
         lines = Path("/proc/self/uid_map").read_text(encoding="ascii").splitlines()
     except OSError:

@@ -118,7 +118,7 @@ def _common(name: str, column: int, guard_attributes: bool) -> bytes:
     steps += _rule(_CLONE[column], argument, *thread)
     # its flags lie in memory, where no filter sees them; libc falls back to clone
     steps += _rule(_CLONE3[column], _deny(errno.ENOSYS))
-    # AF_UNIX, and no datagrams: those could still be sent to a socket that somebody else has named
+    # AF_UNIX, without datagrams: those could still be sent to a socket that another process has bound to a name
     second = _step(_LOAD, _SECOND_ARGUMENT_AT)
     pair = [argument, _step(_EQUAL, 1, 1, 0), _deny(), second, _step(_ANY_BIT, 2, 0, 1), _deny(), allow]
     steps += _rule(_SOCKETPAIR[column], *pair)

@@ -274,7 +274,7 @@ def _typed(kind: type, value: Any) -> Any:
 
 
 def write_message(fd: int, data: bytes) -> None:
-    """Writes one message to a pipe, all of it; OSError when nobody reads."""
+    """Writes one message to a pipe, all of it; OSError when the reading end is closed."""
     write_all(fd, _LENGTH.pack(len(data)) + data)
 
 

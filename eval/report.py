@@ -187,6 +187,8 @@ def export(args: argparse.Namespace, report: Report) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Rewrites, checks, shows or exports; returns the exit status."""
+    if not args.results.is_dir():
+        raise InputError(f"{args.results} is not a folder; name the one that holds the result CSVs with --results")
     report = read(args.results, PUBLISHED, known(args.own))
     if args.show:
         print(report.markdown(args.show), end="")

@@ -293,6 +293,19 @@ def test_two_files_of_one_name(tmp_path: Path) -> None:
     assert made[0].signature["scoring"] != made[1].signature["scoring"]
 
 
+def test_a_missing_file_or_folder_is_one_line(tmp_path: Path) -> None:
+    for words, said in {
+        ("run",): "name the file of a benchmark",
+        ("run", "--help"): "name the file of a benchmark",
+        ("run", "nothing.py"): "nothing.py is missing",
+        ("nothing",): "there is no 'nothing'; usage: qwen-eval {ceval,",
+        ("report", "--results", "nowhere", "--show", "main"): "nowhere is not a folder",
+        ("suite", "-c", "demo", "--own", "nothing.py"): "nothing.py is missing",
+    }.items():
+        done = command(tmp_path, *words)
+        assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+
+
 def test_twenty_lines_do(tmp_path: Path) -> None:
     done = fresh(tmp_path, "run", write(tmp_path, TEXT, ITEMS), "-d", tmp_path, *WORDS)
     assert done.returncode == 0 and "mine|v1|default|base|" in done.stdout, done.stderr

@@ -49,7 +49,9 @@ def console() -> NoReturn:
     if name == "--version":
         print(f"qwen-eval {__version__}")
         sys.exit(0)
-    if name == "run" and words:
+    if name == "run":
+        if not words or words[0].startswith("-"):
+            fail("qwen-eval run", "name the file of a benchmark: qwen-eval run FILE -c MODEL")
         _run_file(Path(words[0]), words[1:])
     if name not in scripts:
         fail("qwen-eval", f"there is no {name!r}; {usage}")

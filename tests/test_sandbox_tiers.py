@@ -45,7 +45,13 @@ with sandbox:
 """
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     harness = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # what a shell starts in the background ignores Ctrl-C, and so would what the suite starts
+        preexec_fn=(lambda: signal.signal(by, signal.SIG_DFL)) if by != signal.SIGKILL else None,
     )
     assert harness.stdout is not None
     first = harness.stdout.readline()

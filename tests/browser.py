@@ -50,7 +50,8 @@ class Browser:
             self.send(f"{domain}.enable")
 
     def send(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """One command and its result; what else comes in meanwhile is kept in events. Raises RuntimeError for an error."""
+        """Sends a command and returns its result; what else arrives meanwhile is kept in events. Raises RuntimeError
+        for an error."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
         message |= {"sessionId": self._session} if self._session else {}
@@ -89,16 +90,16 @@ class Browser:
         return found["result"].get("value")
 
     def press(self, key: str, text: str = "") -> None:
-        """A key, as the keyboard sends it."""
+        """Presses a key, as a keyboard does."""
         for kind in ("keyDown", "keyUp"):
             self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, **({"text": text} if text else {}))
 
     def write(self, text: str) -> None:
-        """Text into what has the focus."""
+        """Types text into the focused element."""
         self.send("Input.insertText", text=text)
 
     def media(self, dark: bool, width: int = 1280, height: int = 900) -> None:
-        """The colours that the reader prefers, and the window's size in pixels."""
+        """Sets the preferred colour scheme and the window's size in pixels."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
@@ -108,7 +109,7 @@ class Browser:
         path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", format="png")["data"]))
 
     def close(self) -> None:
-        """Ends the browser."""
+        """Closes the browser."""
         self._process.kill()
         self._process.wait()
         os.close(self._out)

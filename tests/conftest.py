@@ -11,7 +11,7 @@ from shared import MISSING, folder
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
-    """Tests skipped for want of third-party files are one closing line, not one for each file."""
+    """Reports tests skipped for lack of third-party files in one closing line, not one per file."""
     skipped = terminalreporter.stats.get("skipped", [])
     wanting = [report for report in skipped if isinstance(report.longrepr, tuple) and MISSING in report.longrepr[2]]
     if not wanting:
@@ -21,7 +21,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Genera
     try:
         yield
     finally:
-        terminalreporter.stats["skipped"] = skipped  # the last line of all counts them
+        terminalreporter.stats["skipped"] = skipped  # pytest's last line counts them
         terminalreporter.write_line(
             f"{len(wanting)} skipped for want of third-party files in {folder()} (SHARED_DIR): `make shared` fetches what "
             "a hub has; the rest (what the scripts of 2023 answered, checkpoints in their format) is not public"

@@ -18,7 +18,7 @@ LENGTHS = [
     pytest.param(10_000, id="10k"),
     pytest.param(100_000, id="100k", marks=pytest.mark.slow),
 ]
-SECONDS_PER_CHARACTER = 2e-4  # ten times the slowest extractor; one that is quadratic takes more, already at 10,000
+SECONDS_PER_CHARACTER = 2e-4  # ten times the slowest extractor; a quadratic one exceeds it already at 10,000
 
 
 def corpus(name: str) -> list[dict[str, Any]]:
@@ -67,7 +67,7 @@ def long_texts(length: int) -> list[str]:
 
 
 def quick(function: Callable[..., Any], text: str, *arguments: Any) -> Any:
-    """The function's value for a long text, where it comes in time."""
+    """The function's value for a long text; fails if it takes too long."""
     start = time.process_time()
     value = function(text, *arguments)
     assert time.process_time() - start < SECONDS_PER_CHARACTER * max(10_000, len(text)), (function.__name__, text[:20])

@@ -35,7 +35,7 @@ def preload() -> None:
 
 
 def start(script: str, words: Sequence[str], output: Path) -> int:
-    """Begins `python eval/SCRIPT.py WORDS -o OUTPUT`; returns the process id. What it prints goes to OUTPUT.log."""
+    """Starts `python eval/SCRIPT.py WORDS -o OUTPUT`; returns the process id. What it prints goes to OUTPUT.log."""
     pid = os.fork()
     if pid:
         return pid
@@ -62,8 +62,8 @@ def start(script: str, words: Sequence[str], output: Path) -> int:
 
 
 def wait(pid: int, seconds: float, output: Path | None = None, size: int = 0) -> int | None:
-    """The exit status of the process, None where it is still at work after so many seconds. output, size: wait, before the
-    seconds begin to count, until that folder's sample files hold more than so many bytes."""
+    """The exit status of the process, None if it is still running after that many seconds. output, size: the
+    seconds count only once that folder's sample files hold more than that many bytes."""
     deadline = time.monotonic() + seconds
     while True:
         if output is not None and stored(output) <= size:
@@ -83,15 +83,15 @@ def stored(output: Path) -> int:
 
 @dataclass
 class Left:
-    """What lies in an output folder: CSV rows without what is measured, samples by id."""
+    """The contents of an output folder: CSV rows without measured values, samples by id."""
 
     rows: list[dict[str, str]] = field(default_factory=list)
     samples: dict[str, dict[str, Any]] = field(default_factory=dict)
-    lines: int = 0  # of the sample files, whole ones
+    lines: int = 0  # of the sample files, complete ones
 
 
 def left(script: str, output: Path) -> Left:
-    """Reads the folder as it lies. Raises AssertionError for a CSV with a part of a run, or a sample that is there twice."""
+    """Reads the folder as it is. Raises AssertionError for a CSV with part of a run, or a sample stored twice."""
     name = "plugin" if script == "plugin_eval" else script
     rows = [
         {name: text for name, text in row.items() if name not in MEASURED}
@@ -103,7 +103,7 @@ def left(script: str, output: Path) -> Left:
             if line.endswith(b"\n"):
                 row = json.loads(line)
                 key = f"{path.stem} {row['id']}"
-                assert key not in found.samples, f"{key} is there twice"
+                assert key not in found.samples, f"{key} is stored twice"
                 found.samples[key] = row
                 found.lines += 1
     return found
@@ -123,8 +123,9 @@ def answers(samples: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def kill_often(script: str, words: Sequence[str], kills: int, folder: Path, seed: int) -> dict[str, int]:
-    """Kills runs of a script `kills` times at random moments and lets every one end at last; each must leave the samples
-    and the CSV of an undisturbed run. Returns counts: kills, runs, and in which state kills found the run."""
+    """Kills runs of a script `kills` times at random moments and lets each of them finish in the end; each must leave
+    the samples and the CSV of an undisturbed run. Returns counts: kills, runs, and the states in which kills found the
+    run."""
     chance = random.Random(seed)
     reference = folder / "reference"
     begun = time.monotonic()
@@ -143,7 +144,7 @@ def kill_often(script: str, words: Sequence[str], kills: int, folder: Path, seed
                 status = wait(pid, 600)
             elif (have := stored(output)) >= stored(reference) or chance.random() < 0.5:
                 status = wait(pid, chance.uniform(0, seconds))
-            else:  # most of a short run is its start: half of the kills wait for a place among the rows
+            else:  # a short run is mostly start-up: half of the kills wait for some rows
                 status = wait(pid, chance.uniform(0, 0.02), output, chance.randrange(have, stored(reference)))
             if status is None:
                 os.kill(pid, signal.SIGKILL)

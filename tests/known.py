@@ -1,4 +1,4 @@
-"""Runs of a script inside the test's process, and checkpoints of which the answers are known beforehand."""
+"""Runs of a script inside the test's process, and checkpoints whose answers are known in advance."""
 
 from __future__ import annotations
 
@@ -79,12 +79,12 @@ def run_script(name: str, words: Sequence[object], output: Path, capsys: pytest.
 
 
 def options_of(name: str, *words: object) -> argparse.Namespace:
-    """The options that the command line of the official benchmark NAME gives for these words."""
+    """The options of the official benchmark NAME, parsed from a command line of these words."""
     return load.official()[name].parser().parse_args([*map(str, words)])
 
 
 def benchmark_of(name: str, *words: object) -> Any:
-    """The official benchmark NAME as its command line makes it of these words; Any, for what only its own class has."""
+    """The official benchmark NAME, made from a command line of these words; Any, for its class's own members."""
     return load.official()[name](options_of(name, *words))
 
 
@@ -96,7 +96,7 @@ def work(name: str, *words: object) -> int:
 def write_random(folder: Path, *, hidden: int = 64, layers: int = 2, seed: int = 0, spread: float = 0.3) -> Path:
     """A Qwen-1 checkpoint with the real tokenizer and random weights, NTK and LogN off.
 
-    With a spread of 0.1 the last state hardly depends on the question and nine answers of ten are the same letter; with
+    With a spread of 0.1 the last state hardly depends on the question and nine answers in ten are the same letter; with
     0.3 attention and the gated layers are far from linear and every letter gets its share.
     """
     ranks = shared("checkpoints/qwen1-tokenizer/qwen.tiktoken")
@@ -128,11 +128,11 @@ def write_preferring(folder: Path, option: str | None) -> Path:
 
 
 def assert_as_recorded(benchmark: Benchmark, samples: Sequence[Sample], chosen: Sequence[Chosen], folder: Path) -> int:
-    """Compares answers under the qwen2023 recipe with what the 2023 script recorded, a CSV a subject in `folder`.
+    """Compares answers under the qwen2023 recipe with what the 2023 script recorded, one CSV per subject in `folder`.
 
-    Every prediction is the recorded one, but where the two best recorded probabilities are less than 1e-6 apart; every
-    probability (a softmax over the options of a softmax over the vocabulary) is the recorded one to 5e-7. Returns how many
-    predictions are the recorded ones, near ties included.
+    Every prediction is the recorded one, except where the two best recorded probabilities are less than 1e-6 apart;
+    every probability (a softmax over the options of a softmax over the vocabulary) is the recorded one to 5e-7. Returns
+    how many predictions are the recorded ones, near ties included.
     """
     assert benchmark.recipe == "qwen2023"
     identical = 0
@@ -153,14 +153,14 @@ def assert_as_recorded(benchmark: Benchmark, samples: Sequence[Sample], chosen: 
 
 
 def coverage(samples: Iterable[Mapping[str, Any]], permutations: int = 2000) -> tuple[float, float]:
-    """How often, in percent, the interval of "acc" covers the accuracy that chance gives, when the golds of stored
-    samples are put in random order; and how often it should.
+    """How often, in percent, the interval of "acc" covers the accuracy expected by chance when the gold answers
+    of stored samples are shuffled; and how often it should.
 
-    Chance gives the sum over letters of P(answer) P(gold). The permuted count of right answers has the variance of a
-    binomial one times 1 - (V(golds' shares, over the answers) + V(answers' shares, over the golds)) / (m (1 - m)), m the
-    expected accuracy: answers that favour a letter make it narrower, and a checkpoint that always gives the same letter
-    has no variance at all and is covered in every case. That says nothing about the interval, so the checkpoint must be
-    one whose answers spread over the letters: no letter half of the time, none in less than one of twenty.
+    That accuracy is the sum over letters of P(answer) P(gold). The permuted count of right answers has the variance of
+    a binomial one times 1 - (V(golds' shares, over the answers) + V(answers' shares, over the golds)) / (m (1 - m)), m
+    the expected accuracy: answers that favour a letter make it narrower, and a checkpoint that always gives the same
+    letter has no variance at all and is covered in every case. That says nothing about the interval, so the checkpoint
+    must be one whose answers spread over the letters: no letter half of the time, none in less than one of twenty.
     """
     pairs = [("ABCD".index(sample["answer"]), "ABCD".index(sample["target"])) for sample in samples]
     answers, golds = np.array(pairs).T

@@ -58,8 +58,8 @@ def write_task(folder: Path, subject: str) -> str:
 
 
 def run(folder: Path, shots: int = 0, max_length: int = 512) -> Path:
-    """Runs lm-eval and returns the folder of its samples. max_length: tokens its model takes; longer prompts lose their
-    beginning."""
+    """Runs lm-eval and returns the folder of its samples. max_length: of its model, in tokens; longer prompts are
+    truncated on the left."""
     tasks = folder / "tasks"
     tasks.mkdir(parents=True)
     names = [

@@ -1,6 +1,6 @@
 """A hub on 127.0.0.1 for tests of the real download code: repositories from a dict, and nothing leaves this machine.
 
-It speaks what the clients of Hugging Face ask for, and ModelScope's download of one file.
+It implements what Hugging Face's clients ask for, and ModelScope's download of one file.
 
     with LoopbackHub(datasets={"cais/mmlu": {"all/test-00000-of-00001.parquet": data}}) as hub:
         subprocess.run([...], env={**os.environ, **hub.env(tmp_path / "home")})
@@ -23,8 +23,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 MAIN = "0123456789abcdef0123456789abcdef01234567"
 
-# For a client process: `connections`, the time limit in seconds of each connection that it tries. How soon a hub is given
-# up follows from these alone, on a busy machine too.
+# For a client process: `connections`, the timeout in seconds of each connection that it attempts. How soon it gives up
+# on a hub follows from these alone, on a busy machine too.
 RECORD_CONNECTIONS = """
 import socket
 connections = []
@@ -40,9 +40,9 @@ class Repo:
     """A repository: files by path, the commit of main, the revisions it knows (None: any), and how it misbehaves.
 
     gated: 403 for every file. token: 401 for a request without it, as a private repository answers. announced: the ETag to
-    send for a path instead of the SHA-256 of its content, as when a file is damaged on its way. status: the HTTP status to
-    answer file requests with, when not 200. cut: how often, from the start, a download ends half way with the connection
-    closed. seconds: how long a download takes, in small pieces.
+    send for a path instead of the SHA-256 of its content, as when a file is corrupted in transit. status: the HTTP
+    status to answer file requests with, when not 200. cut: how many of the first downloads end half way, with the
+    connection closed. seconds: how long a download takes, in small pieces.
     """
 
     files: Mapping[str, bytes]
@@ -150,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
         if api:
             kind, name, action, revision, folder = api.groups()
             return self._api(hub.repos.get((kind, name)), name, action, revision or "main", (folder or "/")[1:])
-        mirror = re.fullmatch(r"/api/v1/datasets/([^/]+/[^/]+)/repo", path)  # ModelScope's way to a file
+        mirror = re.fullmatch(r"/api/v1/datasets/([^/]+/[^/]+)/repo", path)  # ModelScope's URL of a file
         if mirror:
             query = parse_qs(urlsplit(self.path).query)
             return self._file(hub.repos.get(("datasets", mirror.group(1))), query["Revision"][0], query["FilePath"][0])
@@ -172,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(200, repo.files[entry], headers)
 
     def _badly(self, repo: Repo, content: bytes, headers: Mapping[str, str]) -> None:
-        """A download that goes on where an earlier one ended (Range), slowly, or ends half way."""
+        """A download that resumes an earlier one (Range), is slow, or ends half way."""
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         start = int(asked[1]) if asked else 0
         self.send_response(206 if asked else 200)

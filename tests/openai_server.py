@@ -2,7 +2,7 @@
 injects faults on the way to it. Both are context managers with `url`.
 
 The server knows completions of token ids or text (echo, logprobs, stop, max_tokens 0) and chat completions. Every next
-token is computed from the whole sequence again: nothing of the engine under test is in it.
+token is computed from the whole sequence again, by none of the code under test.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from qwen_eval.models.checkpoint import open_checkpoint
 from qwen_eval.schema import ModelSpec
 
-NEXT = 20  # most likely next tokens it tells at most
+NEXT = 20  # the most top log-probabilities it returns
 
 
 class Loopback:
@@ -85,7 +85,7 @@ def send(handler: BaseHTTPRequestHandler, status: int, content: Any, headers: Ma
 
 
 class OpenAIServer(Loopback):
-    """The stand-in. without: what it cannot do: the fields it refuses ("echo", "prompt_logprobs",
+    """The stub. without: what it does not support: the fields it refuses ("echo", "prompt_logprobs",
     "return_tokens_as_token_ids", "logprobs") and "ids", prompts of token ids."""
 
     def __init__(self, folder: Path, without: Sequence[str] = ()) -> None:
@@ -178,8 +178,8 @@ class OpenAIServer(Loopback):
 
 class FaultProxy(Loopback):
     """Passes requests on to `target`, except that the first attempt at each distinct body meets the next fault of a
-    cycle: 429 with Retry-After, 500, a reset connection, an answer that comes when the client has given up, JSON cut
-    short in two ways. faults: how many of each were met."""
+    cycle: 429 with Retry-After, 500, a reset connection, an answer after the client has given up, JSON truncated in two
+    ways. faults: how many of each were met."""
 
     def __init__(self, target: str) -> None:
         super().__init__()
@@ -220,7 +220,7 @@ class FaultProxy(Loopback):
 
     def late(self, handler: BaseHTTPRequestHandler, content: bytes) -> None:
         handler.connection.settimeout(60)
-        assert handler.connection.recv(1) == b""  # the client's end
+        assert handler.connection.recv(1) == b""  # the client has closed the connection
         handler.close_connection = True
 
     def short(self, handler: BaseHTTPRequestHandler, content: bytes) -> None:

@@ -26,8 +26,8 @@ def opened(**options: Any) -> Sandbox:
 
 
 def processes_of(pid: int, patience: float = 60.0, known: Collection[str] = ()) -> list[str]:
-    """The sandbox processes that the process `pid` started and its zombies, but for the known ones, after giving them
-    some seconds to go."""
+    """The sandbox processes that the process `pid` started and its zombies, except the known ones, after giving them a
+    few seconds to exit."""
     deadline = time.monotonic() + patience
     while (found := [each for each in _now(pid) if each not in known]) and time.monotonic() < deadline:
         time.sleep(0.05)

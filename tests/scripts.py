@@ -18,7 +18,7 @@ class Task:
 
 
 def _task(name: str, right: str, change: tuple[str, str], test: str, setup: str = "") -> Task:
-    """The wrong solution is the right one with one piece of text put in place of another."""
+    """The wrong solution is the right one with one piece of text replaced."""
     right = textwrap.dedent(right).strip() + "\n"
     assert right.count(change[0]) == 1, name
     return Task(name, right, right.replace(*change), textwrap.dedent(test).strip() + "\n", setup)

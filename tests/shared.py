@@ -1,4 +1,4 @@
-"""Where tests find the shared data: real benchmark files, recorded logits, the real tokenizer. It is no part of the
+"""Where tests find the shared data: real benchmark files, recorded logits, the real tokenizer. It is not part of the
 repository; tests that need it skip without it and say so. `make shared` fetches what a hub has of it."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-MISSING = "(set SHARED_DIR)"  # ends the reason of every skip for want of these files
+MISSING = "(set SHARED_DIR)"  # ends every skip reason for lack of these files
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

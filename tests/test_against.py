@@ -32,7 +32,7 @@ from qwen_eval.schema import Choose, InputError, ModelSpec
 from test_compare import Compare, call  # noqa: F401  # a fixture
 
 SUBJECTS = ("formal_logic", "miscellaneous", "nutrition")
-CUT = 14  # tokens that their model takes: less than a question
+CUT = 14  # their model's maximum length in tokens: shorter than a question
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def engine() -> HFEngine:
 @torch.inference_mode()
 def logprobs(engine: HFEngine, prompt: str, options: Sequence[str], cut: int | None) -> list[float]:
     """As lm-evaluation-harness computes them: the tokens of prompt + option, all but the last of the last cut + 1 of them
-    fed, the option's own summed. One forward pass an option, nothing shared."""
+    fed, the option's own summed. One forward pass per option, nothing shared."""
     tokenizer, model = engine.checkpoint.tokenizer, engine.checkpoint.load()
     start = len(tokenizer.encode(prompt))
     values = []
@@ -170,7 +170,7 @@ def test_items_metric_and_average_have_their_steps(ours: find.Run, tmp_path: Pat
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     rows[0]["doc"]["question"] = "Which question is in no other file?"
     rows = rows[:5]
-    rows.reverse()  # found by their text all the same
+    rows.reverse()  # still found by their text
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     samples = detect.read(folder, "acc_norm")
     assert samples is not None
@@ -205,7 +205,7 @@ def test_the_command_shows_the_waterfall(
 
 
 def test_split_options_are_counted_as_lm_eval_counts_them(tmp_path: Path) -> None:
-    """A tokenizer with BOS whose tokens reach across the border of prompt and option: rows against the formula."""
+    """A tokenizer with BOS whose tokens span the boundary of prompt and option: rows against the formula."""
     tokenizer = HubTokenizer(tiny.write_llama(tmp_path / "llama"))
     prompt, options = "The answer", ("s are", " is", " is A.")
     for bos in (True, False):
@@ -221,8 +221,8 @@ GENERATED = {"until": [*gsm8k.Gsm8k.stop, "</s>"], "do_sample": False, "temperat
 
 
 def test_the_gap_of_replies_is_decomposed_too(tmp_path: Path, call: Compare) -> None:  # noqa: F811
-    """GSM8K with our own prompts and replies, of which a strict filter of theirs reads only every second: all of the gap is
-    extraction, and the model repeats every reply."""
+    """GSM8K with our own prompts and replies, of which their strict filter reads only every second one: the whole gap
+    is extraction, and the model reproduces every reply."""
     words = ["-c", "demo", "-o", str(tmp_path), "--quiet", "--limit", "10"]
     work("gsm8k", *words)
     (path,) = (tmp_path / "samples").glob("*.jsonl")
@@ -248,7 +248,7 @@ def test_the_gap_of_replies_is_decomposed_too(tmp_path: Path, call: Compare) -> 
 
 
 def test_opencompass_and_inspect_are_read(ours: find.Run, tmp_path: Path) -> None:
-    """The same questions as each of the two writes them down."""
+    """The same questions in the format of each of the two."""
     subject = SUBJECTS[0]
     docs = lm_eval_peer.documents(subject, "test")[:12]
     mine = [ours.rows[f"{subject}/{index}"] for index in range(12)]
@@ -311,7 +311,7 @@ def test_broken_files_are_named(tmp_path: Path, name: str, text: str, message: s
 
 @pytest.mark.slow
 def test_the_waterfall_explains_lm_evals_own_run(tmp_path: Path, call: Compare) -> None:  # noqa: F811
-    """lm-evaluation-harness itself on the demonstration, three shots and a model that takes 14 tokens."""
+    """lm-evaluation-harness itself on the demonstration, three shots and a model limited to 14 tokens."""
     pytest.importorskip("lm_eval", reason="lm-eval is not installed; pip install -e '.[bench]'")
     folder = lm_eval_peer.run(tmp_path / "peer", shots=3, max_length=CUT)
     words = ["-c", "demo", "-o", str(tmp_path / "ours"), "--quiet"]

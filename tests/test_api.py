@@ -1,4 +1,4 @@
-"""The engine that asks a server: the answers of the HF engine on the same checkpoint, through whatever a network does."""
+"""The API engine: the answers of the HF engine on the same checkpoint, whatever the network does."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def equal_choices(found: Sequence, wanted: Sequence) -> None:
 
 @pytest.mark.parametrize("without", [(), ("prompt_logprobs",), ("echo",), ("return_tokens_as_token_ids",)], ids=str)
 def test_choices_are_those_of_the_local_engine(without: Sequence[str], folder: Path, local: HFEngine) -> None:
-    """Through the likeliest next tokens, told by id or by text, and the prompt's own values for options not among them,
-    told by echo or as vLLM does."""
+    """Through the top log-probabilities, by token id or by text, and the prompt's own for options not among them, by
+    echo or in vLLM's way."""
     requests = questions(6)
     with OpenAIServer(folder, without) as server:
         asking = engine(server.url, folder)
@@ -116,7 +116,7 @@ def test_a_model_only_the_server_knows(running: OpenAIServer, local: HFEngine) -
         asking.choose(questions(1), lambda *_: None)
 
 
-def test_faults_lose_no_item_and_double_none(
+def test_faults_lose_and_duplicate_no_item(
     folder: Path, running: OpenAIServer, local: HFEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "FIRST_DELAY", 0.01)
@@ -134,7 +134,7 @@ def test_faults_lose_no_item_and_double_none(
     assert min(proxy.faults.values()) >= 3, proxy.faults
 
 
-def test_what_a_server_asks_to_wait() -> None:
+def test_retry_after_and_backoff() -> None:
     soon = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=30), usegmt=True)
     asked = {"7": 7.0, " 0.5 ": 0.5, "-3": 0.0, "inf": math.inf, soon: 29.5, "Fri, 01 Jan 2016 00:00:00 GMT": 0.0}
     for value, seconds in asked.items():
@@ -166,7 +166,7 @@ def test_what_a_server_cannot_do_is_refused(
         assert reply.new_tokens[0] > 0
 
 
-def test_an_option_that_the_server_does_not_list_is_said(folder: Path, local: HFEngine) -> None:
+def test_an_option_that_the_server_does_not_list_is_reported(folder: Path, local: HFEngine) -> None:
     requests = questions(6)
     with OpenAIServer(folder, ("echo", "prompt_logprobs")) as server:
         asking = engine(server.url, folder)
@@ -182,7 +182,7 @@ def test_an_option_that_the_server_does_not_list_is_said(folder: Path, local: HF
 
 
 class Rude(Loopback):
-    """A server that repeats the request's headers in what it says."""
+    """A server that echoes the request's headers in its errors."""
 
     def answer(self, handler: object, body: dict) -> None:
         status = 401 if body else 200
@@ -213,7 +213,7 @@ def test_the_key_is_sent_and_appears_nowhere(
 
 
 def test_the_run_through_a_server_is_the_run_without(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The trained demonstration, whose letters are mostly among the likeliest tokens that a server lists; it has no echo."""
+    """The trained demonstration, whose letters are mostly among the top tokens that a server lists; it has no echo."""
     words = ["-c", "demo", "--subjects", "formal_logic,nutrition", "--limit", "6", "--shots", "2"]
     off = ["--dtype", "float32", "--dynamic-ntk", "off", "--logn", "off"]
     here = run_script("mmlu", [*words, *off], tmp_path / "hf", capsys)
@@ -229,7 +229,7 @@ def test_the_run_through_a_server_is_the_run_without(tmp_path: Path, capsys: pyt
         for stated, own in zip(there.samples[name]["response"]["logprobs"], row["response"]["logprobs"], strict=True):
             if stated != pytest.approx(own, abs=1e-4):
                 unlisted.add(name)
-                assert own < stated  # the least that the server lists stands for a less likely one
+                assert own < stated  # the lowest value that the server lists replaces that of a less likely token
     assert (f"{len(unlisted)} of 12 items have options that are not among" in there.out) == bool(unlisted)
     assert len(unlisted) < 6
 

@@ -1,5 +1,5 @@
-"""Bad input of every kind: one line on stderr that names the thing and the remedy, exit status 2, no traceback, and not a
-byte of earlier results changed. Most run the script inside this process, some as users do."""
+"""Bad input of every kind: one line on stderr that names the problem and the remedy, exit status 2, no traceback, and
+not a byte of earlier results changed. Most run the script inside this process, some as users do."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ SUBJECTS = ("anatomy", "virology")
 
 @dataclass(frozen=True)
 class Place:
-    """A whole set-up in a folder of its own, to be spoilt: data, a checkpoint in two shards, results of a good run."""
+    """A complete set-up in a folder of its own, to be damaged: data, a checkpoint in two shards, results of a good
+    run."""
 
     root: Path
 
@@ -79,7 +80,7 @@ def place(good: Place, tmp_path: Path) -> Place:
 
 
 def line_of(file: Path, number: int, new: bytes) -> None:
-    """Puts other bytes in place of one line (counted from 1)."""
+    """Replaces one line (counted from 1)."""
     lines = file.read_bytes().split(b"\n")
     lines[number - 1] = new
     file.write_bytes(b"\n".join(lines))
@@ -186,7 +187,7 @@ def results_that_are_a_file(place: Place) -> list[str]:
     return place.words()
 
 
-# what is wrong -> how it comes about, and what the line must say: the thing, and the remedy
+# what is wrong -> how it is produced, and what the line must contain: the problem, and the remedy
 CASES: dict[str, tuple[Callable[[Place], list[str]], Sequence[str]]] = {
     "missing folder": (lambda p: p.words(d=p.data / "nowhere"), ("data/nowhere is missing", "with -d DIR")),
     "a file for a folder": (lambda p: p.words(d=p.data / "dev/anatomy_dev.csv"), ("is not a folder", "with -d DIR")),
@@ -213,9 +214,9 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], Sequence[str]]] = {
         csv_of_another_layout,
         ("results/mmlu.csv:1 has other columns", "move the file elsewhere"),
     ),
-    "CSV that is no text": (csv_that_is_no_text, ("results/mmlu.csv", "move the file elsewhere")),
+    "CSV that is not text": (csv_that_is_no_text, ("results/mmlu.csv", "move the file elsewhere")),
     "CSV that is a folder": (csv_that_is_a_folder, ("results/mmlu.csv", "move the file elsewhere")),
-    "samples that are no text": (samples_that_are_no_text, (".jsonl:2 is not a sample row", "use --overwrite")),
+    "samples that are not text": (samples_that_are_no_text, (".jsonl:2 is not a sample row", "use --overwrite")),
     "samples of something else": (samples_of_something_else, ("was not stored by this version", "use --overwrite")),
     "results that are a file": (results_that_are_a_file, ("cannot write", "choose another folder with --output-dir")),
     "no number": (lambda p: p.words(shots="x"), ("argument --shots: 'x'", "mmlu.py --help")),

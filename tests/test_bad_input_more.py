@@ -1,5 +1,5 @@
-"""Bad input to every script, as in test_bad_input: files, checkpoints, tokenizers, arguments, environment. One line that names
-the thing and the remedy, exit status 2, no traceback. All run inside this process."""
+"""Bad input to every script, as in test_bad_input: files, checkpoints, tokenizers, arguments, environment. One line
+that names the problem and the remedy, exit status 2, no traceback. All run inside this process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LONG = "9" * 5_000
 
 
 class Bench:
-    """A copy of a script's demonstration data, to be spoilt, and where its results go."""
+    """A copy of a script's demonstration data, to be damaged, and where its results go."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -98,7 +98,7 @@ DATA: dict[str, Case] = {
     "gsm8k, no test file": ("gsm8k", changed("gsm8k", lambda f: (f / "test.jsonl").unlink()), ("test.jsonl is missing",)),
     "gsm8k, no JSON": ("gsm8k", spoilt("gsm8k", "test.jsonl", 3, "{no"), ("test.jsonl:3: not JSON", "get the file again")),
     "gsm8k, a list": ("gsm8k", spoilt("gsm8k", "train.jsonl", 2, "[1]"), ("train.jsonl:2: found list", "get the file")),
-    "gsm8k, brackets without end": ("gsm8k", spoilt("gsm8k", "test.jsonl", 1, DEEP), ("test.jsonl:1: not JSON", "get the")),
+    "gsm8k, unclosed brackets": ("gsm8k", spoilt("gsm8k", "test.jsonl", 1, DEEP), ("test.jsonl:1: not JSON", "get the")),
     "gsm8k, a number of 5,000 digits": ("gsm8k", spoilt("gsm8k", "test.jsonl", 1, LONG), ("test.jsonl:1: ", "get the file")),
     "gsm8k, no final number": ("gsm8k", spoilt("gsm8k", "test.jsonl", 1, '{"question": "q", "answer": "a"}'),
                                ("test.jsonl:1: the answer has no '#### <number>'", "-d DIR")),
@@ -203,7 +203,7 @@ def header(text: bytes) -> bytes:
 
 
 def index(folder: Path, name: str) -> None:
-    """The only weights are those that an index names, anywhere."""
+    """The only weights are those that an index names, at any path."""
     (folder / "model.safetensors").rename(folder.parent / "outside.safetensors")
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"transformer.wte.weight": name}}))
 
@@ -270,7 +270,7 @@ OTHERS: dict[str, tuple[Callable[[Path], object], Sequence[str]]] = {
     "a template that runs a command": (lambda f: template(f, OPEN), ("its chat template failed",)),
     "a template that writes nothing": (lambda f: template(f, "{# hello #}"), ("its chat template writes nothing",)),
     "a template that changes its input": (lambda f: template(f, "{{ messages.append(1) }}"), ("failed", "is unsafe")),
-    "a template without end": (lambda f: template(f, "{% for i in range(9999999999) %}x{% endfor %}"), ("Range too big",)),
+    "an endless template": (lambda f: template(f, "{% for i in range(9999999999) %}x{% endfor %}"), ("Range too big",)),
     "a template that refuses": (lambda f: template(f, "{{ raise_exception('no\x1b[2Juser') }}"), ("failed: no\\u001b[2Juser",)),
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The bench's bookkeeping: what a stopped run keeps, who goes on after the first repetition, the table, and counts."""
+"""The bench's bookkeeping: what a stopped run keeps, which baselines are repeated, the table, and counts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def contest(calls: list[str], stop_at: int) -> Contest:
     return Contest("MMLU", "tiny", 7, lambda: side("ours", 1.0), baselines, scale={"part": 20.0})
 
 
-def test_a_stopped_stage_goes_on_and_slow_relatives_leave(tmp_path: Path) -> None:
+def test_a_stopped_stage_resumes_and_slow_baselines_are_dropped(tmp_path: Path) -> None:
     calls: list[str] = []
     path = tmp_path / "stage.jsonl"
     with pytest.raises(Stopped):
@@ -42,7 +42,7 @@ def test_a_stopped_stage_goes_on_and_slow_relatives_leave(tmp_path: Path) -> Non
     with path.open("a") as file:  # killed while a line was written
         file.write('{"contest": "MMLU", "si')
     with pytest.raises(Stopped):
-        compete(contest(calls, 6), 3, Record(path))  # all that was measured is known: nothing new is called
+        compete(contest(calls, 6), 3, Record(path))  # all that was measured is stored: nothing is called again
     rows = compete(contest(calls, 99), 3, Record(path))
     first = ["ours", "lm-eval, batch 1", "lm-eval, batch 8", "part"]
     assert calls == [*first, *["ours", "lm-eval, batch 8", "part"] * 2]
@@ -99,7 +99,7 @@ def test_share_of_matrix_products() -> None:
     assert counts.matrix_share(lambda: [left.sin() for _ in range(10)]) == 0
 
 
-def test_a_child_process_is_timed_and_its_failure_said() -> None:
+def test_a_child_process_is_timed_and_its_failure_reported() -> None:
     assert child.spawn([sys.executable, "-c", "print('noise'); print(5)"]).answers == ["5"]
     with pytest.raises(SystemExit, match="ended with status 1: ZeroDivisionError"):
         child.spawn([sys.executable, "-c", "1 / 0"])

@@ -31,8 +31,8 @@ def names(model: nn.Module) -> set[str]:
     ("dtype", "close", "run"), [(torch.float32, 1e-6, None), (torch.float32, 1e-6, 16), (torch.bfloat16, 8e-3, None)]
 )
 def test_a_blocked_product_is_the_product(dtype: torch.dtype, close: float, run: int | None, bias: bool) -> None:
-    """Against the exact product in float64, for any number of rows, sizes that fill no block, and rows that are not
-    contiguous. bfloat16 rounds the result to 8 bits."""
+    """Against the exact product in float64, for any number of rows, sizes that are not multiples of a block, and rows
+    that are not contiguous. bfloat16 rounds the result to 8 bits."""
     torch.manual_seed(0)
     for inside, outside in ((8, 8), (33, 70), (64, 1001), (513, 17)):
         layer = nn.Linear(inside, outside, bias=bias).to(dtype)
@@ -131,8 +131,8 @@ def test_answers_are_those_of_the_plain_model(write: object, tmp_path: Path, mon
 
 
 def test_queries_and_keys_are_as_exact_as_the_plain_ones() -> None:
-    """The error against float64 of a projection of 4,096 units: twice the plain one's in one run of sums, about the same in
-    runs of 256. A feed-forward layer's may be larger; the attention's softmax does not multiply it."""
+    """The error against float64 of a projection of 4,096 units: twice the plain one's when summed in one run, about the
+    same in runs of 256. A feed-forward layer's may be larger: no softmax amplifies it."""
     torch.manual_seed(0)
     layer, rows = nn.Linear(4096, 64, bias=False), torch.randn(512, 4096)
     assert blocked._run("model.layers.0.self_attn.q_proj", layer) == blocked.RUN
@@ -147,17 +147,17 @@ def test_queries_and_keys_are_as_exact_as_the_plain_ones() -> None:
         assert ours < 1.5 * error(layer(rows)) and ours < 0.8 * error(BlockedLinear(layer)(rows))
 
 
-def test_every_matrix_is_blocked_but_one_that_is_the_embedding(tmp_path: Path) -> None:
+def test_every_matrix_is_blocked_except_one_tied_to_the_embedding(tmp_path: Path) -> None:
     projections = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     apart = HFEngine(ModelSpec(str(tiny.write_qwen3(tmp_path / "apart", tie_word_embeddings=False))))
     assert names(apart.runtime.model) == projections | {"lm_head"}
     tied = HFEngine(ModelSpec(str(tiny.write_qwen3(tmp_path / "tied", tie_word_embeddings=True))))
     assert names(tied.runtime.model) == projections
-    # the bytes of the weights are those of the file's tensors, whatever they are kept in
+    # the bytes of the weights are those of the file's tensors, whatever layout they are kept in
     assert apart.usage()["weights_gb"] > tied.usage()["weights_gb"]
 
 
-def test_layers_of_others_types_and_hooks_are_left_alone() -> None:
+def test_layers_of_other_types_and_with_hooks_are_left_alone() -> None:
     class Own(nn.Linear):
         pass
 

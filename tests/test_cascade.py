@@ -11,7 +11,7 @@ from qwen_eval.engines.local import kernels
 from qwen_eval.engines.local.cascade import Ancestor, Cascade, Unsupported, attention
 from qwen_eval.engines.local.kernels import _attend_in_slices, attend
 
-# a forest: (parent, tokens) of each node, parents first, in the order of a walk
+# a forest: (parent, tokens) of each node, parents first, in traversal order
 FOREST = [(None, 9), (0, 5), (0, 30), (2, 1), (2, 7), (2, 2), (4, 3), (4, 1), (0, 1), (None, 4), (9, 6), (None, 2)]
 
 
@@ -45,8 +45,8 @@ class Layer(nn.Module):
 def test_a_forest_pack_by_pack_equals_one_masked_softmax(
     heads: tuple[int, int], only: bool, padded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Packs of a generation of nodes each, so that packs mix nodes with other ancestors, deep and shallow ones; a call a
-    node, and nodes of similar length padded to each other."""
+    """Packs of one level each, so that packs mix nodes with different ancestors, deep and shallow; one call per node,
+    and nodes of similar length padded to each other."""
     if padded:
         monkeypatch.setattr(kernels, "CHEAP_CALLS", set())
     torch.manual_seed(0)

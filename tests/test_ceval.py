@@ -46,7 +46,8 @@ def write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
 
 
 def write_ceval(folder: Path, tables: dict[str, tuple[list[list[str]], list[list[str]]]]) -> Path:
-    """C-Eval's folder from (development rows, other rows) a subject: dev with explanations, val with answers, test without."""
+    """C-Eval's folder from (development rows, other rows) per subject: dev with explanations, val with answers, test
+    without."""
     for subject, (dev, rest) in tables.items():
         write_table(folder / f"dev/{subject}_dev.csv", [HEAD, *([*row, "见上文"] for row in dev)])
         write_table(folder / f"val/{subject}_val.csv", [HEAD[:7], *rest])
@@ -124,7 +125,7 @@ def submission(run: Run, output: Path) -> dict[str, dict[str, str]]:
 def test_the_test_split_gives_a_submission_and_no_figure(
     ours: Path, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """{subject: {the file's own id: letter}}; the CSV of an earlier val run keeps its bytes."""
+    """{subject: {the file's own id: letter}}; the CSV of an earlier val run is unchanged."""
     common = ["-c", small, "-d", ours, "--shots", 3, "--subjects", "logic,law"]
     alone = run_script("ceval", [*common, "--split", "test"], tmp_path / "alone", capsys)
     assert alone.status == 0 and not (tmp_path / "alone/ceval.csv").exists()

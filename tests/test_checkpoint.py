@@ -74,7 +74,7 @@ def test_any_other_causal_model(tmp_path, write):
     assert torch.equal(model(IDS).logits, want(IDS).logits)
 
 
-def test_the_command_line_goes_before_the_config(folder):
+def test_the_command_line_takes_precedence_over_the_config(folder):
     options = {"dynamic_ntk": "off", "logn": "off", "max_seq_len": 100, "dtype": "bfloat16", "attention": "eager"}
     checkpoint = open_checkpoint(spec(folder, **options))
     assert (checkpoint.context.label, checkpoint.context_limit, checkpoint.precision) == ("none", 100, "bf16")
@@ -292,7 +292,7 @@ def test_tensors_that_a_model_does_not_use_are_reported(tmp_path, caplog):
     assert "1 tensors are not used, the first is value_head.weight" in caplog.text
 
 
-def test_stray_buffers_are_no_complaint(tmp_path):
+def test_stray_buffers_are_not_reported(tmp_path):
     open_checkpoint(spec(write_qwen1(tmp_path, stray=True))).load()
 
 
@@ -336,13 +336,13 @@ def test_usage_errors(folder, monkeypatch, options, says):
     ],
 )
 def test_flash_attention_runs_on_a_gpu_in_16_bits(folder, monkeypatch, device, dtype, says):
-    """As if flash-attn were installed, and a GPU there: only what is refused can be seen without one."""
+    """As if flash-attn were installed and there were a GPU: without one only the refusals can be tested."""
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(module, "_device", lambda name: device)
     wanted = spec(folder, attention="flash", dtype=dtype)
     if says:
         assert says in refusal(lambda: open_checkpoint(wanted))
-        assert open_checkpoint(spec(folder, dtype=dtype)).device == device  # by itself nothing asks for it
+        assert open_checkpoint(spec(folder, dtype=dtype)).device == device  # nothing requests it by default
         return
     asked = {}
     monkeypatch.setattr(module.Checkpoint, "_too_large", lambda self: False)
@@ -360,7 +360,7 @@ def test_automatic_attention_needs_no_flash_attention(folder, monkeypatch):
 
 
 def test_quantized_loading_is_asked_for(folder, monkeypatch):
-    """What goes to transformers; test_quantize.py has the real thing."""
+    """What is passed to transformers; test_quantize.py has the real thing."""
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: object())
     asked = {}
 
@@ -389,7 +389,7 @@ def test_quantized_loading_is_asked_for(folder, monkeypatch):
     ],
 )
 def test_a_model_larger_than_a_gpu_takes_all(folder, monkeypatch, free, gpus, device, world, wanted):
-    """What goes to transformers, on a machine that says it has GPUs."""
+    """What is passed to transformers, on a machine that says it has GPUs."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda name: (free, free))
@@ -432,7 +432,7 @@ def test_code_of_a_tokenizer_is_not_run_either(tmp_path):
     assert "pass --trust-remote-code" in refusal(lambda: open_checkpoint(spec(folder)))
 
 
-def test_a_gap_in_the_weights_is_refused_for_others_too(tmp_path):
+def test_missing_weights_are_refused_for_other_models_too(tmp_path):
     folder = write_llama(tmp_path)
     tensors = load_file(folder / "model.safetensors")
     del tensors["model.layers.0.mlp.up_proj.weight"]

@@ -1,4 +1,4 @@
-"""The commit that rows, benches and verifications are stamped with, in a repository of our own."""
+"""The commit that rows, benches and verifications are stamped with, in a repository made for the test."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def git(folder: Path, *words: str) -> str:
     return subprocess.run(["git", *identity, *words], cwd=folder, capture_output=True, text=True, check=True).stdout
 
 
-def test_changes_are_a_plus(checkout: Path) -> None:
+def test_uncommitted_changes_add_a_plus(checkout: Path) -> None:
     found = git(checkout, "rev-parse", "HEAD")[:12]
     assert commit.git_commit() == found
     (checkout / "eval/new.py").write_text("text\n")
@@ -42,14 +42,14 @@ def test_changes_are_a_plus(checkout: Path) -> None:
     assert commit.git_commit(("eval",)) == commit.git_commit((":!README.md",)) == found
 
 
-def test_a_checkout_that_is_not_the_harness_says_nothing(checkout: Path) -> None:
+def test_a_checkout_that_is_not_the_harness_gives_no_commit(checkout: Path) -> None:
     """As where the package is installed into an environment that lies in another project's repository."""
     git(checkout, "rm", "--quiet", "--cached", str(commit.HERE))
     git(checkout, "commit", "--quiet", "--message", "second")
     assert (checkout / commit.HERE).exists() and not commit.git_commit()
 
 
-def test_no_repository_and_no_git_say_nothing(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_repository_and_no_git_give_no_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setenv("PATH", str(checkout))
         assert not commit.git_commit()
@@ -58,5 +58,5 @@ def test_no_repository_and_no_git_say_nothing(checkout: Path, monkeypatch: pytes
     assert not commit.git_commit()
 
 
-def test_the_file_is_where_it_says() -> None:
+def test_the_path_in_the_repository_is_right() -> None:
     assert Path(commit.__file__).resolve() == commit.ROOT / commit.HERE

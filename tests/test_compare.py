@@ -80,7 +80,7 @@ def test_a_planted_regression_is_caught(reference: Path, tmp_path: Path, call: C
         for gate in (["--exact"], ["--max-loss"], ["--max-loss", "2"], ["--non-inferior", "2"]):
             status, out = call(*files, *gate)
             assert status == compare.REGRESSION and "FAIL" in out, (benchmark, gate)
-        assert call(*files)[0] == 0  # without a gate it is told, not judged
+        assert call(*files)[0] == 0  # without a gate it is reported, not judged
         assert call(*reversed(files), "--max-loss")[0] == 0  # the other way round nothing was lost
 
 
@@ -95,7 +95,7 @@ def edited(path: Path, folder: Path, change: Callable[[dict], dict | None]) -> P
 
 
 def test_only_ties_may_flip(reference: Path, tmp_path: Path, call: Compare) -> None:
-    """One item answered otherwise fails, unless its two best options are within 1e-5."""
+    """One item answered differently fails, unless its two best options are within 1e-5."""
     path = sample_file(reference, "mmlu")
     first = json.loads(path.read_text().splitlines()[0])
 
@@ -121,7 +121,7 @@ def test_only_ties_may_flip(reference: Path, tmp_path: Path, call: Compare) -> N
     assert call(path, sure, "--max-loss")[0] == 0  # one item is within chance
 
 
-def test_items_that_are_missing_or_other_are_counted_and_fail_a_gate(
+def test_items_that_are_missing_or_differ_are_counted_and_fail_a_gate(
     reference: Path, tmp_path: Path, call: Compare
 ) -> None:
     path = sample_file(reference, "mmlu")
@@ -148,7 +148,7 @@ def test_a_run_that_was_stopped_can_be_compared(reference: Path, tmp_path: Path,
 
 
 def test_signatures_and_the_first_item_that_differs_are_shown(reference: Path, tmp_path: Path, call: Compare) -> None:
-    """Other shots; another reading of the same replies (recipe qwen2023, from the stored replies)."""
+    """Another number of shots; another extraction from the same replies (recipe qwen2023, from the stored replies)."""
     other = measure(tmp_path, "-c", "demo", "--shots", "2", benchmarks=("mmlu",))
     status, out = call(sample_file(reference, "mmlu"), sample_file(other, "mmlu"), "--explain")
     assert status == 0 and "signatures differ in shots: 5 in A, 2 in B" in out
@@ -162,7 +162,7 @@ def test_signatures_and_the_first_item_that_differs_are_shown(reference: Path, t
     rows = [json.loads(line) for line in scored.read_text().splitlines()]
 
     def mistaken(row: dict) -> dict:
-        """A reply of which the two recipes read different numbers."""
+        """A reply from which the two recipes read different numbers."""
         reply = {**row["response"], "texts": ["\x1b[2JIt is 3.5"]}
         return {**row, "response": reply}
 
@@ -177,7 +177,7 @@ def test_signatures_and_the_first_item_that_differs_are_shown(reference: Path, t
     assert f"extraction: 1 of 15 items, first {rows[0]['id']}" in out and "was read as 3.5 in A and 5 in B" in out
 
 
-def test_the_committed_baseline_is_whole_and_of_every_kind(call: Compare) -> None:
+def test_the_committed_baseline_is_complete_and_of_every_kind(call: Compare) -> None:
     """`make gate` compares with it; prompts are hashes."""
     baseline = demo.FOLDER / "baseline"
     found = {run.benchmark: run for run in find.find(str(baseline), baseline)}

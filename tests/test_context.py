@@ -188,7 +188,7 @@ def test_alpha_given_by_row(folders):
     for given in ([3.0, 15.0, 1.0], torch.tensor([3, 15, 1])):
         with handle.alpha(given):
             assert furthest(logits(model, IDS.expand(3, -1)), want) < 1e-4
-            with handle.alpha(1):  # nested: the inner one holds, then the outer one again
+            with handle.alpha(1):  # nested: the inner one applies, then the outer one again
                 assert furthest(logits(model), want[2:]) < 1e-4
             assert furthest(logits(model, IDS.expand(3, -1)), want) < 1e-4
     assert furthest(logits(model), logits(with_theta(model, 7.0))) < 1e-4  # automatic again

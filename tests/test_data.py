@@ -20,7 +20,7 @@ from qwen_eval.data.files import Source, content_hash
 from qwen_eval.schema import DataError, InputError
 from shared import shared
 
-# Our own rows. The options are what readers that guess types spoil: missing-value words, numbers, spaces, commas.
+# Our own rows. The options are what readers that infer types corrupt: missing-value words, numbers, spaces, commas.
 ROWS = [
     ["Which cell is left?", "None", "NA", "0.50", " 7 ", "A"],
     ['A "quoted" word, and a comma', "nan", "1,080", "007", "+1", "B"],
@@ -235,7 +235,7 @@ def test_a_header_without_rows_and_an_id_twice_are_refused(tmp_path: Path) -> No
         choice.ceval(Source(tmp_path), ["logic"])
 
 
-def test_too_few_dev_rows_are_the_callers_matter(tmp_path: Path) -> None:
+def test_too_few_dev_rows_are_left_to_the_caller(tmp_path: Path) -> None:
     write_mmlu(tmp_path)
     (tmp_path / "dev/anatomy_dev.csv").write_bytes(GOOD * 2)
     assert len(choice.mmlu(Source(tmp_path), ["anatomy"])["anatomy"].dev) == 2
@@ -255,7 +255,7 @@ def test_the_subject_tables() -> None:
     assert list(tables["mmlu"]) == sorted(tables["mmlu"]) and list(tables["cmmlu"]) == sorted(tables["cmmlu"])
 
 
-def test_the_subject_tables_are_the_shared_facts() -> None:
+def test_the_subject_tables_equal_the_shared_reference() -> None:
     facts = json.loads(shared("reference/subjects.json").read_text(encoding="utf-8"))
     mmlu = {name: (category,) for category, names in facts["mmlu"].items() for name in names}
     assert {name: info.categories for name, info in catalogue.subjects("mmlu").items()} == mmlu

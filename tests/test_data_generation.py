@@ -1,4 +1,4 @@
-"""GSM8K, HumanEval and WMT22: rows from files, packages and hubs, and defects of one line."""
+"""GSM8K, HumanEval and WMT22: rows from files, packages and hubs, and a one-line error for each defect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The demonstration: its files are what its scripts write, what is asked was never taught, and all of it can be solved."""
+"""The demonstration: its files are what its scripts write, no test question is in the training texts, and all of them
+can be solved."""
 
 from __future__ import annotations
 
@@ -57,8 +58,8 @@ def joined(make: Callable[[Random], tasks.Document]) -> list[str]:
     return ["".join(text for text, _ in make(rng)) for _ in range(DRAWS)]
 
 
-def test_no_question_of_the_tests_is_taught() -> None:
-    """ReAct: the question, whatever tools stand beside it. Agent: the two wordings, whatever fills them."""
+def test_no_test_question_is_in_the_training_texts() -> None:
+    """ReAct: the question, whatever tools are listed with it. Agent: the two wordings, whatever fills them."""
     asked = {question(row["prompt"]) for part in ("react_positive", "react_negative") for row in rows(part)}
     assert len(asked) > 60
     taught = {question(text).partition("<|im_end|>")[0] for text in joined(tool_calls.react)}
@@ -79,7 +80,7 @@ def turns(text: str) -> list[str]:
     return [part.partition("<|im_end|>")[0] for part in text.split("<|im_start|>user\n")[1:]]
 
 
-def test_the_prompts_that_are_taught_are_those_of_the_benchmarks() -> None:
+def test_the_training_prompts_are_those_of_the_benchmarks() -> None:
     own = agent_set(plugin_eval.OWN_SET)
     assert own.tools == tool_code.TOOLS
     (asked,) = turns("".join(text for text, _ in tool_code.agent(Random(0))))
@@ -91,8 +92,8 @@ def test_the_prompts_that_are_taught_are_those_of_the_benchmarks() -> None:
         assert message["content"] == tasks.humaneval_turn(functions[sample.target])
 
 
-def test_our_own_instructions_are_solved_by_the_code_that_is_taught() -> None:
-    """The sandbox comes to the answers that stand in the file."""
+def test_our_own_instructions_are_solved_by_the_code_in_the_training_texts() -> None:
+    """Run in the sandbox, it gives the answers in the file."""
     own, rng = agent_set(plugin_eval.OWN_SET), Random("plugin/hfagent")
     drawn = [tool_code.instruction(rng, said) for said in tool_code.sayings(test=True)]
     assert [one.text for one in drawn] == [task.instruction for task in own.tasks]

@@ -1,4 +1,5 @@
-"""What must survive: full disks, folders that cannot be written, kills between two bytes, two processes on one run."""
+"""What stored results must survive: full disks, unwritable folders, kills between two bytes, two processes on one
+run."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ def samples(folder: Path) -> list[dict]:
 
 @pytest.fixture
 def whole(tmp_path: Path) -> Path:
-    """The results of a run that nothing disturbed."""
+    """The results of an undisturbed run."""
     ask(Questions(options(tmp_path / "whole")), Letters(1))
     return tmp_path / "whole"
 
@@ -67,7 +68,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def assert_goes_on(folder: Path, whole: Path, stored: int) -> None:
-    """With room again the run asks what is missing and no more, and ends as the undisturbed one."""
+    """With space again the run asks only what is missing, and ends like the undisturbed one."""
     engine = Letters(1)
     ask(Questions(options(folder)), engine)
     assert engine.asked == 16 - stored
@@ -77,7 +78,7 @@ def assert_goes_on(folder: Path, whole: Path, stored: int) -> None:
 
 @pytest.mark.parametrize("room", [9_000, 4_500, 1_000])
 def test_a_full_disk(room: int, small_disk: Path, whole: Path) -> None:
-    """Rows of 300 bytes run into the end of the disk, which has room for pages, not bytes: a write is cut in the middle."""
+    """Rows of 300 bytes fill the disk, which allocates pages, not bytes: a write is cut in the middle."""
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(65_536 - 4096 - room))
     with pytest.raises(
@@ -104,7 +105,8 @@ def test_a_folder_that_cannot_be_written(small_disk: Path, whole: Path) -> None:
 
 @pytest.mark.parametrize("limit", [700, 2_000, 4_000])
 def test_a_file_that_may_not_grow(limit: int, whole: Path, tmp_path: Path) -> None:
-    """As a full disk, for those who may mount nothing: the kernel cuts a write at the limit, in the middle of a row."""
+    """Like a full disk, for users who may not mount one: the kernel cuts a write at the limit, in the middle of a
+    row."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
@@ -119,7 +121,7 @@ def test_a_file_that_may_not_grow(limit: int, whole: Path, tmp_path: Path) -> No
 
 
 def test_a_row_cut_at_any_byte(whole: Path, tmp_path: Path) -> None:
-    """A line that is a prefix of a row is no row, wherever it ends; the whole ones before it stay."""
+    """A line that is a prefix of a row is not a row, wherever it ends; the complete ones before it are kept."""
     (path,) = (whole / "samples").glob("*.jsonl")
     content = path.read_bytes()
     start = content.rfind(b"\n", 0, -1) + 1
@@ -159,12 +161,12 @@ def test_two_processes_at_one_run_and_a_lock_that_a_crash_leaves(tmp_path: Path,
     finally:
         holder.kill()
         holder.wait()
-    assert lock.exists()  # left behind, and no hindrance
+    assert lock.exists()  # left behind, but harmless
     ask(Questions(options(tmp_path / "other")), engine)
     assert not lock.exists() and figures(tmp_path / "other")[-len(figures(whole)) :] == figures(whole)
 
 
-def test_who_waits_for_a_lock_gets_it_when_its_holder_dies(tmp_path: Path) -> None:
+def test_a_process_waiting_for_a_lock_gets_it_when_the_holder_dies(tmp_path: Path) -> None:
     lock = tmp_path / "a.lock"
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, lock],
@@ -186,7 +188,8 @@ def test_who_waits_for_a_lock_gets_it_when_its_holder_dies(tmp_path: Path) -> No
 def test_a_file_system_without_locks(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As some network file systems: a warning, and on; nothing is left that would stop the next one."""
+    """Like some network file systems: a warning, and the run continues; nothing is left that would stop the next
+    one."""
 
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -207,8 +210,8 @@ def test_a_lock_that_cannot_be_made(tmp_path: Path) -> None:
 
 @pytest.fixture
 def windows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """What of Windows matters here: no folder is opened, no open file is removed or replaced, and files are text unless
-    they are opened as binary. Gives the flags of the files opened."""
+    """What matters here of Windows: folders cannot be opened, open files cannot be removed or replaced, and files are
+    text unless opened as binary. Returns the flags of the opened files."""
     opened: list[int] = []
     binary = 1 << 40
     real_open, real_unlink, real_replace = os.open, Path.unlink, Path.replace
@@ -284,7 +287,7 @@ def test_processes_that_add_to_one_csv_lose_nothing(whole: Path, tmp_path: Path)
         (f"run-{worker}-{number}", f"g{part}") for worker in range(4) for number in range(20) for part in range(3)
     )
     places = {}
-    for place, row in enumerate(rows):  # a run's rows stand together
+    for place, row in enumerate(rows):  # a run's rows are contiguous
         places.setdefault(row["run_id"], []).append(place)
     assert all(found == list(range(found[0], found[0] + 3)) for found in places.values())
 
@@ -302,7 +305,7 @@ main.exit_with("mmlu.py", lambda: t.ask(t.Questions(t.options(Path(sys.argv[1]))
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
-def test_a_request_to_end(number: signal.Signals, status: int, whole: Path, tmp_path: Path) -> None:
+def test_a_termination_signal(number: signal.Signals, status: int, whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "stopped"
     path = os.pathsep.join([str(REPOSITORY / "eval"), str(REPOSITORY / "tests")])
     command = [sys.executable, "-c", SLOW, folder]
@@ -311,7 +314,7 @@ def test_a_request_to_end(number: signal.Signals, status: int, whole: Path, tmp_
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": path},
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # under nohup a hang-up is ignored, and rightly
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # under nohup SIGHUP is ignored, as it should be
     )
     while not list(folder.glob("samples/*.jsonl")) or not samples(folder):
         assert process.poll() is None
@@ -325,7 +328,7 @@ def test_a_request_to_end(number: signal.Signals, status: int, whole: Path, tmp_
 
 
 def test_another_prompt_or_way_of_decoding_never_inherits_answers(whole: Path) -> None:
-    """The same signature, another prompt: as when a checkout changes what is asked and not the protocol's version."""
+    """The same signature, another prompt: as when a checkout changes what is asked but not the protocol's version."""
 
     class Changed(Questions):
         name = "mmlu"
@@ -355,7 +358,7 @@ CELLS = st.one_of(
 
 @examples()
 @given(st.lists(CELLS, min_size=3, max_size=3), st.floats(-1e9, 1e9))
-def test_no_cell_begins_a_formula_and_all_come_back(texts: Sequence[str], value: float) -> None:
+def test_no_cell_begins_a_formula_and_all_are_read_back(texts: Sequence[str], value: float) -> None:
     row = (
         dict.fromkeys(results.COLUMNS, "x")
         | dict.fromkeys(results.NUMBERS, "1")

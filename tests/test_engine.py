@@ -105,8 +105,8 @@ def test_shared_prefixes_change_nothing(name: str, form: str, checkpoints: dict[
 @pytest.mark.parametrize("name", ["qwen1", "mistral, byte-level", "qwen3, byte-level"])
 def test_nothing_is_computed_twice(name: str, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Subjects, passages in them, words that questions begin with: many levels, in packs that mix them, against brute
-    force. The last layer is computed where it is read only."""
-    monkeypatch.setattr(trie, "NODE_COST", 0)  # share the shortest runs too
+    force. The last layer is computed only where it is read."""
+    monkeypatch.setattr(trie, "NODE_COST", 0)  # share even the shortest runs
     monkeypatch.setattr(trie, "MERGE_COST", 0)
     requests = questions(48, seed=4)
     spec = ModelSpec(str(checkpoints[name]))
@@ -119,7 +119,7 @@ def test_nothing_is_computed_twice(name: str, checkpoints: dict[str, Path], monk
     scores = logprobs(engine, requests)
     np.testing.assert_allclose(scores[:12], np.array(brute_force(spec, requests[:12])), atol=1e-4)
     assert engine.runtime.tokens_computed <= 1.02 * len(distinct)
-    # a row a question, one for each pack that scores nothing, and those of the check before the first pack
+    # a row per question, one for each pack that scores nothing, and those of the check before the first pack
     assert sum(rows) < len(requests) + 40 < engine.runtime.tokens_computed / 10
 
 
@@ -133,7 +133,7 @@ def test_the_batch_size_changes_nothing(name: str, checkpoints: dict[str, Path])
         assert (other.argmax(1) == scores[0].argmax(1)).all()
 
 
-def test_a_short_sliding_window_is_run_whole_and_said(tmp_path: Path) -> None:
+def test_a_short_sliding_window_is_run_whole_and_reported(tmp_path: Path) -> None:
     spec = ModelSpec(str(tiny.write_mistral(tmp_path, positions=4096, sliding_window=32)))
     requests = questions(8)
     engine = HFEngine(spec)
@@ -157,7 +157,8 @@ def test_a_model_with_a_recurrent_layer_is_run_whole(tmp_path: Path) -> None:
 
 
 def test_a_last_layer_of_another_kind_is_computed_whole(checkpoints: dict[str, Path]) -> None:
-    """One that scales its branches, as Granite's does: the check on a short input finds that our block is not its."""
+    """One that scales its branches, as Granite's does: the check on a short input finds that our block differs from its
+    own."""
     spec = ModelSpec(str(checkpoints["qwen1"]))
     requests = questions(10)
 
@@ -200,7 +201,7 @@ def test_isolated_tokens_in_the_model_s_own_precision(tmp_path: Path) -> None:
     )
 
 
-def test_memory_trouble_halves_the_batch_and_loses_nothing(
+def test_running_out_of_memory_halves_the_batch_and_loses_nothing(
     checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests = questions(30, seed=2)

@@ -63,7 +63,7 @@ def test_logits_of_the_released_code_through_qwen2(generation: str, tmp_path: Pa
 
 
 def test_a_copy_answers_as_its_original(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Weights, stored precision, limits, ends, chat: through the command line and transformers alone."""
+    """Weights, stored precision, limits, end tokens, chat: through the command line and transformers alone."""
     folder = tiny.write_qwen1(tmp_path / "original", dtype="bfloat16", positions=512, seq_length=96, dynamic_ntk=True)
     generation = json.loads((folder / "generation_config.json").read_text())
     (folder / "generation_config.json").write_text(json.dumps({**generation, "chat_format": "chatml"}))

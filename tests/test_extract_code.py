@@ -99,7 +99,7 @@ def test_every_canonical_solution_is_found_in_a_reply(style: str) -> None:
         assert program is not None
         if "body" in style:
             assert lines(program) == lines(whole)
-        else:  # behind the imports and helpers of the prompt once more
+        else:  # after the prompt's imports and helpers, repeated
             assert "\n".join(lines(program) or []).endswith("\n".join(lines(whole) or []))
 
 
@@ -117,7 +117,7 @@ def test_the_corpus_is_large_and_varied() -> None:
     assert sum(row["code"] is None for row in ROWS) >= 10
 
 
-def test_a_program_stands_behind_the_helpers_of_the_prompt() -> None:
+def test_a_program_comes_after_the_helpers_of_the_prompt() -> None:
     prompt = 'import math\n\n\ndef helper(x):\n    return x\n\n\ndef f(x):\n    """Do it."""\n'
     reply = "```python\nfrom __future__ import annotations\ndef f(x):\n    return helper(x)\n```"
     program = humaneval_chat(reply, "f", prompt)

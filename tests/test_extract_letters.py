@@ -52,7 +52,7 @@ def test_2023_substitutes_inside_words_and_answers_an_empty_reply() -> None:
     assert ceval_2023("", "", options) == "A"
 
 
-def test_2023_says_what_thefuzz_says_of_a_reply_without_letters() -> None:
+def test_2023_gives_what_thefuzz_gives_for_a_reply_without_letters() -> None:
     from thefuzz import process
 
     options = ["the moon", "a red planet", "the sun", "a comet"]
@@ -168,7 +168,7 @@ def test_more_options_change_few_answers(name: str) -> None:
     more = [f"another thing {number}" for number in range(6)]
     answered = [(row, letter(row["reply"], [*row["options"], *more])) for row in ROWS[name]]
     other = [row["reply"] for row, answer in answered if answer != letter(row["reply"], row["options"])]
-    # a letter beyond the options of before is one of them now
+    # a letter beyond the previous options is now one of them
     assert [reply for reply in other if not re.search("[E-J]", reply)] == []
     assert len(other) <= 5
 

@@ -1,6 +1,6 @@
 """Numbers of GSM8K replies: the recorded answers of 2023, real labelled solutions, our hand-labelled replies.
 
-The labels of a row: the last number of the reply as a person would read it, and the number behind "The answer is".
+The labels of a row: the last number of the reply as a person would read it, and the number after "The answer is".
 """
 
 from __future__ import annotations

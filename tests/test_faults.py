@@ -1,6 +1,6 @@
-"""Runs that are disturbed end as runs that are not: killed at random moments, short of memory at random batches.
+"""Disturbed runs end like undisturbed ones: killed at random moments, short of memory at random batches.
 
-`make test-faults`; FAULT_KILLS (200) says how many kills, FAULT_SEED how they fall.
+`make test-faults`; FAULT_KILLS (200) says how many kills, FAULT_SEED when.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SCRIPTS: dict[str, list[str]] = {
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_killed_at_random_moments(script: str, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
-    """Every stored answer stays, none is there twice, and samples and CSV are those of an undisturbed run."""
+    """Every stored answer is kept, none is stored twice, and samples and CSV are those of an undisturbed run."""
     kills.preload()
     share = len(range(list(SCRIPTS).index(script), KILLS, len(SCRIPTS)))
     counts = kills.kill_often(script, ["-c", "demo", *SCRIPTS[script]], share, tmp_path, SEED)
@@ -47,7 +47,7 @@ def test_killed_at_random_moments(script: str, tmp_path: Path, record_property: 
     assert counts["kills"] == share
 
 
-def test_a_lost_device_is_one_line_and_the_run_goes_on(
+def test_a_lost_device_is_a_one_line_error_and_the_run_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["-c", "demo", *SCRIPTS["mmlu"], "--batch-size", "4", "--no-self-check"]

@@ -1,4 +1,4 @@
-"""Generated texts against the plainest loop there is: the whole sequence again for every token, one text at a time."""
+"""Generated texts against the simplest loop: the whole sequence again for every token, one text at a time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def prompts(count: int, seed: int = 0, **options: object) -> list[Generate]:
-    """Prompts behind a long shared beginning, of different lengths and budgets."""
+    """Prompts after a long shared prefix, of different lengths and budgets."""
     rng = np.random.default_rng(seed)
     shots = ("Question: " + " ".join(WORDS * 8) + "\n\n",)
     return [
@@ -83,7 +83,7 @@ def ask(engine: HFEngine, requests: Sequence[Generate]) -> list[Generated]:
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_texts_equal_the_plain_loop(name: str, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generation, "MIN_SAVING", 64)  # these prompts are short, and shall share all the same
+    monkeypatch.setattr(generation, "MIN_SAVING", 64)  # these prompts are short, but must still share
     requests = prompts(9)
     spec = ModelSpec(str(checkpoints[name]))
     engine = HFEngine(spec)
@@ -106,7 +106,8 @@ def test_texts_do_not_depend_on_the_batch(size: int, checkpoints: dict[str, Path
 def test_texts_do_not_depend_on_how_often_the_device_is_asked(
     burst: int, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a GPU several tokens are written before we look; texts end within a burst, by length, by stop string, by eos."""
+    """On a GPU several tokens are generated between two checks; texts end within a burst, by length, by stop string, by
+    eos."""
     requests = [*prompts(12, seed=3), *prompts(12, seed=4, stop=("e",))]
     spec = ModelSpec(str(checkpoints["qwen1"]))
     one_by_one = HFEngine(spec, batch_size=5)
@@ -117,7 +118,7 @@ def test_texts_do_not_depend_on_how_often_the_device_is_asked(
     assert [item.texts for item in answers] == [item.texts for item in expected]
     assert [item.end_reasons for item in answers] == [item.end_reasons for item in expected]
     assert {"length", "stop"} <= {item.end_reasons[0] for item in answers}
-    # ended texts were written on to the end of the burst
+    # ended texts were continued to the end of the burst
     assert engine.runtime.tokens_computed > one_by_one.runtime.tokens_computed
 
 
@@ -180,7 +181,7 @@ def test_sampling_follows_the_distribution(tmp_path: Path) -> None:
     assert chisquare([*seen, rest], [*expected, 2000 - sum(expected)]).pvalue > 1e-4
 
 
-def test_memory_trouble_halves_the_batch_and_changes_no_text(checkpoints: dict[str, Path]) -> None:
+def test_running_out_of_memory_halves_the_batch_and_changes_no_text(checkpoints: dict[str, Path]) -> None:
     requests = prompts(16, seed=5)
     spec = ModelSpec(str(checkpoints["qwen1"]))
     expected = [item.texts for item in ask(HFEngine(spec), requests)]

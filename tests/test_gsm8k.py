@@ -93,7 +93,7 @@ def test_the_2023_code_s_own_completions(size: int | None, record_property: Call
     ],
 )
 def test_scores_by_hand(recipe: str, reply: str, answer: str | None, correct: int, strict: int) -> None:
-    """Gold 1080.5: the 2023 rule loses commas' numbers and decimals."""
+    """Gold 1080.5: the 2023 rule loses numbers with commas, and decimals."""
     sample = Sample("0", None, "...\n#### 1080.5")  # type: ignore[arg-type]
     benchmark = benchmark_of("gsm8k", "-c", "demo", "--recipe", recipe)
     scored = benchmark.score(sample, Generated((reply,), ("",), ("eos",)))

@@ -1,4 +1,4 @@
-"""Freed memory that the next pass takes again."""
+"""Freed memory that the next pass reuses."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ print(json.dumps({"taken": taken, "kept": kept, "large": large, "returned": acco
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the account is that of Linux's C library")
-def test_freed_blocks_are_taken_again_and_large_ones_given_back() -> None:
+def test_freed_blocks_are_reused_and_large_ones_returned() -> None:
     command = [sys.executable, "-c", ACCOUNT, json.dumps(SIZES)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(EVAL)})
     if "not glibc" in done.stderr:

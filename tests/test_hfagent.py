@@ -137,7 +137,7 @@ def test_the_code_never_touches_this_process(tmp_path: Path, sandbox: Sandbox) -
 
 
 def test_the_original_s_fake_tools(sandbox: Sandbox) -> None:
-    """What each returns, and that four of them refuse what is no image or sound."""
+    """What each returns, and that four of them refuse what is not an image or sound."""
     original = original_set()
     assert len(original.tools) == 13 and len(original.tasks) == 27
     calls = {tool.name: f"{tool.name}({', '.join(repr(p) for p in tool.parameters)})" for tool in original.tools}

@@ -1,7 +1,7 @@
 """Programs that try to pass a test they do not solve, to use more than they may, or to get out of the sandbox.
 
 They are text and run nowhere but in the sandbox. Each is bounded, so that a sandbox that fails survives it too: a fork
-bomb stops by itself, what is killed is a process made for that, what is written is small and has a folder for it.
+bomb stops by itself, the process that is killed exists for that, what is written is small and has its own folder.
 """
 
 from __future__ import annotations

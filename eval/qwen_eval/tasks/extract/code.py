@@ -27,7 +27,7 @@ _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*(?:\s*:\s*[\w\[\], .]+)?\s*=(?!=)\s*\S")
 _TOP_LEVEL = (_IMPORT, _DEFINITION, _ASSIGNMENT, re.compile(r"@\w"))
 # A reply that starts like this is code, not prose: "return x", "for i in y:", "total = 0", "if not x: return 0".
 _STATEMENT = re.compile(r"return\b|(?:for|if|while|with|try)\b.*:|[a-z_]\w*(?:\s*,\s*\w+)*\s*[-+*/]?=(?!=)")
-# Strings and comments are passed over whole, so that brackets inside them do not count.
+# Strings and comments are skipped whole, so that brackets inside them do not count.
 _TOKEN = re.compile(r"""\"{3}.*?(?:\"{3}|$)|'{3}.*?(?:'{3}|$)|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|#.*|[()\[\]{}]""")
 _FUTURE = re.compile(r"^from __future__ import .*\n?", re.MULTILINE)
 _BRACKETS = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
@@ -65,14 +65,14 @@ def _first_docstring(text: str) -> str:
 
 
 def _header(text: str, entry_point: str) -> _Header | None:
-    """Where the entry point's `def` stands: the first one at the start of a line that has a colon."""
+    """Where the entry point's `def` is: the first one at the start of a line that has a colon."""
     for found in re.finditer(rf"^(?:async[ \t]+)?def[ \t]+(?={re.escape(entry_point)}\b)", text, re.MULTILINE):
         depth = 0
         for index in range(found.end(), len(text)):
             depth += _BRACKETS.get(text[index], 0)
             if text[index] == ":" and depth <= 0:
                 return _Header(found.start(), found.end(), index)
-        return None  # brackets that never close: no later definition can be told from their content
+        return None  # unclosed brackets: a later definition cannot be told from their content
     return None
 
 
@@ -89,8 +89,8 @@ def humaneval_base_2023(completion: str) -> str:
 def humaneval_chat_2023(response: str, entry_point: str) -> str:
     """The function body that the chat script of 2023 took from a reply: the completion of the problem.
 
-    Its patterns were lazy from left to right. Each part is then simply the first one after the part before: if what
-    follows is missing behind the first, it is missing behind any later one. So plain searches do, in linear time.
+    Its patterns were lazy, left to right, so each part is simply the first match after the previous part: if what
+    follows is missing after the first match, it is missing after any later one. Plain searches do, in linear time.
     """
     definition = re.compile(rf"def\s+{re.escape(entry_point)}")
     for body in (_fenced_body(response, definition), _body(response, definition), _body(response, re.compile("def"))):
@@ -100,7 +100,7 @@ def humaneval_chat_2023(response: str, entry_point: str) -> str:
 
 
 def _after_header(text: str, definition: re.Pattern[str], start: int) -> int | None:
-    """The index behind the first colon that ends a line at or behind the first definition."""
+    """The index after the first colon that ends a line, at or after the first definition."""
     found = definition.search(text, start)
     if found is None:
         return None
@@ -118,7 +118,7 @@ def _fenced_body(text: str, definition: re.Pattern[str]) -> str | None:
 
 
 def _body(text: str, definition: re.Pattern[str]) -> str | None:
-    """From the header to a line feed behind which, blank lines aside, no line is indented; or to the end."""
+    """From the header to a line feed after which the next line that is not blank is not indented; or to the end."""
     start = _after_header(text, definition, 0)
     if start is None:
         return None
@@ -172,7 +172,7 @@ def program(response: str) -> str:
 
 def builtin_overrides(solution: str) -> tuple[str, ...]:
     """The names of builtins that a reference solution defines at its top level (def, class, assignment), sorted:
-    a test means the solution's own by them (MBPP asks for a function `sum`). () for text that does not parse."""
+    in a test these names mean the solution's own (MBPP asks for a function `sum`). () for text that does not parse."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about escapes in its strings
@@ -191,7 +191,7 @@ def builtin_overrides(solution: str) -> tuple[str, ...]:
 
 
 def _complete(program: str, entry_point: str, prompt: str) -> str:
-    """The program behind the prompt's preamble; `from __future__` lines come first, as Python wants them."""
+    """The program after the prompt's preamble; `from __future__` lines come first, as Python requires."""
     header = _header(prompt, entry_point)
     preamble = prompt[: header.start].strip() if header else ""
     if not preamble:
@@ -232,7 +232,7 @@ def _leading_body(text: str) -> str | None:
 
 
 def _as_body(code: str) -> str:
-    """The code indented by four spaces, also where stripping took the indentation of its first line alone."""
+    """The code indented by four spaces, also where stripping removed the indentation of its first line only."""
     first, _, rest = code.partition("\n")
     margins = [len(line) - len(line.lstrip()) for line in rest.split("\n") if line.strip()]
     alone = bool(margins) and not first[:1].isspace() and min(margins) > 0
@@ -261,14 +261,14 @@ class _Statement:
                 self.quote = token[:3]
 
     def takes(self, line: str) -> bool:
-        """Whether a line goes on with the statement: it is blank, indented, or inside brackets or a string."""
+        """Whether a line continues the statement: it is blank, indented, or inside brackets or a string."""
         return bool(self.depth or self.quote or not line.strip() or line[0] in " \t)]}")
 
 
 def _statements(text: str, entry_point: str) -> str:
     """The top-level imports, definitions with their decorators, and assignments of a text, each with its block.
 
-    The prose between them goes, and so do prints and calls of the function, which are examples of use.
+    The prose between them is dropped, and so are prints and calls of the function, which are usage examples.
     """
     kept: list[_Statement] = []
     open_now = False

@@ -1,7 +1,7 @@
 """A chat reply to a multiple-choice question, cut into the few kinds of token that decide which letter it commits to.
 
-The tables below are the whole vocabulary, English and Chinese. A word in none of them is OTHER: what it says about a letter
-beside it is not known, and nothing is concluded from it.
+The tables below are the whole vocabulary, English and Chinese. A word in none of them is OTHER: what it says about an
+adjacent letter is not known, and nothing is concluded from it.
 """
 
 from __future__ import annotations
@@ -142,8 +142,8 @@ _SIMPLE = {
 class Token(NamedTuple):
     """A token: its kind, the letters it stands for, where it is, and how it is written.
 
-    marked: in brackets or quotes. label: a letter at the start of a line with a mark behind it, as in "B. Rhea". lower: a
-    small letter. opens: it stands at the start of a line.
+    marked: in brackets or quotes. label: a letter at the start of a line with a mark after it, as in "B. Rhea". lower:
+    a lower-case letter. opens: it stands at the start of a line.
     """
 
     kind: str
@@ -230,7 +230,7 @@ def tokens(reply: str, options: Sequence[str]) -> list[Token]:
     return _grouped(_without_negations(_without_articles(_without_pronouns(found, text), text)))
 
 
-# What may stand before a letter that opens a line, and behind it where it labels what follows.
+# What may stand before a letter that opens a line, and after it where it labels what follows.
 _OPENING = re.compile(r"[\s(\[\"'“]*(?:(?:the\s+)?(?:option|choice)\s*|选项\s*)?", re.IGNORECASE)
 _LABELS = {
     last: re.compile(rf"\s?[.):]|\s?[,、-]\s?(?![A-{last}a-{last.lower()}](?![A-Za-z]))")
@@ -269,7 +269,7 @@ _AFTER_I_WORDS = {
 
 
 def _without_pronouns(found: list[Token], text: str) -> list[Token]:
-    """The tokens, with an I that is the pronoun turned into FILLER, and so an i that numbers a list: (i), (ii)."""
+    """The tokens, with an I that is the pronoun turned into FILLER, like an i that numbers a list: (i), (ii)."""
     kept = []
     for index, token in enumerate(found):
         if token.kind == LETTER and token.word in ("I", "i") and _pronoun(found, index, text):
@@ -298,7 +298,7 @@ _AFTER_A_WORDS = {"it", "would", "should", "must", "will", "for", "in", "based"}
 
 
 def _without_articles(found: list[Token], text: str) -> list[Token]:
-    """The tokens, with an A that is an article turned into OTHER, and so a small letter inside a sentence."""
+    """The tokens, with an A that is an article turned into OTHER, like a lower-case letter inside a sentence."""
     kept = []
     for index, token in enumerate(found):
         after = found[index + 1] if index + 1 < len(found) else None
@@ -316,7 +316,7 @@ def _without_articles(found: list[Token], text: str) -> list[Token]:
 
 
 def _without_negations(found: list[Token]) -> list[Token]:
-    """The tokens, with "not true" and the like made one token: wrong."""
+    """The tokens, with "not true" and the like merged into one token: wrong."""
     kept: list[Token] = []
     for token in found:
         if token.kind == GOOD and kept and kept[-1].kind == NOT:
@@ -326,7 +326,7 @@ def _without_negations(found: list[Token]) -> list[Token]:
 
 
 def _grouped(found: list[Token]) -> list[Token]:
-    """The tokens, with letters (or texts) that are joined by commas, "and", "or", "to" made one token of all of them."""
+    """The tokens, with letters (or texts) that are joined by commas, "and", "or", "to" merged into one token."""
     kept: list[Token] = []
     index = 0
     while index < len(found):
@@ -352,7 +352,7 @@ def _grouped(found: list[Token]) -> list[Token]:
 
 
 def _joined(found: list[Token], index: int, kind: str) -> tuple[list[str], int] | None:
-    """The kinds of the links from `index` on and the index of the letter behind them; None if they do not join."""
+    """The kinds of the links from `index` on and the index of the letter after them; None if they do not join."""
     links: list[str] = []
     while index < len(found) and found[index].kind in (COMMA, LIST, LABEL, PICK) and len(links) < 4:
         links.append(found[index].kind)

@@ -2,8 +2,8 @@
 
 A reply is read clause by clause. A clause commits to a letter where it says so ("the answer is C", 故选C, a boxed C), judges
 it ("C is correct", C项正确), or consists of it. What it says decides, in that order; later clauses overrule earlier ones.
-A letter that is negated, hypothetical, asked about or used for something else (an article, vitamin C) is none, and nothing
-is guessed: a reply that commits to no letter, or to several, is None.
+A letter that is negated, hypothetical, asked about or used for something else (an article, vitamin C) does not count,
+and nothing is guessed: a reply that commits to no letter, or to several, is None.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _EMPTY = {lt.FILLER, lt.LABEL, lt.LABELS}  # says nothing that matters here
 _ANNOUNCING = {lt.ANSWER, lt.PICK, lt.LABEL, lt.LABELS, lt.IS, lt.GOOD, lt.FILLER, lt.COLON}
 
 
-_NEGATED = {lt.ANSWER: REFUSED, lt.PICK: REFUSED, lt.GOOD: DENIED, "": REFUSED}  # by what "not" is followed by
+_NEGATED = {lt.ANSWER: REFUSED, lt.PICK: REFUSED, lt.GOOD: DENIED, "": REFUSED}  # by what follows "not"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Clause:
-    """Tokens up to the next break; whether a "so" or "but" leads to it; whether an "if" does; the kind of what ends it."""
+    """Tokens up to the next break; whether a "so" or "but" leads to it; whether an "if" does; the kind of break."""
 
     tokens: list[Token]
     concluding: bool
@@ -59,7 +59,7 @@ def letter(reply: str, options: Sequence[str]) -> str | None:
     """The option letter that the reply commits to; None where it commits to none or to several.
 
     Takes the options in order: their words stand for their letters where they stand as a whole ("The answer is Rhea"), and
-    a letter inside them is no answer ("vitamin C" among vitamins).
+    a letter inside them is not an answer ("vitamin C" among vitamins).
     """
     text, texts = lt.normal(reply), lt.option_texts(options)
     if (whole := _whole(text, texts)) is not None:
@@ -166,7 +166,7 @@ def _events(clause: Clause) -> Iterator[Event]:
 def _rank(clause: Clause, previous: int, index: int, after: list[Token]) -> int | None:
     """How strongly the clause commits to the mention at `index`; None where it says nothing about it.
 
-    previous: the index of the mention before; after: the tokens up to the mention behind.
+    previous: the index of the previous mention; after: the tokens up to the next mention.
     """
     token, before, between = clause.tokens[index], clause.tokens[:index], clause.tokens[previous + 1 : index]
     kinds = {item.kind for item in before}
@@ -185,7 +185,7 @@ def _rank(clause: Clause, previous: int, index: int, after: list[Token]) -> int 
 
 
 def _judgement(token: Token, after: list[Token]) -> int | None:
-    """What stands behind a letter: STATED ("is the answer"), JUDGED ("is correct"), DENIED ("is wrong"), REFUSED, None."""
+    """What follows a letter: STATED ("is the answer"), JUDGED ("is correct"), DENIED ("is wrong"), REFUSED, None."""
     kinds = [item.kind for item in after if item.kind not in _EMPTY and item.kind != lt.COLON]
     plain = [kind for kind in kinds if kind not in (lt.IS, lt.HEDGE)]
     if not plain:
@@ -242,7 +242,7 @@ def _pronoun(head: list[Token]) -> bool:
 
 
 def _rest(following: Sequence[Token], token: Token) -> set[str]:
-    """The kinds of the tokens behind a mention, without its own words again ("B. Rhea") and a denial of others."""
+    """The kinds of the tokens after a mention, without its own words repeated ("B. Rhea") and a denial of others."""
     kinds: set[str] = set()
     for item in following:
         if item.kind in _DENYING:
@@ -253,7 +253,8 @@ def _rest(following: Sequence[Token], token: Token) -> set[str]:
 
 
 def _leads(link: Token, head: list[Token]) -> bool:
-    """Whether a token leads to the answer: a verb, a colon, a noun; a dash behind one of these. "The wrong answer" not."""
+    """Whether a token leads to the answer: a verb, a colon, a noun; a dash after one of these; not "The wrong
+    answer"."""
     if link.kind == lt.LIST and link.word in ("-", "–", "—"):
         return len(head) > 1 and head[-2].kind in (lt.ANSWER, lt.GOOD)
     nouns = [index for index, item in enumerate(head) if item.kind == lt.ANSWER]
@@ -267,7 +268,7 @@ def _closed(token: Token, after: list[Token]) -> bool:
 
 
 def _decided(events: Sequence[Event]) -> frozenset[str]:
-    """The letters that the reply commits to; more than one, also where it takes the last statement back, is none.
+    """The letters that the reply commits to; more than one, which includes a retracted last statement, means none.
 
     The last statement by letter decides, else the last one by an option's words; else all letters that are judged right,
     else named, else hedged.

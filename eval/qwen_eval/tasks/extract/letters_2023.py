@@ -16,7 +16,7 @@ LETTERS = letter_tokens.LETTERS[:4]
 
 
 def _gap(longest: int) -> str:
-    """Up to `longest` characters that are no option letter, as few as will do."""
+    """Up to `longest` characters that are not option letters, as few as possible."""
     return rf"[^{LETTERS}]{{0,{longest}}}?"
 
 

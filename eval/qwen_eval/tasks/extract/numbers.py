@@ -31,7 +31,8 @@ def gold(answer: str) -> Decimal:
 
 
 def gsm8k_2023(reply: str) -> str | None:
-    """Base answer under `qwen2023`: the last run of digits, as the Python literal prints; None where it is no literal."""
+    """Base answer under `qwen2023`: the last run of digits, as the Python literal prints; None if it is not a
+    literal."""
     runs = re.findall(r"\d+", reply)
     if not runs or _literal_2023(runs[-1]) is None:
         return None
@@ -44,7 +45,7 @@ def gsm8k_2023_correct(reply: str, answer: str) -> bool:
     return found is not None and Decimal(found) == gold(answer)
 
 
-# [0-9] in the look-ahead but \d behind it: the run may go on in other scripts' digits, which no literal has.
+# [0-9] in the look-ahead but \d after it: the run may continue in other scripts' digits, which no literal has.
 _CHAT_2023 = re.compile(r"[+-]?(?=[0-9]|\.[0-9])(?:0|[1-9]\d{0,2}(?:,\d{3})*|\d*)?(?:\.\d*)?(?!\d)")
 
 
@@ -88,7 +89,7 @@ def number(reply: str) -> Decimal | None:
     """The last number of the reply; None if there is none.
 
     Ordinals ("3rd", 第三) count only where there is no other number, and so do numbers written in words, except for
-    structured Chinese numerals (三十六) and a word right behind "the answer is".
+    structured Chinese numerals (三十六) and a word right after "the answer is".
     """
     text = _normal(reply)
     written = list(_numbers(text))
@@ -98,7 +99,7 @@ def number(reply: str) -> Decimal | None:
 
 
 def strict_number(reply: str) -> Decimal | None:
-    """The number that stands behind the last "The answer is" that has one; None otherwise."""
+    """The number after the last "The answer is" that has one; None otherwise."""
     text = _normal(reply)
     found = sorted([*_numbers(text), *(Found(*item) for item in numerals.find(text, everywhere=False))])
     starts = [item.start for item in found]
@@ -140,7 +141,7 @@ _REWRITES = tuple(
     )
 )
 
-# The groups of a thousands separator have three digits each, else the separator only parts two numbers.
+# The groups of a thousands separator have three digits each, else the separator only separates two numbers.
 _PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,3}(?: \d{3})+(?![\d/]|[.,]\d)|\d+)(?:\.\d+)?|(?<![\w.)])\.\d+"
 _CHINESE_SCALE = r"(?:[百千]?[万亿]|百(?!分)|千(?![克米瓦卡焦帕赫升]))"
 _NUMBER = re.compile(
@@ -186,7 +187,7 @@ def _numbers(text: str) -> Iterator[Found]:
 
 
 def _value(match: re.Match[str]) -> Decimal | None:
-    """The value of a match of `_NUMBER` without its sign; None for one that is no number (1/0)."""
+    """The value of a match of `_NUMBER` without its sign; None for one that is not a number (1/0)."""
     value = Decimal(re.sub(r"[ ,]", "", match["plain"]))
     if len(match["plain"]) > 40:  # nothing sensible is scaled, and the arithmetic would round
         return value
@@ -203,7 +204,7 @@ def _scaled(value: Decimal, match: re.Match[str]) -> Decimal:
         return value.scaleb(int(re.split(r"[eE^]", match["power"])[-1]))
     if kind == "exponent":
         return value ** int(match["exponent"])
-    if kind == "below":  # but 12/25/2023 is no fraction
+    if kind == "below":  # but 12/25/2023 is not a fraction
         return (
             Decimal(match["below"])
             if match.string[match.start() - 1 : match.start()] == "/"
@@ -239,6 +240,6 @@ def _negative(text: str, start: int) -> bool:
     if found is None:
         return False
     previous, gap, space = found.groups()
-    if space:  # a sign only where an operand is awaited
+    if space:  # a sign only where an operand is expected
         return previous in ("=", "(", ":", "≈")
     return not re.match(r"[0-9)\]}%°]" if gap else r"[A-Za-z0-9_)\]}%°]", previous)

@@ -28,7 +28,7 @@ _CHINESE = re.compile(rf"(?<!第)(?:(?P<below>{_RUN})分之)?(?P<run>{_RUN})")
 _AND = "|".join(rf"(?<={word}) and " for word in _MULTIPLES)
 _ENGLISH = re.compile(rf"\b(?:{_WORD})(?:(?:[ -]|{_AND})(?:{_WORD}))*\b(?!\s+of\b|-)", re.IGNORECASE)
 
-# What announces an answer, and what may stand before and behind a lone Chinese digit that counts something: 一 and the
+# What announces an answer, and what may stand before and after a lone Chinese digit that counts something: 一 and the
 # like are parts of many words (一共, 统一, 三角形).
 _CUE = re.compile(
     r"(?:\banswer(?:\s+is|\s*:)|答案[是为:：]|答[:：]|等于|=)[\s*]*(?:about|approximately|约)?[\s*]*\Z", re.IGNORECASE
@@ -39,7 +39,7 @@ _MEASURES = "个只元块角米天岁次本支张条人年月周倍斤克升页�
 
 def find(text: str, everywhere: bool) -> Iterator[tuple[int, int, Decimal]]:
     """Start, end and value of the numbers in words, not in order: Chinese numerals with units (三十六) wherever they
-    are; lone digits (三) and English words behind something like "the answer is", or, with `everywhere`, in any place
+    are; lone digits (三) and English words after something like "the answer is", or, with `everywhere`, in any place
     where they count something."""
     for match in _CHINESE.finditer(text):
         if _is_number(text, match, everywhere) and (value := _chinese_part(match)) is not None:
@@ -116,7 +116,7 @@ def _structured(text: str) -> int | None:
 def english(text: str) -> Decimal | None:
     """The value of an English numeral; None if the words do not form one ("two three")."""
     total = section = 0
-    room = 100  # the next word must be smaller: any below 100 behind a multiple, a digit behind twenty, none behind two
+    room = 100  # the next word must be smaller: any below 100 after a multiple, a digit after twenty, none after two
     for word in re.findall(_WORD, text.lower()):
         if word in _MULTIPLES:
             section = max(1, section) * _MULTIPLES[word]

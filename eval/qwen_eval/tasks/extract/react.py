@@ -22,7 +22,7 @@ class Fields2023(NamedTuple):
 
 
 def react_2023(text: str) -> Fields2023:
-    """The fields under `qwen2023`: every marker by find, where a missing one is index -1."""
+    """The fields under `qwen2023`: every marker by `str.find`, where a missing one has index -1."""
     text += "\n"
 
     def between(start: str, end: str) -> str:
@@ -112,7 +112,7 @@ def action_right(gold: str, reply: str) -> bool:
 
 
 def arguments_equal(gold: Call, reply: Call) -> bool:
-    """Whether both inputs say exactly the same: the same JSON value; the same text where the gold one is no JSON."""
+    """Whether both inputs say exactly the same: the same JSON value; the same text where the gold one is not JSON."""
     if gold.arguments is None:
         return reply.arguments is None and gold.input == reply.input
     return gold.arguments == reply.arguments

@@ -50,8 +50,8 @@ class Browser:
             self.send(f"{domain}.enable")
 
     def send(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Sends a command and returns its result; what else arrives meanwhile is kept in events. Raises RuntimeError
-        for an error."""
+        """Sends a command and returns its result; other messages are kept in events. Raises RuntimeError for an
+        error."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
         message |= {"sessionId": self._session} if self._session else {}

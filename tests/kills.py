@@ -123,8 +123,8 @@ def answers(samples: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def kill_often(script: str, words: Sequence[str], kills: int, folder: Path, seed: int) -> dict[str, int]:
-    """Kills runs of a script `kills` times at random moments and lets each of them finish in the end; each must leave
-    the samples and the CSV of an undisturbed run. Returns counts: kills, runs, and the states in which kills found the
+    """Kills runs of a script `kills` times at random moments and lets each one finish in the end; each must leave the
+    samples and the CSV of an undisturbed run. Returns counts: kills, runs, and the state in which kills found the
     run."""
     chance = random.Random(seed)
     reference = folder / "reference"

@@ -84,7 +84,7 @@ def options_of(name: str, *words: object) -> argparse.Namespace:
 
 
 def benchmark_of(name: str, *words: object) -> Any:
-    """The official benchmark NAME, made from a command line of these words; Any, for its class's own members."""
+    """The official benchmark NAME, made from a command line of these words; Any, for its own members."""
     return load.official()[name](options_of(name, *words))
 
 

@@ -20,7 +20,7 @@ from qwen_eval.schema import ModelSpec
 LETTERS = "ABCD"
 DATA = demo.FOLDER / "data" / "mmlu"
 DESCRIPTION = "The following are multiple choice questions (with answers) about {}.\n\n"
-OPTIONS = "".join(f"{letter}. {{{{choices[{place}]}}}}\n" for place, letter in enumerate(LETTERS))
+OPTIONS = "".join(f"{letter}. {{{{choices[{index}]}}}}\n" for index, letter in enumerate(LETTERS))
 
 
 def documents(subject: str, split: str) -> list[dict]:

@@ -188,8 +188,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(rest[: len(rest) // 2])
             self.close_connection = True
             return
-        for place in range(20):
-            self.wfile.write(rest[len(rest) * place // 20 : len(rest) * (place + 1) // 20])
+        for piece in range(20):
+            self.wfile.write(rest[len(rest) * piece // 20 : len(rest) * (piece + 1) // 20])
             self.wfile.flush()
             time.sleep(repo.seconds / 20)
 

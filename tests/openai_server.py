@@ -148,8 +148,8 @@ class OpenAIServer(Loopback):
             text = tokenizer.decode([*ids, *made], skip_special=True)[len(before) :]
             cut = [(text.find(stop), stop) for stop in body.get("stop") or () if stop in text]
             if cut:
-                place, stop_reason = min(cut)
-                text, reason = text[:place], "stop"
+                index, stop_reason = min(cut)
+                text, reason = text[:index], "stop"
                 break
         usage = {"prompt_tokens": len(ids), "completion_tokens": len(made)}
         choice: dict[str, Any] = {"index": 0, "finish_reason": reason, "stop_reason": stop_reason}

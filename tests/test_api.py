@@ -249,7 +249,7 @@ def test_the_run_through_a_server_is_the_run_without(tmp_path: Path, capsys: pyt
     ],
     ids=lambda value: value[:24] if isinstance(value, str) else "",
 )
-def test_mistakes_are_one_line(
+def test_mistakes_are_one_line_errors(
     words: Sequence[str], said: str, running: OpenAIServer, folder: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip

@@ -51,7 +51,7 @@ def line(path: Path, number: int, new: str) -> Path:
     return path
 
 
-def spoilt(benchmark: str, file: str, number: int, new: str, *more: object) -> Callable[[Bench], Words]:
+def damaged(benchmark: str, file: str, number: int, new: str, *more: object) -> Callable[[Bench], Words]:
     """-d with one line of one file changed."""
 
     def words(bench: Bench) -> Words:
@@ -96,21 +96,21 @@ def agent(returns: str = "{a}", more: str = "") -> Callable[[Bench], Words]:
 CEVAL = ("--subjects", "high_school_chinese")
 DATA: dict[str, Case] = {
     "gsm8k, no test file": ("gsm8k", changed("gsm8k", lambda f: (f / "test.jsonl").unlink()), ("test.jsonl is missing",)),
-    "gsm8k, no JSON": ("gsm8k", spoilt("gsm8k", "test.jsonl", 3, "{no"), ("test.jsonl:3: not JSON", "get the file again")),
-    "gsm8k, a list": ("gsm8k", spoilt("gsm8k", "train.jsonl", 2, "[1]"), ("train.jsonl:2: found list", "get the file")),
-    "gsm8k, unclosed brackets": ("gsm8k", spoilt("gsm8k", "test.jsonl", 1, DEEP), ("test.jsonl:1: not JSON", "get the")),
-    "gsm8k, a number of 5,000 digits": ("gsm8k", spoilt("gsm8k", "test.jsonl", 1, LONG), ("test.jsonl:1: ", "get the file")),
-    "gsm8k, no final number": ("gsm8k", spoilt("gsm8k", "test.jsonl", 1, '{"question": "q", "answer": "a"}'),
+    "gsm8k, no JSON": ("gsm8k", damaged("gsm8k", "test.jsonl", 3, "{no"), ("test.jsonl:3: not JSON", "get the file again")),
+    "gsm8k, a list": ("gsm8k", damaged("gsm8k", "train.jsonl", 2, "[1]"), ("train.jsonl:2: found list", "get the file")),
+    "gsm8k, unclosed brackets": ("gsm8k", damaged("gsm8k", "test.jsonl", 1, DEEP), ("test.jsonl:1: not JSON", "get the")),
+    "gsm8k, a number of 5,000 digits": ("gsm8k", damaged("gsm8k", "test.jsonl", 1, LONG), ("test.jsonl:1: ", "get the file")),
+    "gsm8k, no final number": ("gsm8k", damaged("gsm8k", "test.jsonl", 1, '{"question": "q", "answer": "a"}'),
                                ("test.jsonl:1: the answer has no '#### <number>'", "-d DIR")),
-    "gsm8k, a number for a question": ("gsm8k", spoilt("gsm8k", "test.jsonl", 1, '{"question": 3, "answer": "#### 1"}'),
+    "gsm8k, a number for a question": ("gsm8k", damaged("gsm8k", "test.jsonl", 1, '{"question": 3, "answer": "#### 1"}'),
                                        ("test.jsonl:1: question is 3, expected text", "-d DIR")),
-    "gsm8k, NUL": ("gsm8k", spoilt("gsm8k", "test.jsonl", 2, "\0"), ("test.jsonl:2: NUL byte", "get the file again")),
+    "gsm8k, NUL": ("gsm8k", damaged("gsm8k", "test.jsonl", 2, "\0"), ("test.jsonl:2: NUL byte", "get the file again")),
     "gsm8k, too many shots": ("gsm8k", lambda b: ["-c", "demo", "--shots", 99], ("--shots 99", "ask for fewer")),
     "humaneval, a gzip file cut": ("humaneval", changed("humaneval", packed(300)), ("not a whole gzip file", "get the file")),
     "humaneval, no gzip file": ("humaneval", changed("humaneval", packed(1)), ("not a whole gzip file", "get the file")),
     "humaneval, a task twice": ("humaneval", changed("humaneval", lambda f: twice(f / "HumanEval.jsonl")),
                                 ("is repeated", "-d DIR")),
-    "humaneval, an empty field": ("humaneval", spoilt("humaneval", "HumanEval.jsonl", 1, '{"task_id": "x"}'),
+    "humaneval, an empty field": ("humaneval", damaged("humaneval", "HumanEval.jsonl", 1, '{"task_id": "x"}'),
                                   ("HumanEval.jsonl:1: prompt is None, expected text", "-d DIR")),
     "humaneval, shots": ("humaneval", lambda b: ["-c", "demo", "--shots", 2], ("no shots; leave --shots out",)),
     "humaneval, greedy samples": ("humaneval", lambda b: ["-c", "demo", "--samples", 3], ("--temperature above 0",)),
@@ -122,7 +122,7 @@ DATA: dict[str, Case] = {
                             ("ref.A.zh is missing", "-d DIR")),
     "wmt22, a line too many": ("wmt22", changed("wmt22", lambda f: twice(f / "generaltest2022.en-zh.ref.A.zh")),
                                ("lines, ", "get the files again")),
-    "wmt22, an empty line": ("wmt22", spoilt("wmt22", "generaltest2022.en-zh.src.en", 2, " "),
+    "wmt22, an empty line": ("wmt22", damaged("wmt22", "generaltest2022.en-zh.src.en", 2, " "),
                              ("src.en:2: the line is empty", "get the file again")),
     "wmt22, too many shots": ("wmt22", lambda b: ["-c", "demo", "--shots", 99], ("ask for at most",)),
     "wmt22, a bad shot": ("wmt22", lambda b: ["-c", "demo", "--shots-file", b.file("s.jsonl", '{"direction": "de-en"}')],
@@ -145,11 +145,11 @@ DATA: dict[str, Case] = {
     "plugin, shots": ("plugin_eval", lambda b: ["--shots", 1], ("leave --shots out",)),
     "plugin, a prompt without marks": ("plugin_eval", lambda b: ["--hfagent", "--agent-prompt", b.file("t.txt", "hello")],
                                        ("t.txt", "<<prompt>>")),
-    "ceval, another header": ("ceval", spoilt("ceval", "dev/high_school_chinese_dev.csv", 1, "a,b,c", *CEVAL),
+    "ceval, another header": ("ceval", damaged("ceval", "dev/high_school_chinese_dev.csv", 1, "a,b,c", *CEVAL),
                               ("dev.csv:1: header 'a,b,c'", "get the file again")),
-    "ceval, an open quote": ("ceval", spoilt("ceval", "val/high_school_chinese_val.csv", 3, '1,"open,a,b,c,d,A', *CEVAL),
+    "ceval, an open quote": ("ceval", damaged("ceval", "val/high_school_chinese_val.csv", 3, '1,"open,a,b,c,d,A', *CEVAL),
                              ("val.csv:3: broken CSV row", "get the file again")),
-    "cmmlu, another header": ("cmmlu", spoilt("cmmlu", "test/arts.csv", 1, "a,b", "--subjects", "arts"),
+    "cmmlu, another header": ("cmmlu", damaged("cmmlu", "test/arts.csv", 1, "a,b", "--subjects", "arts"),
                               ("arts.csv:1: header 'a,b'", "get the file again")),
     "cmmlu, a folder for a file": ("cmmlu", changed("cmmlu", lambda f: ((f / "test/arts.csv").unlink(),
                                    (f / "test/arts.csv").mkdir()), "--subjects", "arts"), ("arts.csv cannot be read",)),

@@ -160,6 +160,8 @@ def test_val_and_test_are_never_mixed_even_when_their_rows_are_the_same(
     assert {row["signature"] for row in runs["val"].rows} == {runs["val"].signature} and not runs["test"].rows
 
 
-def test_a_split_that_is_not_there_is_one_line(ours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_split_that_is_not_there_is_a_one_line_error(
+    ours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = run_script("ceval", ["-c", "nowhere", "-d", ours, "--split", "dev"], tmp_path, capsys)
     assert run.status == 2 and len(run.err.splitlines()) == 1 and "--split" in run.err

@@ -99,7 +99,7 @@ def test_only_ties_may_flip(reference: Path, tmp_path: Path, call: Compare) -> N
     path = sample_file(reference, "mmlu")
     first = json.loads(path.read_text().splitlines()[0])
 
-    def turned(tie: float) -> Callable[[dict], dict]:
+    def flipped(tie: float) -> Callable[[dict], dict]:
         wrong = next(letter for letter in "ABCD" if letter != first["answer"])
 
         def change(row: dict) -> dict:
@@ -113,7 +113,7 @@ def test_only_ties_may_flip(reference: Path, tmp_path: Path, call: Compare) -> N
 
         return change
 
-    sure, tie = edited(path, tmp_path / "sure", turned(0.0)), edited(path, tmp_path / "tie", turned(1.0))
+    sure, tie = edited(path, tmp_path / "sure", flipped(0.0)), edited(path, tmp_path / "tie", flipped(1.0))
     status, out = call(path, sure, "--exact")
     assert status == 3 and f"1 items came out differently: {first['id']}" in out
     status, out = call(path, tie, "--exact")
@@ -204,7 +204,7 @@ def test_runs_are_found_by_id_and_by_model(reference: Path, call: Compare) -> No
 
 
 @pytest.mark.parametrize("words", [["a"], ["a", "b", "--max-loss", "-1"], ["a", "b", "--non-inferior", "x"]])
-def test_bad_usage_is_one_line(words: list[str], call: Compare) -> None:
+def test_bad_usage_is_a_one_line_error(words: list[str], call: Compare) -> None:
     status, out = call(*words)
     assert status == 2 and len(out.strip().splitlines()) == 1
 

@@ -178,7 +178,7 @@ MMLU_DEFECTS = {
 
 
 @pytest.mark.parametrize("defect", MMLU_DEFECTS)
-def test_a_defect_is_one_line_with_file_and_line(defect: str, tmp_path: Path) -> None:
+def test_a_defect_is_a_one_line_error_with_file_and_line(defect: str, tmp_path: Path) -> None:
     content, line, what = MMLU_DEFECTS[defect]
     write_mmlu(tmp_path)
     path = tmp_path / "test/anatomy_test.csv"

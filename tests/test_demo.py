@@ -62,13 +62,13 @@ def test_no_test_question_is_in_the_training_texts() -> None:
     """ReAct: the question, whatever tools are listed with it. Agent: the two wordings, whatever fills them."""
     asked = {question(row["prompt"]) for part in ("react_positive", "react_negative") for row in rows(part)}
     assert len(asked) > 60
-    taught = {question(text).partition("<|im_end|>")[0] for text in joined(tool_calls.react)}
-    assert len(taught) > 1000 and not asked & taught
+    trained = {question(text).partition("<|im_end|>")[0] for text in joined(tool_calls.react)}
+    assert len(trained) > 1000 and not asked & trained
     tested = {wordings for _, wordings in tool_code.sayings(test=True)}
     assert tested and not tested & {wordings for _, wordings in tool_code.TAUGHT}
     instructions = [task.instruction for task in agent_set(plugin_eval.OWN_SET).tasks]
-    taught_text = "".join(joined(lambda rng: tool_code.agent_drill(rng, 4)))
-    assert len(instructions) == len(tested) and not any(text in taught_text for text in instructions)
+    train_text = "".join(joined(lambda rng: tool_code.agent_drill(rng, 4)))
+    assert len(instructions) == len(tested) and not any(text in train_text for text in instructions)
     names = {task.entry_point for task in problems.humaneval(Source(demo.FOLDER / "data" / "humaneval")).tasks}
     new = names - {function.name for function in tasks.fixed_functions()}
     chats = "".join(joined(tasks.chat))

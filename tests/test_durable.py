@@ -286,10 +286,10 @@ def test_processes_that_add_to_one_csv_lose_nothing(whole: Path, tmp_path: Path)
     assert sorted((row["run_id"], row["group"]) for row in rows) == sorted(
         (f"run-{worker}-{number}", f"g{part}") for worker in range(4) for number in range(20) for part in range(3)
     )
-    places = {}
-    for place, row in enumerate(rows):  # a run's rows are contiguous
-        places.setdefault(row["run_id"], []).append(place)
-    assert all(found == list(range(found[0], found[0] + 3)) for found in places.values())
+    indices = {}
+    for index, row in enumerate(rows):  # a run's rows are contiguous
+        indices.setdefault(row["run_id"], []).append(index)
+    assert all(found == list(range(found[0], found[0] + 3)) for found in indices.values())
 
 
 SLOW = """

@@ -56,7 +56,7 @@ def brute_force(spec: ModelSpec, requests: Sequence[Choose]) -> list[list[float]
         for ids in full:
             with torch.inference_mode():
                 logits = model(torch.tensor([ids[:-1]])).logits[0].float().log_softmax(-1)
-            scores.append(sum(float(logits[place - 1, ids[place]]) for place in range(shared, len(ids))))
+            scores.append(sum(float(logits[index - 1, ids[index]]) for index in range(shared, len(ids))))
         answers.append(scores)
     return answers
 

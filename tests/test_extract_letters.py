@@ -195,13 +195,13 @@ def test_without_any_letter_or_option_there_is_no_answer(reply: str) -> None:
 
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("option", ["cat", "a" * 300 + "b"])
-def test_long_texts_take_no_longer_than_they_are_long(option: str, length: int) -> None:
+def test_long_texts_take_linear_time(option: str, length: int) -> None:
     for text in long_texts(length):
         assert quick(letter, text, [option, "", "the answer is", "A and"]) in {"A", "B", "C", "D", None}
 
 
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("recipe", RECIPES_2023)
-def test_long_texts_take_no_longer_in_the_rules_of_2023(recipe: str, length: int) -> None:
+def test_long_texts_take_linear_time_in_the_rules_of_2023(recipe: str, length: int) -> None:
     for text in long_texts(length):
         assert quick(RECIPES_2023[recipe], text, "question____", ["cat", "dog", "", "bird"]) in set("ABCD")

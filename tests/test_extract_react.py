@@ -167,7 +167,7 @@ def test_any_text_is_read(text: str) -> None:
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_long_texts_take_no_longer_than_they_are_long(length: int) -> None:
+def test_long_texts_take_linear_time(length: int) -> None:
     for text in long_texts(length):
         for read in (react, react_2023, names_action, split_reasoning):
             quick(read, text)

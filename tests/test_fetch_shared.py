@@ -62,7 +62,7 @@ def test_the_files_hold_the_rows_of_the_hub(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["mmlu", "tokenizer"])
-def test_a_dead_hub_is_one_line(part: str, tmp_path: Path) -> None:
+def test_a_dead_hub_is_a_one_line_error(part: str, tmp_path: Path) -> None:
     done = run(client_env("http://127.0.0.1:9", tmp_path / "home"), tmp_path / "shared", part)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "cannot be downloaded" in done.stderr
     assert not list((tmp_path / "shared").glob("*/*"))

@@ -1,4 +1,4 @@
-"""The real download code against a hub on this machine: the same rows as from files, and failures of one line."""
+"""The real download code against a hub on this machine: the same rows as from files, and one-line errors."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def archive(folder: Path) -> bytes:
 
 
 def mmlu_repo(folder: Path) -> dict[str, bytes]:
-    """The official files in the hub's form: one file a split, a list of choices, the answer as a number."""
+    """The official files in the hub's form: one file per split, a list of choices, the answer as a number."""
     files = {}
     for split in ("dev", "test"):
         columns: dict[str, list] = {"question": [], "subject": [], "choices": [], "answer": []}
@@ -105,7 +105,7 @@ def mmlu_repo(folder: Path) -> dict[str, bytes]:
 
 
 def ceval_tables(folder: Path) -> dict[str, bytes]:
-    """The official files as the later conversion has them: a parquet file a subject and split, ids as numbers."""
+    """The official files as the later conversion has them: one parquet file per subject and split, ids as numbers."""
     files = {}
     for path in folder.rglob("*.csv"):
         split = path.parent.name
@@ -195,7 +195,7 @@ def refused(answer: dict, *words: str) -> None:
 
 
 @pytest.mark.parametrize("benchmark", SUBJECTS)
-def test_a_dead_hub_is_one_line_at_once(benchmark: str, tmp_path: Path) -> None:
+def test_a_dead_hub_is_a_one_line_error_at_once(benchmark: str, tmp_path: Path) -> None:
     answer = client(client_env("http://127.0.0.1:9", tmp_path), benchmark)
     refused(answer, COMMITS[benchmark][0], "http://127.0.0.1:9 does not answer")
     assert answer["connections"] == [PROBE_SECONDS]
@@ -251,7 +251,7 @@ def test_what_datasets_downloaded_by_name_is_found(hub: LoopbackHub, folders: di
     assert answer.get("hash") == from_files(folders["mmlu"], "mmlu")
 
 
-def test_a_script_or_a_card_in_the_repository_is_no_matter(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_script_or_a_card_in_the_repository_does_not_matter(folders: dict[str, Path], tmp_path: Path) -> None:
     card = b"---\nconfigs:\n- config_name: all\n  data_files: other/*.csv\n---\n"
     files = {**mmlu_repo(folders["mmlu"]), "mmlu.py": b"raise SystemExit('run')", "README.md": card}
     with LoopbackHub(datasets={"cais/mmlu": files}) as server:
@@ -267,7 +267,7 @@ def test_a_token_gives_access_to_gated_repositories(folders: dict[str, Path], tm
 
 
 def test_cells_stay_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a reader that guesses types takes for nothing, a number, a truth or a date; and numbers stay numbers."""
+    """What type-inferring readers take for a missing value, a number, a boolean or a date; and numbers stay numbers."""
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     cells = ["None", "NA", "nan", "null", "", "0.50", "007", "1e3", "True", "2024-01-01", " x ", "\u00a0", "#N/A", "中"]
     columns = {"text": cells, "list": [[cell, "NA"] for cell in cells], "number": list(range(len(cells)))}
@@ -317,11 +317,11 @@ def test_errors_of_a_hub(defect: str, tmp_path: Path) -> None:
     with LoopbackHub(datasets={"cais/mmlu": Repo(**{**vars(repo), "files": files})}) as server:
         answer = client(server.env(tmp_path), "mmlu")
     refused(answer, "cais/mmlu", *words)
-    assert max(Counter(server.requests).values()) <= 2  # by us and by the client: an error is not tried again
+    assert max(Counter(server.requests).values()) <= 2  # by us and by the client: an error is not retried
 
 
 def test_a_download_that_ends_half_way_or_comes_slowly(folders: dict[str, Path], tmp_path: Path) -> None:
-    """Ended twice it goes on where it ended; ended every time it is one line, and nothing half is ever taken for a file."""
+    """Cut off twice, it resumes; cut off every time, it is a one-line error, and no partial file is used."""
     whole = mmlu_repo(folders["mmlu"])
     expected = from_files(folders["mmlu"], "mmlu")
     for name, fault in {"twice": {"cut": 2}, "slow": {"seconds": 3.0}}.items():
@@ -331,7 +331,7 @@ def test_a_download_that_ends_half_way_or_comes_slowly(folders: dict[str, Path],
         refused(
             client(server.env(tmp_path / "always"), "mmlu"), "hub dataset cais/mmlu cannot be downloaded", "data.tar"
         )
-    with LoopbackHub(datasets={"cais/mmlu": Repo(whole)}) as server:  # what the broken downloads left is no hindrance
+    with LoopbackHub(datasets={"cais/mmlu": Repo(whole)}) as server:  # what the broken downloads left does no harm
         assert client(server.env(tmp_path / "always"), "mmlu").get("hash") == expected
 
 

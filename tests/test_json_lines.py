@@ -22,7 +22,7 @@ def read(content: bytes) -> list[tuple[int, dict]]:
 
 
 def test_numbers_are_those_of_the_lines() -> None:
-    """A byte-order mark, Windows' line ends, blank lines, and what str.splitlines takes for an end inside a text."""
+    """A byte-order mark, Windows line ends, blank lines, and what str.splitlines takes for a line end inside a text."""
     content = b'\xef\xbb\xbf{"a": 1}\r\n\r\n  \n{"a": "\xe2\x80\xa8\xc2\x85"}\r\n{"a": [NaN, -Infinity]}'
     (first, one), (second, two), (third, three) = read(content)
     assert (first, second, third) == (1, 4, 5)
@@ -44,7 +44,7 @@ def test_numbers_are_those_of_the_lines() -> None:
     ],
     ids=lambda value: str(value[:12]),
 )
-def test_a_bad_line_is_one_line(line: bytes, said: str) -> None:
+def test_a_bad_line_is_a_one_line_error(line: bytes, said: str) -> None:
     good = b'{"a": 1}\n\n\n\n'
     with pytest.raises(DataError) as error:
         read(good + line + b"\n" + good)

@@ -178,7 +178,7 @@ def test_slices_pieces_and_batches_change_nothing(
     for engine in (HFEngine(spec), HFEngine(spec, batch_size=1)):
         (cell,) = engine.measure([Measure((TEXT,), 100)], lambda *_: None)
         assert cell.nll[0] / cell.tokens[0] == pytest.approx(expected, abs=1e-5)
-    # as when a chunk does not fit: in pieces behind a cache
+    # as when a chunk does not fit: in pieces with a cache
     engine = HFEngine(spec)
     ids = np.array(engine.checkpoint.tokenizer.encode(TEXT)[:100], dtype=np.int32)
     chunk = Chunk(ids, 99, 0)
@@ -212,7 +212,7 @@ def test_window_attention_changes_the_figures_and_serves_every_script(tmp_path: 
 
 @contextmanager
 def rewritten(folder: Path) -> Iterator[dict[str, Tensor]]:
-    """A checkpoint's tensors, written back as they are left."""
+    """A checkpoint's tensors; changes to them are written back."""
     path = folder / "model.safetensors"
     tensors = load_file(path)
     yield tensors

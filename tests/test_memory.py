@@ -1,4 +1,4 @@
-"""Perplexity within a limit of memory: the peak of a process of its own stays below it, and the figures are the same."""
+"""Perplexity within a memory limit: the peak of a process of its own stays below it, and the figures are the same."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def test_stratified_interval_covers_the_truth() -> None:
     assert 0.93 <= covered / 2000 <= 0.975
 
 
-def test_a_stratum_answered_all_right_is_not_known_exactly() -> None:
+def test_a_stratum_without_errors_still_has_variance() -> None:
     figure = intervals.stratified_mean("acc", "all", [[1.0] * 5, [1.0] * 5])
     assert figure.value == 100 and figure.ci_low < 90 and figure.ci_high == 100
 

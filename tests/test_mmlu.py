@@ -266,7 +266,7 @@ def test_a_checkpoint_that_prefers_a_letter_scores_that_letter_s_share(
     assert {sample["answer"] for sample in run.samples.values()} == {letter}
     assert run.figure("ties", "all") == 0 and "ties, the earliest" not in run.out
     leads = {sample["response"]["logprobs"][LETTERS.index(letter)] for sample in run.samples.values()}
-    assert len(leads) > 400  # the model is at work: it is surer of some questions than of others
+    assert len(leads) > 400  # the model does compute: it is surer of some questions than of others
 
 
 def test_a_checkpoint_whose_logits_are_equal_ties_everywhere_and_says_so(
@@ -280,9 +280,9 @@ def test_a_checkpoint_whose_logits_are_equal_ties_everywhere_and_says_so(
     assert run.figure("acc", "all") == pytest.approx(100 * gold["A"] / gold.total(), abs=1e-6)
 
 
-def test_the_interval_covers_what_chance_gives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Stored answers of a random checkpoint against the golds in 2,000 random orders: see known.coverage. The slow tests
-    do the same with all 14,042 questions."""
+def test_the_interval_covers_chance_accuracy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Stored answers of a random checkpoint against the gold answers in 2,000 random orders: see known.coverage. The
+    slow tests do the same with all 14,042 questions."""
     checkpoint = write_random(tmp_path / "checkpoint")
     words = ["-c", checkpoint, "-d", shared("data/mmlu"), "--subjects", ",".join(SUBJECTS)]
     run = run_script("mmlu", words, tmp_path, capsys)

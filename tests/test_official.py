@@ -45,12 +45,12 @@ def test_an_edited_and_a_short_file_are_named(tmp_path: Path) -> None:
     crlf = folder / "test/virology_test.csv"
     crlf.write_bytes(b"\xef\xbb\xbf" + crlf.read_bytes().replace(b"\n", b"\r\n"))
     assert len(benchmark_of("mmlu", *words).changed) == 2  # the same rows in other bytes
-    short.write_bytes(short.read_bytes()[:-30])  # and inside a row it is no data at all
+    short.write_bytes(short.read_bytes()[:-30])  # and cut inside a row it is not valid data
     with pytest.raises(DataError, match=r"anatomy_test\.csv:\d+: "):
         benchmark_of("mmlu", *words)
 
 
-def test_the_demonstration_and_unknown_data_are_no_edits() -> None:
+def test_the_demonstration_and_unknown_data_are_not_called_edited() -> None:
     for name in ("mmlu", "gsm8k", "humaneval", "wmt22"):
         assert benchmark_of(name, "-c", "demo").changed == ()
     assert load.official()["ceval"].sums == {} and changed({}, {"dev/law": ()}) == ()

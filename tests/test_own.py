@@ -1,4 +1,4 @@
-"""Benchmarks of one's own: the examples, run from a folder outside the repository, and what is refused before a model is
+"""Custom benchmarks: the examples, run from a folder outside the repository, and what is refused before a model is
 asked."""
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def command(folder: Path, *words: object) -> Done:
 
 
 def run(folder: Path, *words: object) -> tuple[str, str]:
-    """What a run prints, and its id. It has to end well."""
+    """What a run prints, and its id. The run has to succeed."""
     done = command(folder, "run", *words, "--quiet")
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("samples in ")]
@@ -90,7 +90,7 @@ def runs(outside: Path) -> dict[str, tuple[str, str]]:
     }
 
 
-def test_the_signature_says_more_of_a_benchmark_of_ones_own(runs: dict[str, tuple[str, str]]) -> None:
+def test_the_signature_of_a_custom_benchmark_has_more_fields(runs: dict[str, tuple[str, str]]) -> None:
     fields = {name: signature(out) for name, (out, _) in runs.items()}
     assert fields["texts"]["scoring"].startswith("context+") and fields["texts"]["select"] == "text-logprob"
     assert fields["letters"]["select"] == "logprob"
@@ -293,7 +293,7 @@ def test_two_files_of_one_name(tmp_path: Path) -> None:
     assert made[0].signature["scoring"] != made[1].signature["scoring"]
 
 
-def test_a_missing_file_or_folder_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_file_or_folder_is_a_one_line_error(tmp_path: Path) -> None:
     for words, said in {
         ("run",): "name the file of a benchmark",
         ("run", "--help"): "name the file of a benchmark",
@@ -306,7 +306,7 @@ def test_a_missing_file_or_folder_is_one_line(tmp_path: Path) -> None:
         assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
 
 
-def test_twenty_lines_do(tmp_path: Path) -> None:
+def test_twenty_lines_suffice(tmp_path: Path) -> None:
     done = fresh(tmp_path, "run", write(tmp_path, TEXT, ITEMS), "-d", tmp_path, *WORDS)
     assert done.returncode == 0 and "mine|v1|default|base|" in done.stdout, done.stderr
 
@@ -343,7 +343,7 @@ def test_twenty_lines_do(tmp_path: Path) -> None:
         (CHOICE, [{**QUESTION, "o": ["x", " ", "z"]}], "an empty question or option"),
     ],
 )  # fmt: skip
-def test_what_cannot_work_is_one_line_before_a_model_is_asked(
+def test_what_cannot_work_is_a_one_line_error_before_a_model_is_asked(
     code: str, rows: list[dict[str, Any]], said: str, tmp_path: Path
 ) -> None:
     path = write(tmp_path, code, rows)
@@ -353,7 +353,7 @@ def test_what_cannot_work_is_one_line_before_a_model_is_asked(
     assert said in str(refused.value)
 
 
-def test_a_refusal_is_one_line_and_status_2(tmp_path: Path) -> None:
+def test_a_refusal_is_a_one_line_error_and_status_2(tmp_path: Path) -> None:
     done = fresh(tmp_path, "run", write(tmp_path, "x = = 1\n", ITEMS), *WORDS)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "mine.py:7: SyntaxError" in done.stderr
     path = write(tmp_path, TEXT.replace("reply.texts", "reply.text"), ITEMS)
@@ -363,7 +363,7 @@ def test_a_refusal_is_one_line_and_status_2(tmp_path: Path) -> None:
 
 
 def test_another_way_of_scoring_is_another_signature(tmp_path: Path) -> None:
-    """And a remark, a docstring or a title is not."""
+    """But a comment, a docstring or a title is not."""
 
     def scoring(name: str, code: str) -> str:
         (tmp_path / name).mkdir()
@@ -399,7 +399,7 @@ def test_facts_survive_a_manifest() -> None:
         content = json.loads(json.dumps(kind.facts().as_json()))
         if not set(content["columns"]) <= set(facts.OWN_TABLES.values()):
             with pytest.raises(InputError, match="does not describe its benchmark"):
-                facts.from_json(content, "manifest.json")  # no file puts a figure into the tables of the eight
+                facts.from_json(content, "manifest.json")  # no file adds to the tables of the eight built-in ones
     own = facts.Facts(
         "mine", "Mine", views=(facts.View("acc", "correct"),), columns={"own": (facts.Column("M", ("a", "b")),)}
     )

@@ -184,7 +184,7 @@ def test_two_runs_side_by_side_show_the_flipped_items_first(tab: Browser) -> Non
     assert count(tab).startswith(f"{len(lost) + len(won)} of ")
     verdicts = tab.run("[...document.querySelectorAll('#detail .verdict')].map(node => node.textContent)")
     assert verdicts == ["✓ right", "✗ wrong"]
-    assert tab.run("document.querySelectorAll('#detail .prompt').length") == 1  # the same prompt stands once
+    assert tab.run("document.querySelectorAll('#detail .prompt').length") == 1  # the same prompt is shown once
     names = tab.run("[...document.querySelectorAll('#detail .answer h3')].map(node => node.firstChild.textContent)")
     assert names == ["made/first", "made/second"]
 
@@ -299,7 +299,7 @@ def test_chinese_dark_and_narrow(tab: Browser, tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------------------------------- without a browser
 def test_what_is_embedded_is_what_was_stored(page: Path) -> None:
-    """The data of the page, unpacked here: every prompt whole again, every text once, the same bytes when made again."""
+    """The page's data, unpacked here: every prompt reassembled, every text once, the same bytes when made again."""
     text = page.read_text(encoding="utf-8")
     (packed,) = re.findall(r'<script type="text/plain" id="data">([^<]*)</script>', text)
     found = json.loads(gzip.decompress(base64.b64decode(packed)))
@@ -309,11 +309,11 @@ def test_what_is_embedded_is_what_was_stored(page: Path) -> None:
         items = run["items"]
         stored = {item["id"]: item for item in rows}
         assert len(items["id"]) == QUESTIONS
-        for place, name in enumerate(items["id"]):
+        for index, name in enumerate(items["id"]):
             item = stored[name]
-            assert pool[items["head"][place]] + pool[items["rest"][place]] == item["prompt"]
-            assert (items["answer"][place], pool[items["target"][place]]) == (item["answer"], item["target"])
-            assert items["status"][place] == ("r" if item["stats"]["correct"] else "w")
+            assert pool[items["head"][index]] + pool[items["rest"][index]] == item["prompt"]
+            assert (items["answer"][index], pool[items["target"][index]]) == (item["answer"], item["target"])
+            assert items["status"][index] == ("r" if item["stats"]["correct"] else "w")
     again = page.with_name("again.html")
     words = ["--html", str(again), "--run", "first", "--run", "second", "--run", "talk"]
     command = [sys.executable, str(REPOSITORY / "eval" / "report.py"), *words]

@@ -93,7 +93,7 @@ def test_the_paired_interval_covers_the_truth(n: int, p: float) -> None:
     assert covered / runs >= 0.93
 
 
-def test_max_loss_0_is_rarely_alarmed_by_exchanged_pairs() -> None:
+def test_max_loss_0_rarely_alarms_on_exchangeable_pairs() -> None:
     """Exactly, over all outcomes: m discordant pairs, each a loss or a win with equal chance."""
     for n in (4, 10, 27, 100, 300):
         for m in range(1, min(n, 50) + 1):
@@ -104,7 +104,7 @@ def test_max_loss_0_is_rarely_alarmed_by_exchanged_pairs() -> None:
             assert alarms <= 0.05, (n, m)
 
 
-def test_max_loss_0_is_rarely_alarmed_in_strata_and_in_families() -> None:
+def test_max_loss_0_rarely_alarms_in_strata_and_in_families() -> None:
     """Three benchmarks at a time, macro averages over subjects of 5 to 40 items; any alarm of the three counts."""
     rng = np.random.default_rng(1)
     strata = [subject for subject, size in enumerate((5, 5, 8, 12, 40)) for _ in range(size)]
@@ -149,7 +149,7 @@ def test_scores_between_0_and_1() -> None:
     assert result.p == pytest.approx(exact, abs=4 * sqrt(exact / paired.DRAWS) + 1 / paired.DRAWS)
 
 
-def test_lower_is_better_turns_the_loss_round() -> None:
+def test_lower_is_better_flips_the_sign_of_the_loss() -> None:
     a, b = answers(3, 1, 4, 2)
     up, down = (paired.shares(a, b, [""] * 10, lower_is_better=flag) for flag in (False, True))
     assert down.loss == -up.loss and (down.worse, down.better) == (up.better, up.worse) and down.a == up.a

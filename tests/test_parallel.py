@@ -118,17 +118,17 @@ def test_shares_keep_prefixes_together_and_are_even() -> None:
     made += [Sample(f"g/{item}", Generate("Say it. " * 9, 16, header="x" * 4000), "") for item in range(40)]
     for size in (1, 2, 3, 8):
         parts = workers.split_work(made, size)
-        assert sorted(place for part in parts for place in part) == list(range(len(made)))
+        assert sorted(index for part in parts for index in part) == list(range(len(made)))
         assert parts == workers.split_work(made, size) and all(parts)
     two = workers.split_work(made[:293], 2)  # subjects alone
-    homes = {place: number for number, part in enumerate(two) for place in part}
-    assert len({(made[place].id.split("/")[0], home) for place, home in homes.items()}) <= 10  # at most one in both
+    homes = {index: number for number, part in enumerate(two) for index in part}
+    assert len({(made[index].id.split("/")[0], home) for index, home in homes.items()}) <= 10  # at most one in both
     assert max(map(len, two)) < 1.2 * min(map(len, two))
     one_prefix = workers.split_work(made[-40:], 4)
     assert [len(part) for part in one_prefix] == [10] * 4
 
 
-def test_what_a_launcher_did_is_said() -> None:
+def test_what_a_launcher_did_is_reported() -> None:
     assert workers.notes(workers.Processes(0, 4), {"ACCELERATE_USE_CPU": "1"}) == ["4 processes shared the work"]
     assert "torchrun --nproc-per-node" in workers.notes(workers.Processes(), {"ACCELERATE_USE_CPU": "1"})[0]
     assert workers.notes(workers.Processes(), {"PATH": "/bin"}) == []

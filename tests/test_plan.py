@@ -41,7 +41,7 @@ def test_options_of_one_token_make_one_row() -> None:
     assert len(only.ids) == encoded.prompt_tokens and encoded.shots_used == 2
 
 
-def test_an_option_that_merges_with_the_prompt_is_scored_from_where_the_options_part() -> None:
+def test_an_option_that_merges_with_the_prompt_is_scored_from_where_the_options_diverge() -> None:
     """ "x" + "ab" is one token, "x" + "!" two: what they share ends before x."""
     tokenizer = Words()
     (encoded,) = plan.encode_requests([Choose("", (), "q\nx", ("ab", "!"))], tokenizer, 100)

@@ -150,7 +150,7 @@ def test_two_empty_inputs_score_nothing_under_2023() -> None:
     assert scored.stats["input"] == 0.0
 
 
-def test_what_is_counted_beside() -> None:
+def test_the_figures_reported_beside() -> None:
     """A reply that starts with the marker calls a tool under default only; the second call is counted."""
     text = 'Action: tool\nAction Input: {"a": 1}\nThought: more\nAction: other\nAction Input: {"b": 2}'
     sample = asked("react_positive", turn('{"a": 1}'))
@@ -179,7 +179,7 @@ def written(path: Path, *rows: object) -> Path:
     return path
 
 
-def test_a_set_of_one_s_own(tmp_path: Path) -> None:
+def test_a_custom_instruction_set(tmp_path: Path) -> None:
     tool = {**TOOL, "description": "says it", "parameters": ["text", "speed"], "defaults": {"speed": 1}}
     made = agent_set(written(tmp_path / "x.jsonl", PROBLEM, tool))
     (speak,) = made.tools
@@ -295,7 +295,8 @@ def test_replies_of_2023_scored_under_default_but_not_the_other_way(checkpoint: 
 
 
 def test_known_replies_come_to_known_figures(tmp_path: Path) -> None:
-    """Two of four right tools, inputs worth 1, 1/2, 0 and 0, one false positive of two, one agent task of two solved."""
+    """Two of four right tools, input scores 1, 1/2, 0 and 0, one false positive of two, one agent task of two
+    solved."""
     positive = written(tmp_path / "p.jsonl", *({"prompt": f"q{i}", "response": turn("a b")} for i in range(4)))
     negative = written(tmp_path / "n.jsonl", {"prompt": "q"}, {"prompt": "r"})
     tasks = written(tmp_path / "h.jsonl", TOOL, {**PROBLEM, "instructions": ["Say `a`.", "Say `a` aloud."]})

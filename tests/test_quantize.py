@@ -28,8 +28,8 @@ MODES = [("none", "float32"), ("none", "bfloat16"), ("int8", "float32"), ("int8"
 
 
 def expected_bytes(config: Mapping[str, Any], quantize: str, dtype: str) -> float:
-    """By hand. Int8: a byte a weight and a float32 scale a row. NF4: half a byte a weight, a float32 scale for 64 of them,
-    and the 16 values. Embedding, head, biases and norms stay wide; the rotary frequencies are float32."""
+    """By hand. Int8: a byte per weight and a float32 scale per row. NF4: half a byte per weight, a float32 scale for 64
+    of them, and the 16 values. Embedding, head, biases and norms stay wide; the rotary frequencies are float32."""
     hidden, inner, wide = config["hidden_size"], config["intermediate_size"], WIDTH[dtype]
     matrices = [(hidden, hidden)] * 4 + [(inner, hidden)] * 2 + [(hidden, inner)]
     size = 0.0

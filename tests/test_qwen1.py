@@ -111,10 +111,10 @@ def test_a_padded_row_equals_the_row_alone(golden, originals, generation, side, 
     ids = torch.zeros(4, 300, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row, length in enumerate(lengths):
-        place = slice(300 - length, 300) if side == "left" else slice(0, length)
+        span = slice(300 - length, 300) if side == "left" else slice(0, length)
         generator = torch.Generator().manual_seed(100 + row)
-        ids[row, place] = torch.randint(0, 256, (400,), generator=generator)[:length]
-        mask[row, place] = 1
+        ids[row, span] = torch.randint(0, 256, (400,), generator=generator)[:length]
+        mask[row, span] = 1
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     for tag, (ntk, logn) in TAGS.items():
         handle = install(model, ContextExtension(ntk, logn, TRAINED))
@@ -171,7 +171,7 @@ def test_every_layout_of_the_weights_loads_equal(tmp_path, layout, shards):
 
 
 def test_tensors_come_back_under_their_original_names(tmp_path):
-    """save_pretrained writes the original layout, and export_qwen1, an export written apart from it, agrees."""
+    """save_pretrained writes the original layout, and export_qwen1, an export written independently, agrees."""
     model = load(write_qwen1(tmp_path / "in"))
     model.save_pretrained(tmp_path / "saved")
     original, saved = (load_file(tmp_path / name / "model.safetensors") for name in ("in", "saved"))
@@ -198,7 +198,7 @@ def test_bfloat16_keeps_the_rotation_in_float32(tmp_path):
     assert furthest(model(ids).logits.float(), exact) < 0.2
 
 
-def test_fewer_layers_than_the_weights_hold_do_not_pass_unseen(tmp_path):
+def test_fewer_layers_than_the_weights_hold_are_noticed(tmp_path):
     folder = write_qwen1(tmp_path, layers=3)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))

@@ -120,9 +120,9 @@ def test_the_batch_size_changes_nothing(size: int, whole: Whole, questions: Sequ
 
 
 @pytest.mark.parametrize("whole", ["random"], indirect=True)
-def test_the_interval_covers_what_chance_gives(whole: Whole) -> None:
-    """The golds in 2,000 random orders: see known.coverage. The trained checkpoint would not do: 79% of its answers are
-    A, and permuted golds then vary too little to say anything about the interval."""
+def test_the_interval_covers_chance_accuracy(whole: Whole) -> None:
+    """The gold answers in 2,000 random orders: see known.coverage. The trained checkpoint would not do: 79% of its
+    answers are A, and permuted golds then vary too little to say anything about the interval."""
     observed, expected = coverage(whole.samples.values())
     print(f"\ncovered {observed:.2f}%, expected {expected:.2f}%")
     assert 93 <= observed <= 97 and abs(observed - expected) < 1.5

@@ -90,7 +90,7 @@ def test_a_partial_run_stands_marked_where_there_is_no_whole_one(tmp_path: Path)
 
 
 def test_bold_only_among_rows_of_equal_protocol(tmp_path: Path) -> None:
-    """Ours of 2023's recipe compete with the published; those of another protocol among themselves, and only whole ones."""
+    """Ours under qwen2023 compete with the published; other protocols with each other, and only if complete."""
     old = {"recipe": "qwen2023", "signature": "mmlu|v1|qwen2023|data:11|ctx:8192|dtype:bf16"}
     rows = [
         ours(model="a", value="48", **old), ours(model="demo", value="99", **old),
@@ -117,8 +117,8 @@ def test_precisions_stand_in_a_table_of_their_own(tmp_path: Path) -> None:
     assert cells(main, "new/model")[1].startswith("**51.2**") and cells(main, "only/int8")[1].startswith("44.0")
 
 
-def test_a_part_once_more_in_another_precision_is_no_line_of_the_other_tables(tmp_path: Path) -> None:
-    """Its average alone, in BF16, beside a whole line in FP32; the difference of two runs is not the best of anything."""
+def test_an_average_alone_in_another_precision_adds_no_row_to_the_other_tables(tmp_path: Path) -> None:
+    """Its average alone, in BF16, beside a full row in FP32; the difference of two runs is not the best of anything."""
     rows = [
         ours(precision="fp32"), ours(precision="fp32", group="STEM", value="40"), ours(value="52"),
         ours(precision="int8+bf16", value="51"), ours(precision="int8+bf16", metric="acc_minus_bf16", value="-1"),
@@ -130,8 +130,8 @@ def test_a_part_once_more_in_another_precision_is_no_line_of_the_other_tables(tm
     assert [cell.split(" ")[0] for cell in differences] == ["-1.0", "-2.0"]
 
 
-def test_everything_is_said_in_chinese_too() -> None:
-    """No head, note or legend of the tables is without a translation, but for names and figures."""
+def test_everything_is_translated_into_chinese() -> None:
+    """Every heading, note and legend of the tables has a translation, except names and figures."""
     made = report.read(ROOT / "results")
     names = {"MMLU", "C-Eval", "CMMLU", "GSM8K", "HumanEval"}
     assert {render.BOLD, *render.LEGEND.values()} <= set(words.CHINESE)
@@ -179,7 +179,7 @@ def test_figures_are_the_same_bytes_twice(tmp_path: Path) -> None:
     assert "new/model" in drawn and "Old-7B" in drawn
 
 
-def test_a_stale_table_is_noticed_and_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stale_table_is_noticed_and_updated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder(tmp_path, [ours()])
     readme = tmp_path / "README.md"
     readme.write_text("# Title\n<!-- table:mmlu -->\nold\n<!-- /table:mmlu -->\nrest\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What stands in several files of the repository agrees: versions, names of commands, programs, paths."""
+"""What several files of the repository state agrees: versions, names of commands, programs, paths."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def setting(name: str) -> str:
 
 
 def targets() -> set[str]:
-    """Those of the Makefile that are no files."""
+    """Those of the Makefile that are not files."""
     (listed,) = re.findall(r"^\.PHONY: (.*)$", text("Makefile"), re.MULTILINE)
     return set(listed.split())
 
@@ -61,7 +61,7 @@ def test_hooks_run_tools_of_the_environment() -> None:
 
 
 def test_every_target_is_named_at_the_top_of_the_makefile() -> None:
-    """And is there."""
+    """And exists."""
     makefile = text("Makefile")
     header = makefile.split("\n\n")[0]
     assert set(re.findall(r"make ([a-z-]+)", header)) | {"setup"} == targets()
@@ -88,8 +88,8 @@ def test_workflows_call_what_is_there_on_pythons_that_are_allowed() -> None:
 
 
 @pytest.mark.parametrize("name", ["bug", "feature"])
-def test_forms_of_issues_are_forms(name: str) -> None:
-    """Top level keys and kinds of fields as GitHub's schema has them; identifiers differ."""
+def test_issue_forms_are_valid(name: str) -> None:
+    """Top-level keys and field types are those of GitHub's schema; identifiers are unique."""
     form = loaded(f".github/ISSUE_TEMPLATE/{name}.yml")
     assert form.keys() == {"name", "description", "labels", "body"}
     assert {field["type"] for field in form["body"]} <= {"textarea", "input", "dropdown", "checkboxes", "markdown"}
@@ -117,10 +117,10 @@ NEEDED = ("bash", "timeout", "tail", "cat", "chmod")
         (1000, {"google-chrome": ""}, ""),
     ],
 )
-def test_a_browser_is_brought_or_one_line_says_why_not(
+def test_a_browser_is_installed_or_one_line_says_why_not(
     user: int, managers: dict[str, str], said: str, tmp_path: Path
 ) -> None:
-    """With nothing on the PATH but package managers of our own."""
+    """With nothing on the PATH but fake package managers."""
     made = {"id": f"echo {user}", "new": 'cat "$0" > "${0%/*}/$1"; chmod +x "${0%/*}/$1"', **managers}
     for name, body in made.items():
         (tmp_path / name).write_text(f"#!{shutil.which('bash')}\n{body}\n")

@@ -20,7 +20,7 @@ from qwen_eval.schema import Choose, Chosen, EngineInfo, InputError, OnResponse,
 from qwen_eval.tasks.benchmark import Benchmark, code_hash
 from qwen_eval.tasks.choice import ChoiceRow, MultipleChoice, Question, categories
 
-# what the signature says of a benchmark of one's own; the frame is the SHA-256 of the line "hq\u0000": what the prompts share
+# what the signature says of a custom benchmark; the frame is the SHA-256 of the line "hq\u0000": what the prompts share
 FIELDS = "scoring:context|frame:eeed0b88|data:unverified-0000"
 
 
@@ -44,7 +44,7 @@ class Letters:
             if self.asked == self.fail_after:
                 raise KeyboardInterrupt
             self.asked += 1
-            answers.append(Chosen(tuple(0.0 if place == self.best else -1.0 for place in range(4)), 5, 10))
+            answers.append(Chosen(tuple(0.0 if option == self.best else -1.0 for option in range(4)), 5, 10))
             done(index, answers[-1])
         return answers
 
@@ -56,7 +56,7 @@ class Letters:
 
 
 class Questions(MultipleChoice):
-    """Two of MMLU's subjects, eight questions each; a benchmark of one's own, since its file is not beside the eight."""
+    """Two of MMLU's subjects, eight questions each; a custom benchmark, since its file is not among the eight."""
 
     name = "mmlu"
     shots = {"base": 5}  # noqa: RUF012  # a fact of the class
@@ -84,7 +84,7 @@ def options(tmp_path: Path, *words: str) -> argparse.Namespace:
 
 
 def ask(benchmark: Benchmark, engine: Any) -> None:
-    """What a command line does with a benchmark, with this engine in place of the one that it names."""
+    """Runs a benchmark as a command line does, with this engine in place of the one that it names."""
     run.prepare(benchmark)
     run.run(benchmark, engine)
 
@@ -117,7 +117,7 @@ def test_results_samples_and_table(tmp_path: Path, capsys: pytest.CaptureFixture
     assert json.loads((tmp_path / "samples" / f"{run_id}.json").read_text())["model"]["fingerprint"] == "f00d"
 
 
-def test_an_interrupted_run_goes_on_and_ends_with_the_same_rows(tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes_and_ends_with_the_same_rows(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     ask(Questions(options(whole)), Letters(1))
     with pytest.raises(KeyboardInterrupt):
@@ -212,7 +212,7 @@ def test_stored_replies_are_scored_again_without_a_model(tmp_path: Path, capsys:
         main.work(OtherItems, again)
 
 
-def test_ties_are_said_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ties_are_reported_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class Equal(Letters):
         def choose(self, requests: Sequence[Choose], done: OnResponse) -> list[Chosen]:
             answers = [Chosen((-1.4,) * 4, 5, 10) for _ in requests]
@@ -257,7 +257,7 @@ def test_a_torn_csv_line_is_dropped_when_rows_are_added(tmp_path: Path) -> None:
         assert all(len(row) == len(results_csv.COLUMNS) for row in csv.reader(file))
 
 
-def test_mistakes_on_the_command_line_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_on_the_command_line_are_one_line_errors(capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["--shots", "x"], ["--batch-size", "0"], ["--dtype", "int3"], ["--nonsense"], ["--limit", "-1"]):
         with pytest.raises(SystemExit) as stop:
             Questions.parser().parse_args(words)

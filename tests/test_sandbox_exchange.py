@@ -42,7 +42,7 @@ def change(chance: random.Random, container: Any, others: list[Any]) -> None:
 
 
 def look(value: Any, seen: tuple[int, ...] = ()) -> str:
-    """A text that is the same for containers alike, cycles among them."""
+    """A text that is the same for equal containers, also with cycles."""
     if id(value) in seen:
         return f"cycle {len(seen) - seen.index(id(value))}"
     inner = (*seen, id(value))
@@ -56,7 +56,7 @@ def look(value: Any, seen: tuple[int, ...] = ()) -> str:
 
 @examples(60)
 @given(st.randoms(use_true_random=False))
-def test_shared_containers_stay_alike_whoever_changes_them(chance: random.Random) -> None:
+def test_shared_containers_stay_in_sync_whoever_changes_them(chance: random.Random) -> None:
     here, there = ends()
     mine: list[Any] = [[], {}, set(), bytearray(), Counter(), OrderedDict(), defaultdict(list), deque(maxlen=3)]
     (theirs,) = there.receive(here.message((mine,)))
@@ -109,7 +109,7 @@ class Fault(ValueError):
 @examples(300)
 @given(st.randoms(use_true_random=False))
 def test_damaged_messages_are_values_or_known_errors(chance: random.Random) -> None:
-    """What they become is looked at, too; questions to the candidate get no answer here."""
+    """The resulting values are inspected, too; questions to the candidate get no answer here."""
     out, into = os.pipe()
     os.close(into)
     checker, candidate = CheckerEnd({"__name__": "test"}), CandidateEnd({})

@@ -28,7 +28,7 @@ HONEST = Program(
 MEMORY = 256 << 20
 # CPU seconds and seconds by the clock: for programs that never end, and for all others, on a busy machine too
 IMPATIENT, PATIENT = (0.4, 2.0), (5.0, 60.0)
-# what a tier is known not to hold back; none of it reaches anything outside the sandbox
+# what a tier is known not to block; none of it reaches anything outside the sandbox
 KNOWN_GAPS = {
     "bubblewrap": {"many_files"},  # it cannot limit the files of a tmpfs, only their bytes
     "user-namespaces": {"thread_bomb"} if os.geteuid() == 0 else set(),  # no limit of threads binds uid 0
@@ -47,7 +47,7 @@ class Surroundings:
     victim: subprocess.Popen[bytes]
 
     def program(self, hostile: Hostile) -> Program:
-        """The program, told where everything is."""
+        """The program, with the ids and paths that it attacks put in."""
         names = {
             "HARNESS": os.getpid(),
             "VICTIM": self.victim.pid,
@@ -132,7 +132,7 @@ def wrong(hostile: Hostile, verdict: Verdict) -> str:
 
 
 def known(hostile: Hostile) -> bool:
-    """Whether a program means something on this machine: its numbers of system calls are those of x86_64."""
+    """Whether a program is meaningful on this machine: its system call numbers are those of x86_64."""
     return platform.machine() == "x86_64" or '"syscall"' not in hostile.source
 
 
@@ -159,7 +159,7 @@ def test_hostile_programs_in_the_other_tiers(
 ) -> None:
     sandbox = sandboxes(tier)
     gaps = KNOWN_GAPS.get(tier.partition("+")[0], set())
-    # the limits of time are the same code in every tier; waiting for them once is enough
+    # time limits are the same code in every tier; waiting for them once is enough
     tried = [each for each in HOSTILE if each.status != "timeout" and each.name not in gaps and known(each)]
     verdicts = sandbox.check([surroundings.program(each) for each in tried])
     assert [text for each, verdict in zip(tried, verdicts, strict=True) if (text := wrong(each, verdict))] == []

@@ -25,7 +25,7 @@ TEST = "def check(candidate): assert candidate() == 1"
 
 @linux
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
-def test_nothing_is_left_when_the_harness_is_ended(by: signal.Signals, tmp_path: Path) -> None:
+def test_nothing_is_left_when_the_harness_is_terminated(by: signal.Signals, tmp_path: Path) -> None:
     script = f"""
 import sys
 sys.path.insert(0, {str(EVAL)!r})

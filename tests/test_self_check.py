@@ -38,13 +38,13 @@ def texts(chat: bool = False) -> list[Sample]:
 
 
 def left_padded(self: Runtime, sequences: Sequence[np.ndarray], keep: Sequence[int]) -> torch.Tensor:
-    """Shorter prompts padded on the left, with neither mask nor positions that tell: the classic mistake."""
+    """Shorter prompts padded on the left, with neither mask nor positions adjusted: the classic mistake."""
     longest = max(map(len, sequences))
     ids = np.zeros((len(sequences), longest), dtype=np.int64)
     for row, tokens in enumerate(sequences):
         ids[row, longest - len(tokens) :] = tokens
     logits = self.logits(torch.arange(longest), input_ids=torch.from_numpy(ids), use_cache=False)
-    places = [[longest - len(tokens) + min(place, len(tokens) - 1) for place in keep] for tokens in sequences]
+    places = [[longest - len(tokens) + min(index, len(tokens) - 1) for index in keep] for tokens in sequences]
     return torch.stack([row[torch.tensor(at)] for row, at in zip(logits, places, strict=True)])
 
 
@@ -65,7 +65,7 @@ def test_a_sound_engine_passes_and_a_planted_padding_bug_does_not(
 
 
 class Planted(Letters):
-    """Answers a lone item truly and the others as `wrong` says."""
+    """Answers a single item correctly and a batch as `wrong` says."""
 
     def __init__(self, wrong: Callable[[Sequence[Choose], int], tuple[float, ...]]) -> None:
         super().__init__()
@@ -75,15 +75,15 @@ class Planted(Letters):
     def choose(self, requests: Sequence[Choose], done: OnResponse) -> list[Chosen]:
         self.asked += len(requests)
         true = (0.0, -1.0, -2.0, -3.0)
-        rows = [true if len(requests) == 1 else self.wrong(requests, place) for place in range(len(requests))]
+        rows = [true if len(requests) == 1 else self.wrong(requests, index) for index in range(len(requests))]
         answers = [Chosen(row, 0, 1) for row in rows]
         for index, answer in enumerate(answers):
             done(index, answer)
         return answers
 
 
-def mixed(requests: Sequence[Choose], place: int) -> tuple[float, ...]:
-    """Wrong beside prompts of another length only."""
+def mixed(requests: Sequence[Choose], index: int) -> tuple[float, ...]:
+    """Wrong only beside prompts of another length."""
     same = len({len(request.prompt()) for request in requests}) == 1
     return (0.0, -1.0, -2.0, -3.0) if same else (-1.0, 0.0, -2.0, -3.0)
 
@@ -93,8 +93,8 @@ def mixed(requests: Sequence[Choose], place: int) -> tuple[float, ...]:
     [
         (mixed, "fp32", "likely padding or positions"),
         (mixed, "bf16", "likely padding or positions"),
-        (lambda requests, place: (-1.0, 0.0, -2.0, -3.0), "fp32", "likely the kernel: a batch of 16 copies"),
-        (lambda requests, place: (math.nan,) * 4, "fp16", "are not numbers; use --dtype bfloat16"),
+        (lambda requests, index: (-1.0, 0.0, -2.0, -3.0), "fp32", "likely the kernel: a batch of 16 copies"),
+        (lambda requests, index: (math.nan,) * 4, "fp16", "are not numbers; use --dtype bfloat16"),
     ],
 )
 def test_the_reason_is_named(wrong: Callable[..., tuple[float, ...]], precision: str, says: str) -> None:
@@ -110,8 +110,8 @@ def test_the_reason_is_named(wrong: Callable[..., tuple[float, ...]], precision:
         (-1.3, "bf16", "differ by up to 0.3, no more than its precision explains; no answer flipped"),
     ],
 )
-def test_smaller_differences_are_said(second: float, precision: str, says: str | None) -> None:
-    lines = self_check.check(Planted(lambda requests, place: (0.0, second, -2.0, -3.0)), choices(), precision)
+def test_smaller_differences_are_reported(second: float, precision: str, says: str | None) -> None:
+    lines = self_check.check(Planted(lambda requests, index: (0.0, second, -2.0, -3.0)), choices(), precision)
     assert (says in lines[0]) if says else lines == []
 
 
@@ -159,7 +159,7 @@ def test_texts_that_diverge_at_a_tie_and_texts_that_do_not() -> None:
 
 
 def test_a_run_is_stopped_before_anything_is_stored(tmp_path: Path) -> None:
-    engine = Planted(lambda requests, place: (-1.0, 0.0, -2.0, -3.0))
+    engine = Planted(lambda requests, index: (-1.0, 0.0, -2.0, -3.0))
     asked = options(tmp_path)
     checking = type(asked)(**{**vars(asked), "no_self_check": False})
     with pytest.raises(InputError, match=r"self-check: .* --no-self-check runs anyway"):
@@ -171,7 +171,7 @@ def test_a_run_is_stopped_before_anything_is_stored(tmp_path: Path) -> None:
 
 
 def test_few_items_are_not_checked_and_many_cost_twenty() -> None:
-    engine = Planted(lambda requests, place: (0.0, -1.0, -2.0, -3.0))
+    engine = Planted(lambda requests, index: (0.0, -1.0, -2.0, -3.0))
     made = [Sample(str(index), dataclasses.replace(questions(1)[0], options=LETTERS), "A") for index in range(5_000)]
     assert self_check.check(engine, made[:7], "fp32") == [] and engine.asked == 0
     assert self_check.check(engine, made, "fp32") == [] and engine.asked == 20

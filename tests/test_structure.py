@@ -54,8 +54,8 @@ def test_no_circle_among_modules() -> None:
     assert not structure.circles(structure.graph())[0]
 
 
-def house(top: Path, files: dict[str, str]) -> Path:
-    """A package of our own of modules and their text."""
+def package(top: Path, files: dict[str, str]) -> Path:
+    """Writes a package of these modules and their text."""
     for name, text in {"__init__": "", **files}.items():
         path = top / "qwen_eval" / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def house(top: Path, files: dict[str, str]) -> Path:
     return top
 
 
-def test_the_rooms_of_a_house_known_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_rooms_of_a_small_package_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = {
         "schema": "import json\n",
         "data/__init__": "from qwen_eval.data.files import read\n",
@@ -74,7 +74,7 @@ def test_the_rooms_of_a_house_known_by_hand(tmp_path: Path, capsys: pytest.Captu
         "data/other": "",
         "runs/__init__": "def late():\n    import qwen_eval.data.files\n    from qwen_eval.schema import Name\n",
     }
-    top = house(tmp_path, files)
+    top = package(tmp_path, files)
     assert structure.graph(top) == {
         "qwen_eval": set(),
         "qwen_eval.schema": set(),
@@ -96,8 +96,8 @@ def test_the_rooms_of_a_house_known_by_hand(tmp_path: Path, capsys: pytest.Captu
     ]
 
 
-def test_a_circle_is_said_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    top = house(
+def test_a_circle_is_reported_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    top = package(
         tmp_path,
         {
             "a/__init__": "import qwen_eval.b.y",
@@ -145,7 +145,7 @@ def test_nothing_in_eval_shadows_a_library() -> None:
 
 
 def fresh_python(code: str) -> subprocess.CompletedProcess[str]:
-    """What a new process says that finds the harness and has loaded nothing of it. It has to end well."""
+    """What a new process prints that can import the harness and has not yet. It has to succeed."""
     env = {**os.environ, "PYTHONPATH": str(EVAL)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 0, done.stderr
@@ -172,7 +172,7 @@ def test_no_path_of_a_machine_in_the_repository() -> None:
     if listed.returncode:
         pytest.skip("not a git checkout")
     homes = {folder for folder in (root, Path.home()) if folder != Path("/")}
-    # as a whole path: a checkout at /demo is no reason against a path that ends so
+    # as a whole path: a checkout at /demo does not forbid other paths that end in it
     named = re.compile("|".join(r"(?<![\w.~})-])" + re.escape(str(home)) + "/" for home in homes).encode())
     for name in listed.stdout.split("\0"):
         path = root / name

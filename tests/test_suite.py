@@ -87,7 +87,7 @@ def test_mmlu_is_asked_in_the_other_precisions_and_a_model_is_loaded_once_each(t
 
 
 def test_the_work_of_a_benchmark_by_hand() -> None:
-    """Shared shots once, a question each, at 3.5 bytes a token; replies at their longest; documents whole."""
+    """Shared shots once, every question, at 3.5 bytes per token; replies at maximum length; whole documents."""
     head, shots = "h" * 70, ("s" * 35, "s" * 35)
     requests = [
         Choose(head, shots, "q" * 34, ("A",)), Choose(head, shots, "灯" * 11 + "q", ("A",)),  # 35 bytes each
@@ -160,7 +160,7 @@ def test_a_dry_run_computes_nothing_and_a_run_ends_with_the_tables(
     assert readme.read_bytes() == once and results_csv.read_results(tmp_path / "results" / "mmlu.csv") == rows
 
 
-def test_what_cannot_be_run_is_named_and_the_others_go_on(
+def test_what_cannot_be_run_is_named_and_the_others_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     jobs = planned(tmp_path, precisions=["nf4"])

@@ -1,4 +1,4 @@
-"""The rows of a benchmark of one's own: a file per split in a folder, or parquet files of a hub dataset at a commit."""
+"""The rows of a custom benchmark: a file per split in a folder, or parquet files of a hub dataset at a commit."""
 
 from __future__ import annotations
 

@@ -206,7 +206,7 @@ def test_tokens_have_the_bytes_of_their_text_wherever_it_is_cut(others, kind):
 
 
 def test_the_tokenizer_never_appends_an_end(tmp_path):
-    """Some tokenizers put </s> after every text; a prompt must go on."""
+    """Some tokenizers put </s> after every text; a prompt must stay open."""
     write_sentencepiece_tokenizer(tmp_path)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"add_eos_token": True}))
@@ -276,7 +276,7 @@ def test_a_checkpoint_without_template_says_so(tmp_path):
         tok.chat_ids([{"role": "user", "content": "Hi"}])
 
 
-def test_a_template_that_refuses_is_one_line(tmp_path):
+def test_a_template_that_refuses_is_a_one_line_error(tmp_path):
     write_byte_tokenizer(tmp_path)
     path = tmp_path / "tokenizer_config.json"
     template = "{{ raise_exception('roles must alternate\nalways') }}"
@@ -296,7 +296,7 @@ def test_a_tokenizer_that_knows_no_english_was_misread(tmp_path):
         HubTokenizer(tmp_path)
 
 
-def test_a_broken_tokenizer_is_one_line(tmp_path):
+def test_a_broken_tokenizer_is_a_one_line_error(tmp_path):
     write_byte_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(CheckpointError, match="its tokenizer cannot be loaded") as caught:

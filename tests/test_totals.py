@@ -55,7 +55,7 @@ def reference(folder: str) -> tuple[Any, Any]:
 
 
 def whole(spec: ModelSpec, prompt: str, option: str, kept: int | None = None) -> float:
-    """The log-probability of an option behind its prompt. kept: how many of the prompt's last tokens are read."""
+    """The log-probability of an option after its prompt. kept: how many of the prompt's last tokens are read."""
     tokenizer, model = reference(spec.path)
     full, start = tokenizer.encode(prompt + option), len(tokenizer.encode(prompt))
     first = 0 if kept is None else max(0, start - kept)

@@ -28,7 +28,7 @@ def tokens(roots: Sequence[Node]) -> int:
 
 
 def distinct(rows: Sequence[Sequence[int]]) -> int:
-    """The beginnings of all rows, each counted once: the nodes of a trie of single tokens."""
+    """The prefixes of all rows, each counted once: the nodes of a trie of single tokens."""
     return len({tuple(ids[:length]) for ids in rows for length in range(1, len(ids) + 1)})
 
 
@@ -134,7 +134,7 @@ def test_packs_hold_every_node_once_after_its_parent(
     assert sorted(node.order for node in seen) == list(range(len(nodes(roots))))
 
 
-def test_what_is_behind_a_node_is_a_range_of_the_order() -> None:
+def test_a_node_and_its_descendants_are_a_range_of_the_order() -> None:
     header = list(range(100))
     ids = [[*header, *range(200 + 50 * (n % 3), 240 + 50 * (n % 3)), 900 + n] for n in range(9)]
     for node in nodes(trie.build([row(own, index) for index, own in enumerate(ids)])):

@@ -69,7 +69,7 @@ def test_private_functions_of_sacrebleu_are_of_a_version_that_was_tried() -> Non
         assert metric._compute_score_from_stats(sums).score == metric.corpus_score(texts, sets).score
 
 
-def test_a_version_that_was_not_tried_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_that_was_not_tried_is_reported_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the engine's notes, which the table and the manifest show, and by the export."""
     folder = tiny.write_qwen1(tmp_path / "model")
     spec = ModelSpec(str(folder), dynamic_ntk="off", logn="off")
@@ -85,7 +85,7 @@ def test_a_version_that_was_not_tried_is_told_in_one_line(tmp_path: Path, monkey
 
 
 def test_the_installed_versions_are_the_imported_ones() -> None:
-    """An overlay (`make test-versions`) has to be found by those who ask for metadata, too."""
+    """An overlay (`make test-versions`) has to be found by those who read metadata, too."""
     assert metadata.version("transformers") == transformers.__version__
 
 

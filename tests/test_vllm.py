@@ -54,14 +54,14 @@ def check(engine: Engine, folder: Path) -> None:
     asked = texts()
     for one, other in zip(engine.generate(asked, lambda *_: None), ours.generate(asked, lambda *_: None), strict=True):
         assert (one.prompt_tokens, one.shots_used) == (other.prompt_tokens, other.shots_used)
-        # vLLM holds back bytes at the end that are no whole character, which a random model writes
+        # vLLM holds back trailing bytes that are not a complete character, which a random model writes
         assert [text.rstrip("\ufffd") for text in one.texts] == [text.rstrip("\ufffd") for text in other.texts]
 
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_offline(size: int, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     original, copy = folders
-    if size > 1:  # by itself vLLM wants a memory node a part
+    if size > 1:  # by default vLLM wants a memory node per part
         monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "|".join(map(str, range(size))))
     engine = VLLMEngine(ModelSpec(str(copy), dtype="float32"), size)
     check(engine, original)

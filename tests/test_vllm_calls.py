@@ -127,7 +127,7 @@ def test_samples_have_their_own_seeds(engines: tuple[VLLMEngine, HFEngine]) -> N
     assert [one["seed"] for one in engine._llm.asked] == [715705906, 1649911642, 130425086]
 
 
-def test_what_is_said_of_the_model(engines: tuple[VLLMEngine, HFEngine]) -> None:
+def test_the_description_of_the_model(engines: tuple[VLLMEngine, HFEngine]) -> None:
     engine, local = engines
     info, other = engine.describe(), local.describe()
     assert (info.engine, info.device, info.versions) == ("vllm", "tensor parallel 1", {"vllm": "0"})

@@ -51,7 +51,7 @@ def test_the_prompt_by_hand(folder: Path) -> None:
     assert sample.id == "en-zh/1" and sample.target == ["黄昏时两盏灯亮着。"] and sample.request.stop == ("\n",)
 
 
-def test_our_shots_are_five_a_direction_and_in_no_test_set() -> None:
+def test_our_shots_are_five_per_direction_and_in_no_test_set() -> None:
     shots = translation.translation_shots(wmt22.SHOTS)
     assert [shot.direction for shot in shots] == ["en-zh"] * 5 + ["zh-en"] * 5
     text = "".join(path.read_text(encoding="utf-8") for path in shared("data/wmt22").iterdir())

@@ -43,8 +43,8 @@ INST = (
 
 # ---------------------------------------------------------------------------------------------------------- Qwen-1
 def write_ranks(path: Path, words: Sequence[str] = WORDS, limit: int | None = None) -> int:
-    """A tiktoken file of our own: the single bytes, then the prefixes of `words`. limit: at most so many ranks (256 and
-    up). Returns how many there are."""
+    """A tiktoken file of our own: the single bytes, then the prefixes of `words`. limit: at most this many ranks (256
+    and up). Returns how many there are."""
     tokens = [bytes([byte]) for byte in range(256)]
     for word in words:
         data = word.encode()

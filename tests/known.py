@@ -109,7 +109,7 @@ def write_random(folder: Path, *, hidden: int = 64, layers: int = 2, seed: int =
 def write_preferring(folder: Path, option: str | None) -> Path:
     """A checkpoint with the real tokenizer whose best option is known: always `option`, or none (all logits are 0).
 
-    Attention and gated layer are random and at work, but they write nothing into the first dimension, where every
+    Attention and gated layer are random and active, but they write nothing into the first dimension, where every
     embedding is 1; the last norm keeps that dimension only; and only `option` has an entry for it in the output matrix.
     Its lead over the others therefore varies from question to question and is never 0.
     """

@@ -79,7 +79,7 @@ def real_tables(count: int) -> dict[str, tuple[list[list[str]], list[list[str]]]
 
 
 def test_the_prompt_of_one_question_by_hand(ours: Path) -> None:
-    """No header line, no space after the full-width colons, explanations left out, cells as they stand."""
+    """No header line, no space after the full-width colons, explanations left out, cells verbatim."""
     sample = benchmark_of("ceval", "-d", ours, "--shots", 1, "--subjects", "logic").asked[2]
     assert sample.request.prompt() == (
         "问题：第1盏灯是什么颜色？\nA. 红\nB. 蓝\nC. None\nD. 0.50\n答案：B\n\n"

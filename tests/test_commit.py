@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not 
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository in which the harness lies, at its first commit."""
+    """A repository that holds the harness, at its first commit."""
     for name in (str(commit.HERE), "README.md"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("text\n")
@@ -43,7 +43,7 @@ def test_uncommitted_changes_add_a_plus(checkout: Path) -> None:
 
 
 def test_a_checkout_that_is_not_the_harness_gives_no_commit(checkout: Path) -> None:
-    """As where the package is installed into an environment that lies in another project's repository."""
+    """As where the package is installed into an environment inside another project's repository."""
     git(checkout, "rm", "--quiet", "--cached", str(commit.HERE))
     git(checkout, "commit", "--quiet", "--message", "second")
     assert (checkout / commit.HERE).exists() and not commit.git_commit()

@@ -1,4 +1,4 @@
-"""Official files to rows: every cell as it stands, every defect one line with file, line and remedy."""
+"""Official files to rows: every cell verbatim, every defect a one-line error with file, line and remedy."""
 
 from __future__ import annotations
 

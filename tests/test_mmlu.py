@@ -49,7 +49,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # ------------------------------------------------------------------------------------------------------- prompts
 def test_the_prompt_of_one_question_by_hand(harbour: Path) -> None:
-    """Every character, written out from docs/mmlu.md: header, shots, question, options, and what stands for an option."""
+    """Every character, written out from docs/mmlu.md: header, shots, question, options, and the option strings."""
     request = samples("-d", harbour, "--shots", 2, "--subjects", "virology")[3].request
     assert request.prompt() == (
         "The following are multiple choice questions (with answers) about virology.\n"

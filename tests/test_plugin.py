@@ -128,7 +128,7 @@ def test_the_same_pair_differs_between_models_only_under_2023(tmp_path: Path) ->
         ("", "{broken", 0.0),  # unreadable against empty
         ("{broken", "", 0.0),
         ('{"a": 1}', '{"a": 1', 0.0),  # a tool that wants JSON can do nothing with it
-        ("print(1)", "print(1)", 1.0),  # code, no JSON: as it stands
+        ("print(1)", "print(1)", 1.0),  # code, not JSON: compared verbatim
         ("print(1)", "print(2)", 0.75),
         ('{"a": 1, "b": 2}', "{b: 2, 'a': 1}", 1.0),  # JSON5, keys in another order
         ('{"a": 1}', "", 0.0),

@@ -87,7 +87,7 @@ def ask(engine: HFEngine, asked: Sequence[Sample]) -> np.ndarray:
 
 
 def assert_same_predictions(found: np.ndarray, asked: Sequence[Sample], whole: Whole) -> None:
-    """The stored log-probabilities to 1e-4 and, but for questions flagged as ties, the stored predictions."""
+    """The stored log-probabilities to 1e-4 and, except for questions flagged as ties, the stored predictions."""
     stored = whole.logprobs(asked)
     np.testing.assert_allclose(found, stored, atol=1e-4, rtol=0)
     pairs = zip(asked, answers(found), answers(stored), strict=True)
@@ -114,7 +114,7 @@ def test_sharing_prefixes_changes_nothing(whole: Whole, tenth: Sequence[Sample])
 
 @pytest.mark.parametrize("size", [1, 7, 64])
 def test_the_batch_size_changes_nothing(size: int, whole: Whole, questions: Sequence[Sample]) -> None:
-    """All questions again, so many at a time; the stored answers were computed with the automatic size."""
+    """All questions again, in batches of another size; the stored answers were computed with the automatic size."""
     found = ask(HFEngine(ModelSpec(str(whole.checkpoint)), batch_size=size), questions)
     assert_same_predictions(found, questions, whole)
 

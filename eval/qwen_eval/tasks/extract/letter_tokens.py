@@ -143,7 +143,7 @@ class Token(NamedTuple):
     """A token: its kind, the letters it stands for, where it is, and how it is written.
 
     marked: in brackets or quotes. label: a letter at the start of a line with a mark after it, as in "B. Rhea". lower:
-    a lower-case letter. opens: it stands at the start of a line.
+    a lower-case letter. opens: it is at the start of a line.
     """
 
     kind: str

@@ -58,8 +58,8 @@ class Clause:
 def letter(reply: str, options: Sequence[str]) -> str | None:
     """The option letter that the reply commits to; None where it commits to none or to several.
 
-    Takes the options in order: their words stand for their letters where they stand as a whole ("The answer is Rhea"), and
-    a letter inside them is not an answer ("vitamin C" among vitamins).
+    Takes the options in order: their words stand for their letters where they occur as a whole ("The answer is Rhea"),
+    and a letter inside them is not an answer ("vitamin C" among vitamins).
     """
     text, texts = lt.normal(reply), lt.option_texts(options)
     if (whole := _whole(text, texts)) is not None:

@@ -26,7 +26,7 @@ _SAID = rf"{_LETTER}(?:选项)?(?:[)。.，,．、{LETTERS}：:）]|$)"
 _DENIED = rf"{_gap(10)}[不非]{_gap(10)}[是选为：:】]"
 _GOOD = r"(?:正确|对[的，。：]|符合)"
 
-# Tried in order, each at its first match. "$" also stands before a last line feed, as it did in the scripts.
+# Tried in order, each at its first match. "$" also matches before a last line feed, as it did in the scripts.
 _LAST_RESORT = re.compile(rf"(?<![a-zA-Z]){_LETTER}(?![a-zA-Z=])")
 _MMLU = (
     re.compile(rf"(?:[Cc]hoose|{_ANSWER_IS}){_gap(20)}\b{_LETTER}\b"),

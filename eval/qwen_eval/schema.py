@@ -226,7 +226,7 @@ class Metric:
 class EngineInfo:
     """What defines an engine's answers (model, revision, fingerprint, context limit in tokens, precision, context
     extension with its window sizes and trained length, hash of the chat template), and where it runs (engine, device,
-    library versions)."""
+    library versions). weights: of a GGUF file how many tensors there are of each type."""
 
     model: str
     revision: str
@@ -240,6 +240,7 @@ class EngineInfo:
     window: str = ""
     trained_length: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
+    weights: Mapping[str, int] = field(default_factory=dict)
 
 
 OnResponse: TypeAlias = Callable[[int, Any], None]

@@ -105,4 +105,5 @@ class BaseEngine(ABC):
             device=device,
             chat_template=checkpoint.template_hash,
             versions=versions,
+            weights=dict(checkpoint.header.kinds) if checkpoint.header else {},
         )

@@ -6,12 +6,13 @@ found before they are downloaded or read; `Checkpoint.load` makes the model.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import importlib.util
+import io
 import logging
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from qwen_eval.models import configs, files, hub, memory, qwen1, versions
+from qwen_eval.models import configs, files, gguf, hub, memory, qwen1, versions
 from qwen_eval.models.context import ContextExtension, install
 from qwen_eval.models.tokenizers import QwenTokenizer, TextTokenizer, one_line, open_tokenizer
 from qwen_eval.models.window import parse_windows
@@ -43,7 +44,8 @@ class Checkpoint:
     name: hub id or folder name. revision: commit on the hub or "local". folder: where config and tokenizer lie.
     context_limit: tokens a sequence may have. context: the extension that `load` installs. dtype: what the weights are
     loaded as. device: a torch device. precision: "bf16", "fp16", "fp32", "int8", "nf4" ("nf4+bf16" where --dtype is not
-    the checkpoint's own), or a quantized checkpoint's own ("gptq4").
+    the checkpoint's own), or a quantized checkpoint's own ("gptq4", "gguf:Q4_1"). header: that of
+    the GGUF file that holds all of it.
     """
 
     spec: ModelSpec
@@ -57,6 +59,7 @@ class Checkpoint:
     dtype: torch.dtype
     device: str
     precision: str
+    header: gguf.Header | None
     _located: hub.Located
 
     @property
@@ -72,6 +75,8 @@ class Checkpoint:
     @cached_property
     def weights(self) -> list[Path]:
         """The weight files, downloaded if need be and checked to be whole. Raises CheckpointError."""
+        if self.header:  # reading its header has checked it
+            return [self.header.path]
         self._located.fetch()
         return files.local_weights(self.folder)
 
@@ -79,17 +84,23 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """16 hex digits that identify the model: the weights' content (files.fingerprint), the configs, the tokenizer
         and, where it is trusted, the code. Downloads the weights if need be."""
-        configs = [self.folder / name for name in ("config.json", "generation_config.json")]
-        parts = [path.read_bytes() for path in configs if path.exists()]
-        if self.spec.trust_remote_code:
-            parts += [path.read_bytes() for path in sorted(self.folder.glob("*.py"))]
+        beside = [] if self.header else [self.folder / name for name in ("config.json", "generation_config.json")]
+        if self.spec.trust_remote_code and not self.header:
+            beside += sorted(self.folder.glob("*.py"))
+        parts = [path.read_bytes() for path in beside if path.exists()]
         parts += [files.fingerprint(self.weights).encode(), self.tokenizer.fingerprint.encode()]
         return hashlib.sha256(b"\n".join(parts)).hexdigest()[:16]
 
     @property
     def notes(self) -> list[str]:
-        """Remarks for the results: libraries of versions that were not tried."""
-        return versions.untried()
+        """Remarks for the results: libraries of versions, and kinds of GGUF files, that were not tried."""
+        notes = versions.untried()
+        if self.header and self.header.architecture not in gguf.TRIED:
+            kind = self.header.architecture
+            notes.append(
+                f"{self.name}: transformers' reader of GGUF files was not compared with another one for {kind}"
+            )
+        return notes
 
     @property
     def template_hash(self) -> str:
@@ -109,6 +120,11 @@ class Checkpoint:
         return torch.cuda.device_count() > 1 and size > 0.9 * torch.cuda.mem_get_info(self.device)[0]
 
     @property
+    def _where(self) -> Path:
+        """What error messages name."""
+        return self.header.path if self.header else self.folder
+
+    @property
     def _class(self) -> Any:
         return qwen1.QWenLMHeadModel if self.qwen1 else AutoModelForCausalLM
 
@@ -116,7 +132,11 @@ class Checkpoint:
         """Imports what `load` imports, so that the memory which loading adds is the model's own."""
         if self.spec.quantize != "none":
             importlib.import_module("bitsandbytes")
-        with configs.quiet(), torch.device("meta"), suppress(Exception):  # errors are raised when the model is loaded
+        with (
+            configs.quiet(),
+            torch.device("meta"),
+            contextlib.suppress(Exception),
+        ):  # errors are raised when the model is loaded
             config = copy.deepcopy(self.config)
             if self.qwen1:
                 self._class(config)
@@ -128,12 +148,9 @@ class Checkpoint:
 
         Raises CheckpointError: damaged or missing weights, not enough memory, a missing package.
         """
-        safe = self.weights[0].suffix == ".safetensors"
         options = {
             "config": copy.deepcopy(self.config),
             "dtype": self.dtype,
-            "use_safetensors": safe,
-            "trust_remote_code": self.spec.trust_remote_code,
             "output_loading_info": True,
             "local_files_only": True,
         }
@@ -146,16 +163,18 @@ class Checkpoint:
         model: PreTrainedModel
         with configs.quiet():
             try:
-                model, report = self._class.from_pretrained(self.folder, **options)
+                model, report = self._load_gguf(options) if self.header else self._load_folder(options)
+            except CheckpointError:
+                raise
             except torch.OutOfMemoryError as error:
                 remedy = "use --quantize int8 or nf4, a smaller checkpoint or another --device"
                 raise CheckpointError(f"{self.name} does not fit the memory of {self.device}; {remedy}") from error
             except Exception as error:  # transformers raises anything here
                 if "ignore_mismatched_sizes" in str(error):
-                    text = f"{self.folder}: its weights have other shapes than its config.json says"
+                    text = f"{self._where}: its weights have other shapes than its config.json says"
                     raise CheckpointError(f"{text}; the weights and config.json belong to different models") from error
                 raise CheckpointError(
-                    f"{self.folder}: the model cannot be loaded: {one_line(error)}; {_AGAIN}"
+                    f"{self._where}: the model cannot be loaded: {one_line(error)}; {_AGAIN}"
                 ) from error
         self._check_report(report)
         if self.spec.quantize != "none" and self.device == "cpu":
@@ -168,12 +187,38 @@ class Checkpoint:
         model.train(False)
         return model
 
+    def _load_folder(self, options: dict[str, Any]) -> Any:
+        """The model with transformers' report on its tensors."""
+        safe = self.weights[0].suffix == ".safetensors"
+        trust = self.spec.trust_remote_code
+        return self._class.from_pretrained(self.folder, use_safetensors=safe, trust_remote_code=trust, **options)
+
+    def _load_gguf(self, options: dict[str, Any]) -> Any:
+        """The model with transformers' report on its tensors, its weights dequantized. They are given to the class a second time
+        where bitsandbytes is to quantize them."""
+        assert self.header is not None
+        quantize = options.pop("quantization_config", None)
+        first = {**options, "device_map": {"": "cpu"}} if quantize else options
+        if hasattr(transformers, "GgufConfig"):  # without it such releases keep the blocks as they are where they can
+            make: Any = transformers.GgufConfig
+            first = {**first, "quantization_config": make(dequantize=True)}
+        folder, name = self.header.path.parent, self.header.path.name
+        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that no setting turns off
+            model, report = self._class.from_pretrained(folder, gguf_file=name, **first)
+        gguf.check_numbers(self.header, model)
+        if quantize is None:
+            return model, report
+        weights = dict(model.state_dict())
+        if self.config.tie_word_embeddings:
+            weights.pop("lm_head.weight", None)
+        return type(model).from_pretrained(None, state_dict=weights, quantization_config=quantize, **options)
+
     def _check_report(self, report: dict[str, Any]) -> None:
         """A model with random or unused tensors gives plausible figures. Raises CheckpointError for the first, and for the
         second with Qwen-1, whose tensors we know."""
         missing = sorted(report.get("missing_keys", ()))
         if missing:
-            text = f"{self.folder}: its weights lack {missing[0]} ({len(missing)} tensors)"
+            text = f"{self._where}: its weights lack {missing[0]} ({len(missing)} tensors)"
             raise CheckpointError(f"{text}; the weights and config.json belong to different models")
         extra = sorted(report.get("unexpected_keys", ()))
         if extra and self.qwen1:
@@ -189,23 +234,25 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
     _log_bitsandbytes.setLevel(logging.ERROR)  # it warns at every layer that it computes in float16
     located = hub.locate(spec)
     folder = located.folder
+    header = gguf.read_header(located.gguf) if located.gguf else None
     with configs.quiet():
-        config = configs.read_config(folder, spec.trust_remote_code)
+        config = configs.read_gguf_config(header) if header else configs.read_config(folder, spec.trust_remote_code)
         is_qwen1 = isinstance(config, qwen1.QWenConfig)
-        tokenizer = open_tokenizer(folder, is_qwen1, configs.eos_ids(folder, config), spec.trust_remote_code)
+        eos = configs.gguf_eos_ids(header) if header else configs.eos_ids(folder, config)
+        tokenizer = open_tokenizer(folder, is_qwen1, eos, spec.trust_remote_code, header)
     text = config.get_text_config()
     if isinstance(tokenizer, QwenTokenizer) and tokenizer.endoftext > text.vocab_size:
         raise CheckpointError(
             f"{tokenizer.path} has {tokenizer.endoftext} tokens and config.json a vocabulary of {text.vocab_size}; "
             "they belong to different checkpoints"
         )
-    if located.revision == "local":
+    if located.revision == "local" and not header:
         files.weight_names(folder, {path.name for path in folder.iterdir()})
     own_limit = configs.own_limit(text, tokenizer)
     limit = spec.max_seq_len or own_limit
     trained = spec.train_length or configs.trained_length(text) or own_limit
     if limit is None or trained is None:
-        raise CheckpointError(f"{folder / 'config.json'} gives no context length; pass --max-seq-len")
+        raise CheckpointError(f"{located.gguf or folder / 'config.json'} gives no context length; pass --max-seq-len")
     dtype = configs.DTYPES[spec.dtype] if spec.dtype != "auto" else configs.own_dtype(config)
     device = _device(spec.device)
     _check_flash(spec, device, dtype)
@@ -220,7 +267,8 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
         context=context_extension(spec, config, trained),
         dtype=dtype,
         device=device,
-        precision=configs.precision(spec, config, dtype),
+        precision=configs.precision(spec, config, dtype, header),
+        header=header,
         _located=located,
     )
 

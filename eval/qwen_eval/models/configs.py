@@ -13,7 +13,7 @@ import torch
 import transformers
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 
-from qwen_eval.models import files, qwen1
+from qwen_eval.models import files, gguf, qwen1
 from qwen_eval.models.tokenizers import HubTokenizer, TextTokenizer, one_line
 from qwen_eval.schema import CheckpointError, ModelSpec
 
@@ -60,6 +60,32 @@ def read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
     if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING and not remote:
         raise CheckpointError(f"{path}: {kind} is no causal language model; pass one that generates text")
     return config
+
+
+def read_gguf_config(header: gguf.Header) -> PreTrainedConfig:
+    """The config that a GGUF file gives. Raises CheckpointError where transformers' reader does not know the architecture or
+    ignores what the file says."""
+    path = header.path
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
+    except Exception as error:  # its reader raises anything, from KeyError to UnicodeDecodeError
+        if "not supported" in str(error):
+            version = transformers.__version__
+            raise CheckpointError(
+                f"{path}: transformers {version} does not read GGUF files of the architecture {header.architecture}; use the "
+                "checkpoint that the file was made from"
+            ) from error
+        raise CheckpointError(f"{path}: {one_line(error)}") from error
+    if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise CheckpointError(f"{path}: {config.model_type} is no causal language model; pass one that generates text")
+    gguf.complete_config(header, config)
+    return config
+
+
+def gguf_eos_ids(header: gguf.Header) -> list[int]:
+    """The tokens that end a text and that end a turn, as a GGUF file names them."""
+    named = [header.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")]
+    return [int(value) for value in named if value is not None]
 
 
 def eos_ids(folder: Path, config: PreTrainedConfig) -> list[int]:
@@ -116,8 +142,13 @@ def own_dtype(config: PreTrainedConfig) -> torch.dtype:
     return torch.float32
 
 
-def precision(spec: ModelSpec, config: PreTrainedConfig, dtype: torch.dtype) -> str:
-    """What results call it: "bf16", "int8", a quantized checkpoint's own ("gptq4"). dtype: what the weights are loaded as."""
+def precision(spec: ModelSpec, config: PreTrainedConfig, dtype: torch.dtype, header: gguf.Header | None = None) -> str:
+    """What results call it: "bf16", "int8", a quantized checkpoint's own ("gptq4"); of a GGUF file (`header`) "gguf:Q4_1", with
+    "+bf16" or "+int8" after it where its numbers are rounded or quantized again. dtype: what the weights are loaded as."""
+    if header is not None:
+        again = [spec.quantize] if spec.quantize != "none" else []
+        again += [LABELS[dtype]] if dtype != header.dtype else []
+        return "+".join([f"gguf:{header.file_type}", *again])
     if spec.quantize != "none":  # the type of what is not quantized is named where it is not the checkpoint's own
         return spec.quantize + (f"+{LABELS[dtype]}" if dtype != own_dtype(config) else "")
     own = getattr(config, "quantization_config", None)

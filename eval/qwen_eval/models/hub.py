@@ -1,4 +1,4 @@
-"""Where a checkpoint's files come from: a folder, the Hugging Face hub or ModelScope.
+"""Where a checkpoint's files come from: a folder, a GGUF file, the Hugging Face hub or ModelScope.
 
 Config and tokenizer files are fetched first, the weights when they are asked for, so that wrong usage shows before
 15 GB have been downloaded. Python files are fetched only where the caller trusts them.
@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from qwen_eval.models import gguf
 from qwen_eval.models.files import INDEXES, SINGLES, read_json, weight_names
 from qwen_eval.models.tokenizers import one_line
 from qwen_eval.schema import CheckpointError, ModelSpec
@@ -25,13 +26,15 @@ _SNAPSHOT = re.compile(r"models--(.+)/snapshots/([0-9a-f]{40})$")
 
 @dataclass(frozen=True)
 class Located:
-    """A checkpoint whose config and tokenizer lie in `folder`. name: the hub id or the folder's name. revision: the
-    commit on the hub, "local" for a folder. fetch(): brings the weights into the folder; it may raise CheckpointError."""
+    """A checkpoint whose config and tokenizer lie in `folder`. name: the hub id, the folder's name, or the GGUF file's without
+    its suffix. revision: the commit on the hub, "local" for a folder. fetch(): brings the weights into the folder; it may raise
+    CheckpointError. gguf: the GGUF file that holds all of it."""
 
     name: str
     revision: str
     folder: Path
     fetch: Callable[[], None]
+    gguf: Path | None = None
 
 
 def locate(spec: ModelSpec) -> Located:
@@ -41,18 +44,37 @@ def locate(spec: ModelSpec) -> Located:
     if folder.is_dir():
         return _local(folder)
     if folder.is_file():
-        raise CheckpointError(f"{folder} is a file; pass the folder that holds config.json and the weights")
+        return _gguf(folder)
     if not _HUB_ID.fullmatch(spec.path):
         raise CheckpointError(f"{folder} does not exist; pass a folder with config.json and the weights, or a hub id")
     return _modelscope(spec) if spec.hub == "modelscope" else _hugging_face(spec)
 
 
 def _local(folder: Path) -> Located:
+    names = sorted(path.name for path in folder.iterdir())
+    found = [name for name in names if name.endswith(gguf.SUFFIX)]
+    if found and not {*INDEXES, *SINGLES}.intersection(names):
+        if len(found) > 1:
+            raise CheckpointError(
+                f"{folder} holds {len(found)} GGUF files, pass one of them with -c: {', '.join(found)}"
+            )
+        return _gguf(folder / found[0])
     full = folder.resolve()
     cached = _SNAPSHOT.search(full.as_posix())
     if cached:  # a folder of the hub's own cache knows what it is
         return Located(cached[1].replace("--", "/"), cached[2], folder, _nothing)
     return Located(full.name, "local", folder, _nothing)
+
+
+def _gguf(path: Path) -> Located:
+    """A GGUF file: by its name or, where that says nothing, by its first bytes."""
+    with path.open("rb") as stream:
+        if path.suffix != gguf.SUFFIX and stream.read(len(gguf.MAGIC)) != gguf.MAGIC:
+            raise CheckpointError(
+                f"{path} is neither a GGUF file nor a folder; pass the folder that holds config.json and the weights"
+            )
+    cached = _SNAPSHOT.search(path.parent.absolute().as_posix())
+    return Located(path.stem, cached[2] if cached else "local", path.parent, _nothing, path)
 
 
 def _nothing() -> None:
@@ -75,6 +97,10 @@ def _hugging_face(spec: ModelSpec) -> Located:
     except Exception as error:  # every HTTP library has its own errors for "no connection"
         return _cached(spec, error)
     listing = {entry.rfilename for entry in info.siblings or []}
+    files = sorted(name for name in listing if name.endswith(gguf.SUFFIX))
+    if files and "config.json" not in listing:
+        get = f"hf download {spec.path} FILE --local-dir ."
+        raise CheckpointError(f"{spec.path} holds GGUF files; get one ({get}) and pass it with -c: {', '.join(files)}")
 
     def download(patterns: list[str], revision: str | None) -> Path:
         try:

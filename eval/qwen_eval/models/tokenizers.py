@@ -19,7 +19,9 @@ from typing import Any
 
 import tiktoken
 
+from qwen_eval.models import gguf_tokenizer
 from qwen_eval.models.cutting import QWEN_PATTERN, encode_pieces, may_be_cut
+from qwen_eval.models.gguf import Header
 from qwen_eval.models.pieces import piece_reader
 from qwen_eval.schema import CheckpointError, Message
 
@@ -81,15 +83,20 @@ class TextTokenizer(ABC):
 
 
 def open_tokenizer(
-    folder: Path, qwen1: bool, eos_ids: Sequence[int] = (), trust_remote_code: bool = False
+    folder: Path,
+    qwen1: bool,
+    eos_ids: Sequence[int] = (),
+    trust_remote_code: bool = False,
+    header: Header | None = None,
 ) -> TextTokenizer:
-    """The tokenizer of a checkpoint folder. eos_ids: those its config and generation config name.
+    """The tokenizer of a checkpoint folder, or of the GGUF file with this header. eos_ids: those its config and generation
+    config name.
 
     Raises CheckpointError, naming file and line, where a file is missing or malformed.
     """
     if qwen1:
         return QwenTokenizer(folder / QWEN_FILE)
-    return HubTokenizer(folder, eos_ids, trust_remote_code)
+    return HubTokenizer(folder, eos_ids, trust_remote_code, header)
 
 
 def with_system(messages: Sequence[Message], system: str | None) -> list[Message]:
@@ -188,16 +195,27 @@ def _parse_ranks(path: Path, content: bytes) -> dict[bytes, int]:
 
 
 class HubTokenizer(TextTokenizer):
-    """Whatever tokenizer transformers finds in a folder."""
+    """Whatever tokenizer transformers finds in a folder, or in a GGUF file."""
 
-    def __init__(self, folder: Path, eos_ids: Sequence[int] = (), trust_remote_code: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        eos_ids: Sequence[int] = (),
+        trust_remote_code: bool = False,
+        header: Header | None = None,
+    ) -> None:
         import transformers
 
-        self.path = folder
+        self.path = folder = header.path if header else folder
+        where = {"gguf_file": folder.name} if header else {"trust_remote_code": trust_remote_code}
         try:
             tok: Any = transformers.AutoTokenizer.from_pretrained(
-                folder, trust_remote_code=trust_remote_code, local_files_only=True
+                folder.parent if header else folder, local_files_only=True, **where
             )
+            if header:
+                gguf_tokenizer.complete(folder, header.metadata, tok)
+        except CheckpointError:
+            raise
         except Exception as error:  # transformers raises anything here, from KeyError to RuntimeError
             if "trust_remote_code" in str(error):
                 why = "its tokenizer is Python code in the checkpoint; pass --trust-remote-code if you trust it"

@@ -53,6 +53,11 @@ class VLLMEngine(BaseEngine):
         super().__init__(versions.untried(("transformers",)))  # it tokenizes
         self.refuse(spec)
         self.checkpoint = open_checkpoint(spec)
+        if self.checkpoint.header:
+            raise CheckpointError(
+                f"{self.checkpoint.header.path}: --engine vllm reads no GGUF files; use --engine hf, or serve the file and use "
+                "--engine api"
+            )
         if self.checkpoint.qwen1:
             raise CheckpointError(
                 f"vLLM has no Qwen-1; write {self.checkpoint.name} in Qwen2's format with --export DIR, and take that: -c DIR"

@@ -194,7 +194,7 @@ class Checkpoint:
         return self._class.from_pretrained(self.folder, use_safetensors=safe, trust_remote_code=trust, **options)
 
     def _load_gguf(self, options: dict[str, Any]) -> Any:
-        """The model with transformers' report on its tensors, its weights dequantized. They are given to the class a second time
+        """The model with transformers' report on its tensors, its weights dequantized. They are given to the class again
         where bitsandbytes is to quantize them."""
         assert self.header is not None
         quantize = options.pop("quantization_config", None)

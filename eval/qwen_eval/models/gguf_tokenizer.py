@@ -67,8 +67,8 @@ PRE_TOKENIZERS = {
 def complete(path: Path, metadata: Any, tok: Any) -> None:
     """Gives a tokenizer that transformers read from a GGUF file the pre-tokenizer and the BOS that the file asks for.
 
-    metadata: of the file's header. tok: transformers' tokenizer, changed in place. Raises CheckpointError for a pre-tokenizer or
-    a kind of tokenizer that is not known here.
+    metadata: of the file's header. tok: transformers' tokenizer, changed in place. Raises CheckpointError for a pre-tokenizer
+    or a kind of tokenizer that is not known here.
     """
     kind, pre = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
     if kind == "gpt2":

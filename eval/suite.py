@@ -3,18 +3,19 @@ and regenerates the tables.
 
 python eval/suite.py -c Qwen/Qwen-7B --chat-checkpoint Qwen/Qwen-7B-Chat    base and chat protocols
 python eval/suite.py -c Qwen/Qwen-7B --dry-run                              the plan with estimated times
+python eval/suite.py -c Qwen/Qwen-7B --only mmlu,gsm8k                      some of the benchmarks; --skip wmt22: all but some
 python eval/suite.py -c demo                                                the embedded demonstration
 
-Accepts all options that the benchmarks share; -d DIR has one folder per benchmark (DIR/mmlu, DIR/gsm8k ...). --own FILE adds a
-benchmark of your own. Stored answers are not asked again: after an interruption the same command resumes.
+-d DIR has one folder per benchmark (DIR/mmlu, DIR/gsm8k ...). A benchmark without data is an error before anything is loaded;
+with --skip-missing it is left out. --own FILE adds a benchmark of your own. An option is passed on to the benchmarks that have
+it. Stored answers are not asked again: after an interruption the same command resumes.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from qwen_eval.main import exit_with
 from qwen_eval.runs import estimate, run
 from qwen_eval.runs.files import write_text
 from qwen_eval.runs.results import read_results
-from qwen_eval.schema import CheckpointError, Engine, InputError
+from qwen_eval.schema import CheckpointError, DataMissing, Engine, InputError
 from qwen_eval.tasks.benchmark import Benchmark
 from qwen_eval.tasks.load import known
 
@@ -39,10 +40,11 @@ PRECISIONS = {
 
 
 class Job:
-    """One run: a benchmark and its options."""
+    """One run: a benchmark and its options. name: how it is called where it is left out."""
 
     def __init__(self, kind: type[Benchmark], args: argparse.Namespace) -> None:
         self.kind, self.args = kind, args
+        self.name = f"{kind.name} {options.mode(args)} {args.quantize}"
 
     @property
     def model(self) -> tuple[str, str, str]:
@@ -51,7 +53,10 @@ class Job:
 
     @cached_property
     def benchmark(self) -> Benchmark:
-        """The benchmark, built once. Raises InputError for bad data."""
+        """The benchmark, built once. Raises DataMissing where its data is not there, InputError for bad data."""
+        folder = self.args.data and Path(self.args.data)
+        if folder and self.args.data != demo.NAME and not folder.exists():
+            raise DataMissing(f"{folder} is missing")
         made = self.kind(self.args)
         run.prepare(made)
         return made
@@ -59,21 +64,33 @@ class Job:
 
 def plan(args: argparse.Namespace, shared: Sequence[str], kinds: Mapping[str, type[Benchmark]]) -> list[Job]:
     """All jobs: base protocols on -c, chat protocols on --chat-checkpoint, then other precisions. Jobs with the same model are
-    consecutive. shared: options for all. Raises InputError for an unknown precision."""
-    chat = args.chat_checkpoint or (demo.NAME if args.checkpoint_path == demo.NAME else None)
+    consecutive. shared: options for all that have them. Raises InputError for an unknown precision or benchmark."""
+    chosen = selected(args, kinds)
+    base = args.checkpoint_path or options.DEFAULT_CHECKPOINT["base"]
+    chat = args.chat_checkpoint or (base if base == demo.NAME or args.mode == "chat" else None)
     wanted: list[tuple[type[Benchmark], str, Sequence[str]]] = []
-    for mode, checkpoint in (("base", args.checkpoint_path), ("chat", chat)):
-        for kind in kinds.values() if checkpoint else ():
+    for mode, checkpoint in (("base", base), ("chat", chat)):
+        for kind in chosen if checkpoint and args.mode in (None, mode) else ():
             wanted += [(kind, str(checkpoint), own) for own in runs_of(kind, mode)]
-    for precision in precisions(args, shared):
-        wanted += [(kind, args.checkpoint_path, PRECISIONS[precision]) for kind in kinds.values() if kind.precisions]
+    for precision in precisions(args, shared) if args.mode != "chat" else ():
+        wanted += [(kind, base, PRECISIONS[precision]) for kind in chosen if kind.precisions]
     planned = []
     for kind, checkpoint, own in wanted:
         words = ["-c", checkpoint]
         if args.data and not (args.data == demo.NAME and kind.demo_folder() is None):
             words += ["-d", args.data if args.data == demo.NAME else str(Path(args.data) / (kind.folder or kind.name))]
-        planned += [Job(kind, row) for row in kind.variants(kind.parser().parse_args([*words, *shared, *own]))]
+        found, _ = kind.parser().parse_known_args([*words, *shared, *own])
+        planned += [Job(kind, row) for row in kind.variants(found)]
     return planned
+
+
+def selected(args: argparse.Namespace, kinds: Mapping[str, type[Benchmark]]) -> list[type[Benchmark]]:
+    """The benchmarks that --only and --skip leave. Raises InputError for a name that there is not."""
+    for option, names in (("--only", args.only), ("--skip", args.skip)):
+        for name in names or ():
+            if name not in kinds:
+                raise InputError(f"{option}: there is no benchmark {name!r}; there are {', '.join(kinds)}")
+    return [kind for name, kind in kinds.items() if name in (args.only or kinds) and name not in (args.skip or ())]
 
 
 def runs_of(kind: type[Benchmark], mode: str) -> Sequence[Sequence[str]]:
@@ -94,9 +111,29 @@ def precisions(args: argparse.Namespace, shared: Sequence[str]) -> list[str]:
     return [name for name in args.precisions if name != "none"]
 
 
-def show(jobs: Sequence[Job], speed: float | None, kinds: Mapping[str, type[Benchmark]]) -> None:
-    """Prints the plan: one line per job with its items, tokens and time, and the basis of the times. Raises InputError for bad
-    data, before hours of work."""
+def with_data(jobs: Sequence[Job], skip: bool) -> tuple[list[Job], dict[str, str]]:
+    """The jobs whose data is there, and what is left out with the reason. skip: whether that is wanted; if not, raises
+    DataMissing. Raises InputError for bad data, before hours of work."""
+    ready: list[Job] = []
+    missing: dict[str, str] = {}
+    for job in jobs:
+        try:
+            job.benchmark  # noqa: B018  # builds it
+        except DataMissing as error:
+            missing.setdefault(job.kind.name, " ".join(str(error).split()))
+        else:
+            ready.append(job)
+    if missing and not skip:
+        first = next(iter(missing.values()))
+        raise DataMissing(
+            f"no data of {', '.join(missing)} ({first}); leave them out with --skip-missing, or give the data"
+        )
+    return ready, missing
+
+
+def show(jobs: Sequence[Job], speed: float | None, kinds: Mapping[str, type[Benchmark]], every: bool) -> None:
+    """Prints what is to come with its time, and the basis of it, in one line. every: with a table of all jobs, their items and
+    tokens, above it."""
     output = jobs[0].args.output_dir
     writes = {name: kind.writes for name, kind in kinds.items()}
     results = {name: read_results(output / f"{name}.csv") for name in kinds}
@@ -104,8 +141,9 @@ def show(jobs: Sequence[Job], speed: float | None, kinds: Mapping[str, type[Benc
     for job in jobs:
         benchmark = job.benchmark
         work = estimate.work(benchmark)
-        path = job.args.checkpoint_path  # results have a hub id, or the last part of a folder's path
-        found = estimate.speeds(results, writes, path) or estimate.speeds(results, writes, Path(path).name)
+        path = job.args.checkpoint_path  # results have a hub id, the last part of a folder's path or a file's name
+        names = (path, Path(path).name, Path(path).stem)
+        found = next((one for name in names if (one := estimate.speeds(results, writes, name))), {})
         measured &= len(found) == len(estimate.ASSUMED)
         given = {} if speed is None else {"read": speed, "write": speed / 10}
         time = estimate.seconds(work, {**estimate.ASSUMED, **found, **given})
@@ -122,17 +160,20 @@ def show(jobs: Sequence[Job], speed: float | None, kinds: Mapping[str, type[Benc
         else "at {read:,.0f} tokens read and {write:,.0f} written a second, assumed where nothing was measured; "
         "--speed N says otherwise".format(**estimate.ASSUMED)
     )
-    below = ["", f"about {estimate.duration(total)} {basis}; replies at their longest", ""]
-    print("\n".join([*terminal.aligned(lines), *below]), flush=True)
+    runs = f"{len(jobs)} run{'s' if len(jobs) > 1 else ''}"
+    kinds_asked = ", ".join(dict.fromkeys(job.kind.name for job in jobs))
+    below = f"{runs} of {kinds_asked}: about {estimate.duration(total)} {basis}; replies at their longest"
+    print("\n".join([*(terminal.aligned(lines) if every else []), below, ""]), flush=True)
 
 
-def run_all(jobs: Sequence[Job]) -> int:
+def run_all(jobs: Sequence[Job]) -> tuple[list[run.Outcome], dict[str, str]]:
     """Runs the jobs in order; consecutive jobs share the loaded model. A job that cannot be run (no sandbox for programs, a
-    precision that the machine does not support) is reported, and the others are run. Returns the exit status: 2 when one was
-    left out. Raises CheckpointError when the checkpoint itself cannot be loaded."""
+    precision that the machine does not support) is left out, and the others are run. Returns what the runs came to, and what
+    was left out with the reason. Raises CheckpointError when the checkpoint itself cannot be loaded."""
     engine: Engine | None = None
     loaded: tuple[str, str, str] | None = None
-    failed: list[str] = []
+    outcomes: list[run.Outcome] = []
+    failed: dict[str, str] = {}
     for job in jobs:
         try:
             benchmark = job.benchmark
@@ -141,16 +182,29 @@ def run_all(jobs: Sequence[Job]) -> int:
                 engine, loaded = open_engine(job.args), job.model
             assert engine is not None
             engine.extend(options.model_spec(job.args))  # the only difference between the long-context rows
-            run.run(benchmark, engine)
+            outcome = run.run(benchmark, engine)
+            if outcome:
+                outcomes.append(outcome)
             del job.benchmark  # frees its prompts
         except InputError as error:
             if isinstance(error, CheckpointError) and job.args.quantize == "none":
                 raise
-            name = f"{job.kind.name} {options.mode(job.args)} {job.args.quantize}"
-            failed.append(f"{name}: {' '.join(str(error).split())}")
-    for line in failed:
-        print(f"suite: left out: {line}", file=sys.stderr)
-    return 2 if failed else 0
+            failed[job.name] = " ".join(str(error).split())
+    return outcomes, failed
+
+
+def summary(outcomes: Iterable[run.Outcome], left_out: Mapping[str, str]) -> list[str]:
+    """One table of all runs: the first figure of each, and where its samples are; below it what was left out."""
+    lines = [["", "model", "precision", "n", "figure", "", "95% interval", "samples"]]
+    for outcome in outcomes:
+        benchmark, metric = outcome.benchmark, outcome.headline
+        name = f"{benchmark.name} {benchmark.mode} {benchmark.shot_count}-shot"
+        extension = f", {outcome.info.context}" if outcome.info.context != "none" else ""
+        partial = f"{len(benchmark.asked)}{' (partial)' if benchmark.partial else ''}"
+        figure = [metric.metric, terminal.number(metric), terminal.interval(metric)] if metric else ["none", "", ""]
+        how = f"{outcome.info.precision}{extension}"
+        lines.append([name, outcome.info.model, how, partial, *figure, str(outcome.samples)])
+    return [*(terminal.aligned(lines) if len(lines) > 1 else []), *(f"left out: {n}: {r}" for n, r in left_out.items())]
 
 
 def update_tables(paths: Sequence[Path], results: Path, kinds: dict[str, type[Benchmark]]) -> None:
@@ -163,19 +217,16 @@ def update_tables(paths: Sequence[Path], results: Path, kinds: dict[str, type[Be
     report.rewrite(paths, made)
 
 
-def main() -> None:
-    parser = options.Parser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    add = parser.add_argument
-    add("-c", "--checkpoint-path", default=options.DEFAULT_CHECKPOINT["base"], metavar="MODEL")
-    add("--chat-checkpoint", metavar="MODEL", help="for the chat protocols (demo: the same)")
+def own_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that are the suite's own."""
+    add = parser.add_argument_group("the suite").add_argument
     add(
-        "-d",
-        "--data",
-        metavar="DIR",
-        help="folder with one sub-folder per benchmark, or demo (default: download from the hub)",
+        "--chat-checkpoint", metavar="MODEL", help="for the chat protocols (demo, and with --mode chat: the same as -c)"
     )
+    add("--only", type=options.names, metavar="A,B", help="only these benchmarks")
+    add("--skip", type=options.names, metavar="A,B", help="all benchmarks but these")
+    add("--mode", choices=("base", "chat"), help="only the base or only the chat protocols")
+    add("--skip-missing", action="store_true", help="leave out benchmarks whose data is not there")
     add("--own", type=Path, action="append", default=[], metavar="FILE", help="a benchmark of your own (repeatable)")
     add(
         "--precisions",
@@ -187,23 +238,38 @@ def main() -> None:
     add("--speed", type=options.seconds, metavar="N", help="tokens a second, for the estimate")
     add("--readme", type=Path, action="append", metavar="FILE", help="file whose tables are regenerated at the end "
         "(repeatable); created if missing (default: the READMEs and RESULTS.md, if the results go to results/)")  # fmt: skip
-    args, shared = parser.parse_known_args()
+
+
+def main() -> None:
+    parser = options.parser(str(__doc__), {}, writes=("base", "chat"))
+    own_options(parser)
+    args = parser.parse_args()
+    alone = options.Parser(allow_abbrev=False, add_help=False)
+    alone.add_argument("-c", "--checkpoint-path")
+    alone.add_argument("-d", "--data")
+    own_options(alone)
+    _, shared = alone.parse_known_args()  # what the benchmarks are given, as it was written
     exit_with(parser.prog, lambda: work(args, shared))
 
 
 def work(args: argparse.Namespace, shared: Sequence[str]) -> int:
-    """Plans, runs and updates the tables. Returns the exit status."""
+    """Plans, runs and updates the tables. Returns the exit status: 2 when something was left out that --skip-missing does not
+    allow for."""
     kinds = known(args.own)
-    jobs = plan(args, shared, kinds)
-    show(jobs, args.speed, kinds)
+    jobs, left_out = with_data(plan(args, shared, kinds), args.skip_missing)
+    if not jobs:
+        raise InputError("nothing is left to run" + "".join(f"; {name}: {why}" for name, why in left_out.items()))
+    show(jobs, args.speed, kinds, every=args.dry_run)
     if args.dry_run:
+        print("\n".join(summary([], left_out)), end="\n" if left_out else "")
         return 0
-    status = run_all(jobs)
+    outcomes, failed = run_all(jobs)
+    print("\n".join(summary(outcomes, {**left_out, **failed})), flush=True)
     output = jobs[0].args.output_dir
     paths = args.readme or [path for path in report.FILES if output == Path("results") and path.exists()]
     if paths:
         update_tables(paths, output, kinds)
-    return status
+    return 2 if failed else 0
 
 
 if __name__ == "__main__":

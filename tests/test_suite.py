@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
+import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +18,7 @@ from known import work
 from qwen_eval import options
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.runs import estimate, run
-from qwen_eval.runs import results as results_csv
+from qwen_eval.runs.results import read_results
 from qwen_eval.schema import (
     CheckpointError,
     Choose,
@@ -26,6 +31,7 @@ from qwen_eval.schema import (
 )
 from qwen_eval.tasks import load
 from qwen_eval.tasks.benchmark import Benchmark
+from shared import REPOSITORY
 
 # benchmark, mode, shots of every run but the precisions', in order
 PLANNED = [
@@ -36,8 +42,27 @@ PLANNED = [
 ]  # fmt: skip
 
 
+def arguments(**changes: object) -> argparse.Namespace:
+    """The suite's own options."""
+    usual = {
+        "checkpoint_path": "demo",
+        "chat_checkpoint": None,
+        "data": None,
+        "own": [],
+        "only": None,
+        "skip": None,
+        "mode": None,
+        "skip_missing": False,
+        "precisions": [],
+        "dry_run": False,
+        "speed": None,
+        "readme": None,
+    }
+    return argparse.Namespace(**{**usual, **changes})
+
+
 def planned(tmp_path: Path, *words: str, precisions: list[str] | None = None) -> list[suite.Job]:
-    args = argparse.Namespace(checkpoint_path="demo", chat_checkpoint=None, data=None, precisions=precisions)
+    args = arguments(precisions=precisions)
     return suite.plan(args, ["-o", str(tmp_path), "--quiet", "--limit", "2", *words], load.official())
 
 
@@ -68,8 +93,7 @@ def test_one_engine_serves_all_and_rows_are_those_of_the_scripts(
     work("mmlu", "-c", "demo", "-o", alone, "--quiet", "--limit", 2)
     same = ("metric", "group", "value", "n", "signature", "run_id", "tokens")
     rows = [
-        [{name: row[name] for name in same} for row in results_csv.read_results(path / "mmlu.csv")]
-        for path in (together, alone)
+        [{name: row[name] for name in same} for row in read_results(path / "mmlu.csv")] for path in (together, alone)
     ]
     assert rows[0] == rows[1]
     assert {path.name for path in together.glob("*.csv")} == {"mmlu.csv", "ceval.csv", "cmmlu.csv"}
@@ -134,16 +158,7 @@ def test_a_dry_run_computes_nothing_and_a_run_ends_with_the_tables(
 ) -> None:
     readme = tmp_path / "MODEL_CN.md"
     words = ["-o", str(tmp_path / "results"), "--quiet", "--limit", "2"]
-    args = argparse.Namespace(
-        checkpoint_path="demo",
-        chat_checkpoint=None,
-        data=None,
-        own=[],
-        precisions=[],
-        dry_run=True,
-        speed=None,
-        readme=[readme],
-    )
+    args = arguments(dry_run=True, readme=[readme])
     assert suite.work(args, words) == 0
     out = capsys.readouterr().out
     assert "mmlu base 5-shot" in out and "about " in out and "assumed where nothing was measured" in out
@@ -155,9 +170,9 @@ def test_a_dry_run_computes_nothing_and_a_run_ends_with_the_tables(
     once = readme.read_bytes()
     text = once.decode()
     assert "## 基准" in text and "| demo † ‡ [1] |" in text and "<!-- table:long_ppl -->" in text
-    rows = results_csv.read_results(tmp_path / "results" / "mmlu.csv")
+    rows = read_results(tmp_path / "results" / "mmlu.csv")
     assert suite.work(args, words) == 0  # nothing is asked again
-    assert readme.read_bytes() == once and results_csv.read_results(tmp_path / "results" / "mmlu.csv") == rows
+    assert readme.read_bytes() == once and read_results(tmp_path / "results" / "mmlu.csv") == rows
 
 
 def test_what_cannot_be_run_is_named_and_the_others_run(
@@ -167,21 +182,120 @@ def test_what_cannot_be_run_is_named_and_the_others_run(
     jobs = [jobs[0], jobs[1], jobs[-1], jobs[2]]  # mmlu, ceval, mmlu in 4 bits, cmmlu
     original = run.run
 
-    def refusing(benchmark: Benchmark, engine: Engine) -> None:
+    def refusing(benchmark: Benchmark, engine: Engine) -> run.Outcome | None:
         if benchmark.args.quantize == "nf4":
             raise CheckpointError("no 4 bits\nhere")
         if benchmark.name == "ceval":
             raise InputError("no sandbox")
-        original(benchmark, engine)
+        return original(benchmark, engine)
 
     monkeypatch.setattr(run, "run", refusing)
-    assert suite.run_all(jobs) == 2
-    said = capsys.readouterr().err
-    assert "left out: mmlu base nf4: no 4 bits here" in said and "left out: ceval base none: no sandbox" in said
+    outcomes, failed = suite.run_all(jobs)
+    assert failed == {"mmlu base nf4": "no 4 bits here", "ceval base none": "no sandbox"}
+    assert [outcome.benchmark.name for outcome in outcomes] == ["mmlu", "cmmlu"]
+    shown = suite.summary(outcomes, failed)
+    assert shown[-2:] == ["left out: ceval base none: no sandbox", "left out: mmlu base nf4: no 4 bits here"]
+    for outcome, line in zip(outcomes, shown[1:], strict=False):
+        assert outcome.samples.is_file() and str(outcome.samples) in line and "(partial)" in line
     assert {path.name for path in tmp_path.glob("*.csv")} == {"mmlu.csv", "cmmlu.csv"}
 
 
 def test_a_checkpoint_that_cannot_be_loaded_ends_the_suite(tmp_path: Path) -> None:
-    args = argparse.Namespace(checkpoint_path=str(tmp_path / "none"), chat_checkpoint=None, data="demo", precisions=[])
+    args = arguments(checkpoint_path=str(tmp_path / "none"), data="demo")
     with pytest.raises(CheckpointError, match="none"):
         suite.run_all(suite.plan(args, ["-o", str(tmp_path), "--quiet"], load.official())[:1])
+
+
+def run_suite(*words: object, kill_after: str = "") -> tuple[int, str, str]:
+    """`python eval/suite.py -c demo WORDS` in a process of its own; ended when stderr shows `kill_after`."""
+    command = [sys.executable, "eval/suite.py", "-c", "demo", *map(str, words)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY, start_new_session=True
+    )
+    if kill_after:
+        assert process.stderr is not None
+        seen = ""
+        while kill_after not in seen:
+            char = process.stderr.read(1)
+            assert char, seen
+            seen += char
+        os.killpg(process.pid, signal.SIGKILL)
+    out, err = process.communicate(timeout=600)
+    return process.returncode, out, err
+
+
+def test_only_and_skip_choose_benchmarks_and_one_table_ends_the_suite(tmp_path: Path) -> None:
+    status, out, err = run_suite("-o", tmp_path, "--only", "mmlu,gsm8k", "--skip", "gsm8k", "--limit", 2, "--quiet")
+    assert status == 0, err
+    first = out.splitlines()[0]
+    assert re.match(r"\d runs of mmlu: about \d+ s ", first), first
+    path = next((tmp_path / "samples").glob("mmlu-default-base-*.jsonl"))
+    ours = read_results(tmp_path / "mmlu.csv")
+    (row,) = [row for row in ours if (row["run_id"], row["metric"], row["group"]) == (path.stem, "acc", "all")]
+    line = next(line for line in out.splitlines() if line.startswith("mmlu base 5-shot ") and str(path) in line)
+    assert f" {float(row['value']):.2f} " in line and "12 (partial)" in line
+    assert {path.name for path in tmp_path.glob("*.csv")} == {"mmlu.csv"}
+    assert run_suite("-o", tmp_path, "--only", "mlu")[0::2] == (
+        2,
+        f"suite.py: --only: there is no benchmark 'mlu'; there are {', '.join(load.official())}\n",
+    )
+
+
+def test_missing_data_is_an_error_before_a_model_is_loaded_or_left_out_by_name(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "mmlu").symlink_to(REPOSITORY / "demo" / "data" / "mmlu")
+    words = [
+        "-d",
+        data,
+        "-o",
+        tmp_path / "out",
+        "--only",
+        "mmlu,wmt22,gsm8k",
+        "--limit",
+        1,
+        "--precisions",
+        "none",
+        "--quiet",
+    ]
+    status, out, err = run_suite(*words)
+    assert (status, out) == (2, "") and not (tmp_path / "out").exists()
+    assert err.count("\n") == 1 and "no data of gsm8k, wmt22 (" in err and "--skip-missing" in err
+    status, out, err = run_suite(*words, "--skip-missing")
+    assert status == 0, err
+    assert out.count("left out: ") == 2 and f"left out: wmt22: {data / 'wmt22'} is missing" in out
+    assert (tmp_path / "out" / "mmlu.csv").exists()
+    # what is there and damaged is no missing data
+    (data / "gsm8k").mkdir()
+    (data / "gsm8k" / "test.jsonl").write_text("{")
+    status, out, err = run_suite(*words, "--skip-missing")
+    assert status == 2 and "gsm8k" in err and err.count("\n") == 1
+
+
+def test_a_suite_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
+    words = ["--only", "mmlu,gsm8k", "--limit", 3, "--mode", "base", "--precisions", "none"]
+    assert run_suite("-o", tmp_path / "whole", *words)[0] == 0
+    assert run_suite("-o", tmp_path / "cut", *words, kill_after="gsm8k:   0%")[0] == -signal.SIGKILL
+    stored = {path.name: path.read_text() for path in (tmp_path / "cut" / "samples").glob("mmlu*.jsonl")}
+    status, _, err = run_suite("-o", tmp_path / "cut", *words)
+    assert status == 0 and "18 of 18 items were answered before" in err
+    assert {path.name: path.read_text() for path in (tmp_path / "cut" / "samples").glob("mmlu*.jsonl")} == stored
+    for name in ("mmlu", "gsm8k"):
+        rows = [
+            [(row["run_id"], row["metric"], row["group"], row["value"]) for row in read_results(folder / f"{name}.csv")]
+            for folder in (tmp_path / "whole", tmp_path / "cut")
+        ]
+        assert rows[0] == rows[1] and rows[0]
+
+
+def test_options_reach_the_benchmarks_that_have_them_and_help_lists_them_all(tmp_path: Path) -> None:
+    jobs = planned(tmp_path, "--max-new-tokens", "7", "--thinking", "off")
+    got = {(job.kind.name, options.mode(job.args)): getattr(job.args, "max_new_tokens", None) for job in jobs}
+    assert got["gsm8k", "base"] == got["mmlu", "chat"] == 7 and got["long_ppl", "base"] is None
+    shown = subprocess.run(
+        [sys.executable, "eval/suite.py", "--help"], capture_output=True, text=True, cwd=REPOSITORY
+    ).stdout
+    single = load.official()["gsm8k"].parser().format_help()
+    for option in re.findall(r"--[a-z][a-z-]+", single):
+        if option not in ("--chat", "--shots", "--rescore", "--dump-prompts", "--batch", "--cot"):
+            assert option in shown, option

@@ -30,11 +30,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        found = super().parse_args(args, namespace)
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, unknown = super().parse_known_args(args, namespace)
         if self.shots and found.shots is None:
             found.shots = self.shots[mode(found)]
-        return found
+        return found, unknown
 
 
 def whole_number(text: str) -> int:
@@ -96,9 +96,10 @@ def parser(
 ) -> Parser:
     """The shared options.
 
-    shots: the protocol's number of shots by mode ("base", "chat"). writes: the modes whose answers are generated text, of
-    at most `tokens` new tokens. subjects: whether the benchmark has subjects to choose from. Options of a single engine are
-    always accepted, and listed by --help where --engine names that engine.
+    shots: the protocol's number of shots by mode ("base", "chat"); empty for the suite, which then lacks the options that make
+    sense for a single benchmark. writes: the modes whose answers are generated text, of at most `tokens` new tokens. subjects:
+    whether the benchmark has subjects to choose from. Options of a single engine are always accepted, and listed by --help
+    where --engine names that engine.
     """
     engine = _engine_named(sys.argv)
 
@@ -131,8 +132,9 @@ def parser(
             default=alone,
             help="the chat protocol, through the checkpoint's chat template",
         )
-    own = ", ".join(f"{number} in {name} mode" for name, number in shots.items())
-    add("--shots", type=count, metavar="N", help=f"examples in the prompt (default: {own})")
+    if shots:
+        own = ", ".join(f"{number} in {name} mode" for name, number in shots.items())
+        add("--shots", type=count, metavar="N", help=f"examples in the prompt (default: {own})")
     if subjects:
         add("--subjects", type=names, metavar="A,B", help="only these subjects")
     add(
@@ -147,9 +149,9 @@ def parser(
         add(
             "--max-new-tokens",
             type=whole_number,
-            default=tokens,
+            default=tokens if shots else None,
             metavar="N",
-            help=f"length of a reply in tokens (default {tokens})",
+            help=f"length of a reply in tokens (default: {tokens if shots else 'as the benchmark says'})",
         )
     if "chat" in writes:
         add("--system-prompt", metavar="TEXT", help="system prompt (default: that of the checkpoint's template)")
@@ -240,9 +242,10 @@ def parser(
         help="folder of the CSV and of samples/ (default: results)",
     )
     add("--overwrite", action="store_true", help="discard stored answers and ask again")
-    add("--rescore", metavar="RUN", help="no model: score the stored replies of RUN under this command's recipe")
-    add("--export", type=Path, metavar="DIR", help=argparse.SUPPRESS)  # kept beside tools/export_qwen2.py
-    add("--dump-prompts", action="store_true", help="no model: print every prompt as one line of JSON and exit")
+    if shots:
+        add("--rescore", metavar="RUN", help="no model: score the stored replies of RUN under this command's recipe")
+        add("--export", type=Path, metavar="DIR", help=argparse.SUPPRESS)  # kept beside tools/export_qwen2.py
+        add("--dump-prompts", action="store_true", help="no model: print every prompt as one line of JSON and exit")
     add("--no-prompts", action="store_true", help="store the prompts' hashes instead of their texts")
     add("--quiet", action="store_true", help="no progress on stderr")
     return top

@@ -19,6 +19,10 @@ class DataError(InputError):
     """A benchmark file is missing or malformed."""
 
 
+class DataMissing(DataError):
+    """A benchmark's data is not there: no folder, no download. What is there and damaged is a plain DataError."""
+
+
 class CheckpointError(InputError):
     """A checkpoint cannot be found, read or loaded."""
 

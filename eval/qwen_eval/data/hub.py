@@ -26,12 +26,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from qwen_eval.schema import DataError
+from qwen_eval.schema import DataError, DataMissing
 
 PROBE_SECONDS = 5.0
 
 
-class NotOnHub(DataError):
+class NotOnHub(DataMissing):
     """The hub answers but has no such file or revision."""
 
 
@@ -149,7 +149,7 @@ def _from_hugging_face(dataset: HubDataset, name: str) -> tuple[Path, str]:
     except errors.LocalEntryNotFoundError:
         pass  # not cached: on to the network
     if variable := _offline():
-        raise DataError(f"{what}: {name} is not in the cache and {variable} is set; unset it, or {dataset.how}")
+        raise DataMissing(f"{what}: {name} is not in the cache and {variable} is set; unset it, or {dataset.how}")
     url = huggingface_hub.hf_hub_url(dataset.repo, name, repo_type="dataset", revision=dataset.revision)
     try:
         huggingface_hub.get_hf_file_metadata(url, timeout=PROBE_SECONDS)
@@ -157,19 +157,19 @@ def _from_hugging_face(dataset: HubDataset, name: str) -> tuple[Path, str]:
     except (errors.RemoteEntryNotFoundError, errors.RevisionNotFoundError):
         raise NotOnHub(f"{what} has no {name} at revision {dataset.revision}; {dataset.how}") from None
     except errors.GatedRepoError:
-        raise DataError(f"{what} is gated: ask for access, run `hf auth login`, or {dataset.how}") from None
+        raise DataMissing(f"{what} is gated: ask for access, run `hf auth login`, or {dataset.how}") from None
     except errors.RepositoryNotFoundError:
         raise NotOnHub(f"{what} is not on {constants.ENDPOINT}, or not for you; {dataset.how}") from None
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
-        kind = NotOnHub if status == 404 else DataError
+        kind = NotOnHub if status == 404 else DataMissing
         reason = f"{constants.ENDPOINT} answered {status} for {name}"
         remedy = "log in with `hf auth login`" if status in (401, 403) else "try again later"
         raise kind(f"{what} cannot be downloaded ({reason}); {remedy}, or {dataset.how}") from error
     except Exception as error:
         # The client's HTTP library, and with it the class of errors, differs between versions.
         reason = f"{constants.ENDPOINT} does not answer: {_brief(error)}"
-        raise DataError(
+        raise DataMissing(
             f"{what} cannot be downloaded ({reason}); name a mirror by HF_ENDPOINT, or {dataset.how}"
         ) from error
     return _verified(dataset, name, Path(path))
@@ -195,9 +195,9 @@ def _from_modelscope(dataset: HubDataset, name: str) -> tuple[Path, str]:
         from modelscope.hub.file_download import dataset_file_download
     except ImportError:
         install = "pip install -e '.[modelscope]'"
-        raise DataError(f"--hub modelscope needs the extra: {install}, use --hub hf, or {dataset.how}") from None
+        raise DataMissing(f"--hub modelscope needs the extra: {install}, use --hub hf, or {dataset.how}") from None
     if not dataset.modelscope:
-        raise DataError(f"{dataset.repo} has no mirror on ModelScope that we know; use --hub hf, or {dataset.how}")
+        raise DataMissing(f"{dataset.repo} has no mirror on ModelScope that we know; use --hub hf, or {dataset.how}")
     what = f"ModelScope dataset {dataset.modelscope}"
     revision = "master"
     get = partial(dataset_file_download, dataset.modelscope, name, revision=revision)
@@ -215,7 +215,7 @@ def _from_modelscope(dataset: HubDataset, name: str) -> tuple[Path, str]:
             path = get()
     except Exception as error:
         reason = f"{name}: {_brief(error)}"
-        raise DataError(f"{what} cannot be downloaded ({reason}); use --hub hf, or {dataset.how}") from error
+        raise DataMissing(f"{what} cannot be downloaded ({reason}); use --hub hf, or {dataset.how}") from error
     return Path(path), revision  # the client has verified the announced checksum
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from qwen_eval.data import hub
 from qwen_eval.data.files import Source, decode, find_root, json_lines, read_file, texts
-from qwen_eval.schema import DataError
+from qwen_eval.schema import DataError, DataMissing
 
 DIRECTIONS = ("en-zh", "zh-en")
 
@@ -124,6 +124,6 @@ def _from_sacrebleu(direction: str, refs: Sequence[str]) -> tuple[list[Path], st
     except (OSError, EOFError, tarfile.TarError, etree.XMLSyntaxError, KeyError, ValueError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
         where = f"{url} to {folder.parent}"
-        raise DataError(
+        raise DataMissing(
             f"sacrebleu's download of WMT22 from {where} failed ({reason}): delete that, or {HOW}"
         ) from error

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import jsonlines
@@ -21,15 +22,25 @@ from qwen_eval.runs import answer, manifest, precision, results, samples, self_c
 from qwen_eval.runs.commit import git_commit
 from qwen_eval.runs.rehearsal import rehearse
 from qwen_eval.runs.signature import prompt_hash, prompt_of, run_id, signature
-from qwen_eval.schema import Engine, EngineInfo, Sample
+from qwen_eval.schema import Engine, EngineInfo, Metric, Sample
 from qwen_eval.tasks.benchmark import Benchmark
 
 Rows = Mapping[str, Mapping[str, Any]]  # stored rows by sample id
 
 
-def run(benchmark: Benchmark, engine: Engine, processes: workers.Processes = workers.SINGLE) -> None:
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a run came to. headline: the figure shown first, None where none could be computed. samples: the sample file."""
+
+    benchmark: Benchmark
+    info: EngineInfo
+    headline: Metric | None
+    samples: Path
+
+
+def run(benchmark: Benchmark, engine: Engine, processes: workers.Processes = workers.SINGLE) -> Outcome | None:
     """Answers what is not stored yet, scores and stores it, and prints the table. processes: those that share the work; all
-    but rank 0 answer their share and print nothing.
+    but rank 0 answer their share, print nothing and return None.
 
     Raises InputError for bad input; what was answered until then is stored.
     """
@@ -37,10 +48,10 @@ def run(benchmark: Benchmark, engine: Engine, processes: workers.Processes = wor
     if benchmark.args.checkpoint_path == demo.NAME and info.engine != "file":
         info = dataclasses.replace(info, model=demo.NAME, revision="demo")
     if processes.is_first:
-        _run_locked(benchmark, engine, info, processes)
-    else:
-        name = run_id(benchmark, info)
-        answer.answer_share(benchmark, engine, name, lambda asked: _check(benchmark, engine, info, asked), processes)
+        return _run_locked(benchmark, engine, info, processes)
+    name = run_id(benchmark, info)
+    answer.answer_share(benchmark, engine, name, lambda asked: _check(benchmark, engine, info, asked), processes)
+    return None
 
 
 def rescore(benchmark: Benchmark) -> None:
@@ -72,12 +83,15 @@ def _run_locked(
     info: EngineInfo,
     processes: workers.Processes,
     given: Rows | None = None,
-) -> None:
+) -> Outcome:
     """Runs as rank 0 under the run's lock and prints the table. given: rows whose responses are used."""
     name = run_id(benchmark, info)
     with samples.run_lock(benchmark.args.output_dir, name):
-        table = _run_and_store(benchmark, engine, info, name, processes, given)
+        table, metrics = _run_and_store(benchmark, engine, info, name, processes, given)
     print(table, end="\n\n")
+    shown = next((metric for metric in metrics if (metric.metric, metric.group) == benchmark.headline), None)
+    path = benchmark.args.output_dir / "samples" / f"{name}.jsonl"
+    return Outcome(benchmark, info, shown or next(iter(metrics), None), path)
 
 
 def _run_and_store(
@@ -87,8 +101,8 @@ def _run_and_store(
     name: str,
     processes: workers.Processes,
     given: Rows | None,
-) -> str:
-    """Answers, scores and stores a run. Returns the table for the terminal."""
+) -> tuple[str, list[Metric]]:
+    """Answers, scores and stores a run. Returns the table for the terminal, and the figures."""
     args = benchmark.args
     notes = workers.notes(processes)
     _print_notes(notes[:1], args.quiet)
@@ -111,7 +125,7 @@ def _run_and_store(
         "harness_version": __version__,
         "git_commit": git_commit(),
     }
-    metrics = benchmark.metrics(scored)
+    metrics = list(benchmark.metrics(scored))
     if metrics:
         metrics += precision.against_bf16(benchmark, info, scored, args.output_dir)
     notes = list(dict.fromkeys([*benchmark.remarks(scored), *_unverified(benchmark), *engine.notes, *notes]))
@@ -123,7 +137,7 @@ def _run_and_store(
     notes.append(f"samples in {args.output_dir / 'samples' / (name + '.jsonl')}")
     notes += benchmark.finish(name, scored)
     line = signature(benchmark, info)
-    return terminal.table(benchmark.headline[0], metrics, _title(benchmark, info), line, notes)
+    return terminal.table(benchmark.headline[0], metrics, _title(benchmark, info), line, notes), metrics
 
 
 def _write_manifest(

@@ -10,6 +10,8 @@ from typing import Any
 from qwen_eval.data.texts import common_length
 from qwen_eval.runs import signature
 from qwen_eval.runs.find import Run
+from qwen_eval.runs.kept import kept_target
+from qwen_eval.runs.samples import WITHHELD, same_texts
 from qwen_eval.schema import InputError
 from qwen_eval.stats import paired
 from qwen_eval.tasks.facts import USUAL, Facts, View
@@ -43,13 +45,18 @@ class Joined:
 def join(a: Run, b: Run) -> Joined:
     """Joins two runs by sample id. Raises InputError when no item is in both."""
     both = [name for name in a.rows if name in b.rows]
-    same = [name for name in both if a.rows[name]["target"] == b.rows[name]["target"]]
+    same = [name for name in both if _same_target(a.rows[name]["target"], b.rows[name]["target"])]
     if not same:
         raise InputError(f"{a.name} and {b.name} have no item in common; compare runs of one benchmark on one data set")
     missing = [name for name in a.rows if name not in b.rows]
     extra = [name for name in b.rows if name not in a.rows]
-    other = [name for name in both if a.rows[name]["target"] != b.rows[name]["target"]]
+    other = [name for name in both if name not in set(same)]
     return Joined(a, b, same, missing, extra, other)
+
+
+def _same_target(one: Any, other: Any) -> bool:
+    """Whether two gold answers are the same; one that was not kept is compared by its hash."""
+    return bool(one == other) or bool(kept_target(one) == other) or bool(one == kept_target(other))
 
 
 def compare(joined: Joined, facts: Facts) -> dict[str, paired.Result]:
@@ -125,9 +132,20 @@ def _translations(joined: Joined, shown: Sequence[View]) -> Iterator[tuple[str, 
     for view in shown:
         rows = [(one, other) for _, one, other in joined.rows() if one["group"] == view.group]
         first, second = [one["answer"] for one, _ in rows], [other["answer"] for _, other in rows]
-        references = list(zip(*(one["target"] for one, _ in rows), strict=True))
+        references = list(zip(*(_references(joined, one, other) for one, other in rows), strict=True))
         tokenize = "zh" if view.group.endswith("-zh") else "13a"
         yield f"{view.metric} {view.group}", paired.bleu(first, second, references, tokenize)
+
+
+def _references(joined: Joined, one: Row, other: Row) -> Sequence[str]:
+    """The references of a segment, from whichever side kept them. Raises InputError where neither did, or a translation was not
+    kept."""
+    found: Sequence[str] = next((row["target"] for row in (one, other) if WITHHELD not in str(row["target"])), ())
+    if not found or any(str(row["answer"]).startswith(WITHHELD) for row in (one, other)):
+        raise InputError(
+            f"{joined.a.name} and {joined.b.name}: texts were not kept with the rows; run the benchmark again for one of them"
+        )
+    return found
 
 
 def _perplexities(joined: Joined, shown: Sequence[View]) -> Iterator[tuple[str, paired.Result]]:
@@ -210,7 +228,7 @@ def responses_equal(one: Row, other: Row) -> bool:
     """Whether the model's responses are the same: equal texts, or log-probabilities within 1e-4 (per token)."""
     mine, theirs = one["response"], other["response"]
     if "texts" in mine:
-        return bool(mine["texts"] == theirs.get("texts"))
+        return same_texts(mine["texts"], theirs.get("texts", ()))
     if "logprobs" in mine:
         values = theirs.get("logprobs", [])
         return len(values) == len(mine["logprobs"]) and all(

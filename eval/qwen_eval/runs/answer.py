@@ -17,6 +17,7 @@ from qwen_eval.runs.samples import (
     run_lock,
     sample_row,
     stored_response,
+    withheld,
 )
 from qwen_eval.schema import Choose, Engine, Generate, Measure, Sample, Score, Scored
 from qwen_eval.tasks.benchmark import Benchmark
@@ -47,10 +48,11 @@ def answer(
         if args.overwrite:
             remove_rank_files(args.output_dir, run_id)
         # the other processes of an interrupted run may have left their files
-        before = {**read_rank_files(args.output_dir, run_id), **stored}
+        kept = {} if args.overwrite else file.kept()
+        before = {**kept, **read_rank_files(args.output_dir, run_id), **stored}
         if before and not args.quiet:
             print(f"{len(before)} of {len(asked)} items were answered before", file=sys.stderr)
-        known = {**(given or {}), **before}
+        known = {**{name: row for name, row in (given or {}).items() if not withheld(row)}, **before}
         responses: dict[int, Any] = {}
         scores: dict[int, Score] = {}
         left: list[int] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        return self.path.stem
+        return run_name(self.path)
 
     @property
     def benchmark(self) -> str:
@@ -73,9 +74,9 @@ def parse_signature(line: str) -> dict[str, str]:
 def open_run(path: Path) -> Run:
     """A run from its sample file and the manifest beside it, if there is one. Raises InputError for a manifest that cannot be
     read."""
-    manifest_path = path.with_suffix(".json")
+    manifest_path = path.with_name(f"{run_name(path)}.json")
     if not manifest_path.exists():
-        name, *rest = path.stem.split("-")
+        name, *rest = run_name(path).split("-")
         return Run(path, dict(zip(("benchmark", "recipe", "mode"), [name, *rest], strict=False)))
     try:
         manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
@@ -86,18 +87,25 @@ def open_run(path: Path) -> Run:
         raise InputError(f"{manifest_path} is not the manifest of a run ({error}); run the benchmark again") from error
 
 
+def run_name(path: Path) -> str:
+    """The id of the run that a sample file is of."""
+    return path.name.removesuffix(".gz").removesuffix(".jsonl")
+
+
 def sample_files(folder: Path) -> list[Path]:
     """The sample files of a results folder (or of its samples/), sorted by name."""
     inner = folder / "samples" if (folder / "samples").is_dir() else folder
-    return sorted(inner.glob("*.jsonl"))
+    packed = [path for path in inner.glob("*.jsonl.gz") if not path.with_suffix("").exists()]
+    return sorted([*inner.glob("*.jsonl"), *packed])
 
 
 def is_own_format(path: Path) -> bool:
     """Whether a file, or the first one of a folder, is a sample file of this harness."""
     files = sample_files(path) if path.is_dir() else [path]
     try:
-        with jsonlines.open(files[0], loads=json.loads) as reader:
-            head = reader.read(type=dict)
+        opened = gzip.open if files[0].suffix == ".gz" else open
+        with opened(files[0], "rt", encoding="utf-8") as file:
+            head = jsonlines.Reader(file, loads=json.loads).read(type=dict)
         return {"id", "stats", "response"} <= head.keys()
     except (OSError, ValueError, IndexError, EOFError, RecursionError):
         return False

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen_eval.runs import files
-from qwen_eval.runs.samples import read_samples
+from qwen_eval.runs.samples import read_samples, stored_path
 from qwen_eval.schema import EngineInfo, InputError
 from qwen_eval.tasks.facts import Facts, from_json
 
@@ -35,7 +35,7 @@ def read_run(output: Path, run: str) -> tuple[EngineInfo, dict[str, dict[str, An
 def read_rows(output: Path, run: str) -> dict[str, dict[str, Any]]:
     """The rows of a run by sample id. Raises InputError when there are none."""
     try:
-        return read_samples(output / "samples" / f"{run}.jsonl")
+        return read_samples(stored_path(output, run))
     except OSError as error:
         raise InputError(f"run {run} cannot be read ({error}); run its command again") from error
 

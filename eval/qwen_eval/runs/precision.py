@@ -21,7 +21,7 @@ def against_bf16(benchmark: Benchmark, info: EngineInfo, scored: Sequence[Scored
     if info.precision == REFERENCE or any("correct" not in item.score.stats for item in scored) or not scored:
         return []
     run = signature.run_id(benchmark, dataclasses.replace(info, precision=REFERENCE))
-    path = output / "samples" / f"{run}.jsonl"
+    path = samples.stored_path(output, run)
     known = samples.read_samples(path) if path.exists() else {}
     if any(item.sample.id not in known for item in scored):
         return []

@@ -1,6 +1,6 @@
 """The samples of a run: one JSON line each, appended as they are answered.
 
-results/samples/<run_id>.jsonl
+results/samples/<run_id>.jsonl, or <run_id>.jsonl.gz for a run that was kept in little space (kept.py)
 """
 
 from __future__ import annotations
@@ -8,9 +8,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import glob
+import gzip
+import hashlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,8 @@ import jsonlines
 from qwen_eval.runs import files
 from qwen_eval.runs.signature import prompt_hash, prompt_of
 from qwen_eval.schema import Chosen, Generated, InputError, Measured, Response, Scored
+
+WITHHELD = "not kept, sha256 "
 
 RESPONSES: dict[str, type[Response]] = {
     "chosen": Chosen,
@@ -37,6 +42,11 @@ class SampleFile:
             with files.writing(self.path):
                 self.path.unlink(missing_ok=True)
         self._file = files.Appender(self.path)
+
+    def kept(self) -> dict[str, dict[str, Any]]:
+        """The rows of the same run that were kept in little space, without those whose reply was not."""
+        rows = read_samples(packed) if (packed := packed_path(self.path)).exists() else {}
+        return {name: row for name, row in rows.items() if not withheld(row)}
 
     def read(self) -> dict[str, dict[str, Any]]:
         """The stored rows by sample id. Raises InputError for a line that is not a row, as after an edit of the file."""
@@ -86,10 +96,39 @@ def remove_rank_files(output: Path, run: str) -> None:
             path.unlink(missing_ok=True)
 
 
+def packed_path(path: Path) -> Path:
+    """Where the samples of a run lie that was kept in little space. path: its usual sample file."""
+    return path.with_name(path.name + ".gz")
+
+
+def stored_path(output: Path, run: str) -> Path:
+    """The sample file of a run: the usual one, or the packed one where there is no other."""
+    path = output / "samples" / f"{run}.jsonl"
+    return packed if not path.exists() and (packed := packed_path(path)).exists() else path
+
+
+def withheld_text(text: str) -> str:
+    """What is kept of a reply that is not: its hash and its length."""
+    return f"{WITHHELD}{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()} ({len(text)} characters)"
+
+
+def withheld(row: Mapping[str, Any]) -> bool:
+    """Whether a reply of a row was not kept."""
+    return any(str(text).startswith(WITHHELD) for text in row["response"].get("texts", ()))
+
+
+def same_texts(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether two rows have the same replies; one that was not kept is compared by its hash."""
+    return len(one) == len(other) and all(
+        mine == theirs or withheld_text(mine) == theirs or mine == withheld_text(theirs)
+        for mine, theirs in zip(one, other, strict=True)
+    )
+
+
 def read_samples(path: Path) -> dict[str, dict[str, Any]]:
     """The rows of a sample file by sample id, without a truncated last line. Raises InputError for a line that is no row."""
     rows: dict[str, dict[str, Any]] = {}
-    with path.open("rb") as file:
+    with _lines(path) as file:
         # a line without a line feed was cut off by a crash, or is being written right now
         whole = itertools.takewhile(lambda line: line.endswith(b"\n"), file)
         reader = jsonlines.Reader(whole, loads=json.loads)
@@ -105,6 +144,21 @@ def read_samples(path: Path) -> dict[str, dict[str, Any]]:
                     "--overwrite"
                 ) from error
     return rows
+
+
+@contextlib.contextmanager
+def _lines(path: Path) -> Iterator[Iterator[bytes]]:
+    """The lines of a sample file. Raises InputError for a damaged packed one."""
+    if path.suffix != ".gz":
+        with path.open("rb") as plain:
+            yield plain
+        return
+    try:
+        with gzip.open(path, "rb") as file:
+            content = file.read()
+    except (EOFError, OSError, zlib.error) as error:  # the end is missing: what follows would be read as unanswered
+        raise InputError(f"{path} is damaged ({error}); get it again") from error
+    yield iter(content.splitlines(keepends=True))
 
 
 def sample_row(scored: Scored, keep_prompt: bool = True) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from qwen_eval.runs import results
 from qwen_eval.runs.manifest import read_manifest, read_rows
+from qwen_eval.runs.samples import stored_path
 from qwen_eval.schema import InputError
 from qwen_eval.tasks.facts import Facts, View
 
@@ -30,7 +31,9 @@ class Run:
 def stored_runs(folder: Path, benchmarks: Mapping[str, Facts], wanted: Sequence[str] = ()) -> list[Run]:
     """The finished runs of a results folder, ordered by benchmark and time. wanted: their ids; all if empty. Raises InputError
     for a run that does not exist or cannot be read."""
-    stored = sorted(path.stem for path in (folder / "samples").glob("*.json") if path.with_suffix(".jsonl").exists())
+    stored = sorted(
+        path.stem for path in (folder / "samples").glob("*.json") if stored_path(folder, path.stem).exists()
+    )
     figures = functools.cache(lambda benchmark: results.read_results(folder / f"{benchmark}.csv"))
     runs = [_run(folder, name, benchmarks, figures) for name in wanted or stored]
     names = list(benchmarks)

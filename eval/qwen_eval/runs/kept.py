@@ -1,0 +1,79 @@
+"""Runs kept in little space, to be published beside results: rows without texts that are not ours.
+
+The prompt is its hash. A reply or an answer that repeats the question (a model that copies its prompt) and a long gold text are
+their hash and length. Log-probabilities, letters, numbers and statistics stay as they are.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qwen_eval.runs import files
+from qwen_eval.runs.samples import packed_path, read_samples, withheld_text
+from qwen_eval.runs.signature import prompt_hash
+from qwen_eval.schema import InputError
+
+REPEATED = 60  # bytes in a row that a text may not share with its prompt; twenty Chinese characters
+LONGEST_TARGET = 100  # characters; letters, numbers and names of tools are shorter
+
+
+def keep(output: Path, run: str) -> Path:
+    """Writes samples/<run>.jsonl.gz beside the run's sample file. Returns its path.
+
+    Raises InputError where the run is not stored, or was stored without its prompts: then nobody knows what repeats them.
+    """
+    path = output / "samples" / f"{run}.jsonl"
+    if not path.exists():
+        raise InputError(f"{path} does not exist; name a run of {output}")
+    rows = [kept_row(row, path) for row in read_samples(path).values()]
+    packed = packed_path(path)
+    # without name and time in its header, so that equal rows are equal files
+    files.write_atomically(packed, gzip.compress(files.json_lines(rows), mtime=0))
+    return packed
+
+
+def kept_row(row: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """A stored row as it is kept. path: of its file, for errors."""
+    if isinstance(row["prompt"], dict) and "sha256" in row["prompt"]:
+        raise InputError(f"{path}: its prompts were not stored (--no-prompts); run it again without that option")
+    prompt = row["prompt"] if isinstance(row["prompt"], str) else json.dumps(row["prompt"], ensure_ascii=False)
+    windows = _windows(prompt)
+
+    def kept(value: Any) -> Any:
+        if isinstance(value, str):
+            return withheld_text(value) if _repeats(value, windows) else value
+        if isinstance(value, list):
+            return [kept(item) for item in value]
+        return {name: kept(item) for name, item in value.items()} if isinstance(value, dict) else value
+
+    return {
+        **row,
+        "prompt": {"sha256": prompt_hash(row["prompt"])},
+        "response": kept(row["response"]),
+        "answer": kept(row["answer"]),
+        "target": kept_target(row["target"]),
+    }
+
+
+def kept_target(value: Any) -> Any:
+    """What is kept of a gold answer: texts that are not short are withheld."""
+    if isinstance(value, str):
+        return value if len(value) <= LONGEST_TARGET else withheld_text(value)
+    if isinstance(value, list):
+        whole = "\n".join(map(str, value))
+        return value if len(whole) <= LONGEST_TARGET else [withheld_text(str(item)) for item in value]
+    return value
+
+
+def _windows(text: str) -> set[bytes]:
+    data = text.encode("utf-8", "surrogatepass")
+    return {data[start : start + REPEATED] for start in range(len(data) - REPEATED + 1)}
+
+
+def _repeats(text: str, windows: set[bytes]) -> bool:
+    data = text.encode("utf-8", "surrogatepass")
+    return any(data[start : start + REPEATED] in windows for start in range(len(data) - REPEATED + 1))

@@ -1,4 +1,5 @@
 # make setup   virtual environment with pinned dependencies      make demo   the main job on the embedded model and data
+# make real    a real model on the real files: hours; LIMIT=5 for 5 items of every subject or set, DATA=DIR for another folder
 # make test    the test suite                                    make lint   ruff, mypy, vermin (minimum Python)
 # make format  ruff's corrections and layout                     make structure  which room imports which; circles fail
 # make test-versions  the test suite with the oldest and the newest transformers allowed; torch stays
@@ -23,7 +24,7 @@ TORCH_PIP_ARGS ?=
 CONSTRAINTS ?= constraints.txt
 PINNED := $(CONSTRAINTS:%=--constraint %)
 
-.PHONY: setup demo shared test test-slow test-versions test-vllm test-faults lint format bench bench-vllm bench-gpu verify tables structure docs demo-model gate baseline clean
+.PHONY: setup demo real shared test test-slow test-versions test-vllm test-faults lint format bench bench-vllm bench-gpu verify tables structure docs demo-model gate baseline clean
 
 setup: $(READY)
 
@@ -36,8 +37,14 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	touch $(READY)
 
 demo: $(READY)
-	$(BIN)/python eval/suite.py -c demo --overwrite
-	$(BIN)/python eval/report.py --show main
+	$(BIN)/python eval/suite.py -c demo --overwrite -o build/demo --readme build/demo/RESULTS.md
+	$(BIN)/python eval/report.py --results build/demo --show main
+
+# LIMIT=5: the first 5 items of every subject or set. DATA: a folder with the official files, one folder per benchmark
+SHARED_DIR ?= ../shared
+DATA ?= $(SHARED_DIR)/data
+real: $(READY)
+	$(BIN)/python tools/real.py --data $(DATA) $(LIMIT:%=--limit %)
 
 shared: $(READY)
 	$(BIN)/python tools/fetch_shared.py
@@ -126,6 +133,7 @@ docs: $(DOCS_READY)
 
 tables: $(READY)
 	$(BIN)/python eval/report.py
+	$(BIN)/python eval/report.py --results demo/results demo/RESULTS.md
 
 structure: $(READY)
 	$(BIN)/python tools/structure.py

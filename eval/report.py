@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from qwen_eval import options
+from qwen_eval.data import demo
 from qwen_eval.main import exit_with
 from qwen_eval.report import figures, hub_results, layout, page, render, verification
 from qwen_eval.report import lines as table_lines
@@ -38,7 +39,6 @@ from qwen_eval.tasks.load import known
 
 MARKED = re.compile(r"(<!-- table:([a-z0-9_]+) -->\n)(.*?)(<!-- /table:\2 -->)", re.DOTALL)
 STALE = 3  # exit status
-OWN = 90  # the order of the tables of benchmarks of one's own
 FILES = (Path("README.md"), Path("README_CN.md"), Path("RESULTS.md"))
 PUBLISHED = next(
     path / "results" / "published.csv" for path in (PACKAGE, PACKAGE.parents[1]) if (path / "results").is_dir()
@@ -76,13 +76,23 @@ def read(
     published = table_lines.read_published(path if path.exists() or default_published is None else default_published)
     own = own_benchmarks(folder, kinds)
     benchmarks = {name: kind.facts() for name, kind in kinds.items()} | own
-    results = {name: read_results(folder / f"{name}.csv") for name in benchmarks}
+    results, demonstration = _apart({name: read_results(folder / f"{name}.csv") for name in benchmarks})
+    if demonstration:
+        published = []
     tables = layout.tables(kinds, own.values(), results, published)
     lines = {
         name: table_lines.published_lines(table, published) + table_lines.our_lines(table, results)
         for name, table in tables.items()
     }
     return Report(folder, benchmarks, results, tables, lines)
+
+
+def _apart(results: dict[str, list[dict[str, str]]]) -> tuple[dict[str, list[dict[str, str]]], bool]:
+    """The results without the demonstration's rows, which do not stand beside real models; unless there are no others. Returns
+    them, and whether they are the demonstration's."""
+    real = {name: [row for row in rows if row["model"] != demo.NAME] for name, rows in results.items()}
+    alone = any(results.values()) and not any(real.values())
+    return (results if alone else real), alone
 
 
 def regenerate(text: str, make: Callable[[str], str]) -> str:
@@ -99,10 +109,9 @@ def regenerate(text: str, make: Callable[[str], str]) -> str:
 
 
 def blank(report: Report, language: str) -> str:
-    """A text with markers for the five tables of the README and for those of benchmarks of one's own that have lines."""
-    shown = [
-        table for table in report.tables.values() if table.readme or (table.order >= OWN and report.lines[table.name])
-    ]
+    """A text with markers for the five tables of the README and for all others that have lines of ours."""
+    ours = {name for name, lines in report.lines.items() if any(line.source == "ours" for line in lines)}
+    shown = [table for table in report.tables.values() if table.readme or table.name in ours]
     titles = {table.name: languages.translator(language, table.chinese)(table.title) for table in shown}
     return "\n".join(f"## {title}\n\n<!-- table:{name} -->\n<!-- /table:{name} -->\n" for name, title in titles.items())
 

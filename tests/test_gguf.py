@@ -19,6 +19,7 @@ import tiny
 from qwen_eval.models import gguf as reader
 from qwen_eval.models import gguf_tokenizer, hub
 from qwen_eval.models.checkpoint import Checkpoint, open_checkpoint
+from qwen_eval.runs import precision, self_check
 from qwen_eval.schema import CheckpointError, ModelSpec
 
 TEXTS = (
@@ -322,3 +323,20 @@ def test_repositories_of_gguf_files_list_them(monkeypatch: pytest.MonkeyPatch) -
         CheckpointError, match=r"holds GGUF files; get one \(hf download a/b FILE.*m\.Q4_0\.gguf, m\.Q8_0"
     ):
         hub.locate(ModelSpec(path="a/b"))
+
+
+def test_labels_say_what_is_computed_and_what_a_run_is_held_against() -> None:
+    computed = {
+        "fp32": "fp32",
+        "gguf:Q4_1": "fp32",
+        "gguf:F16": "fp16",
+        "gguf:BF16": "bf16",
+        "gguf:Q4_1+bf16": "bf16",
+        "gguf:Q4_1+nf4": "nf4",
+        "nf4+bf16": "bf16",
+    }
+    for label, expected in computed.items():
+        assert self_check.computed_in(label) == expected, label
+    held = {"fp32": "bf16", "nf4+bf16": "bf16", "gguf:Q4_1": "gguf:Q4_1+bf16", "gguf:Q4_1+nf4+bf16": "gguf:Q4_1+bf16"}
+    for label, expected in {**held, "gguf:BF16+int8": "gguf:BF16"}.items():
+        assert precision.reference(label) == expected, label

@@ -74,10 +74,13 @@ def test_the_newest_run_of_a_setting_counts_and_partial_runs_do_not(tmp_path: Pa
     assert "99" not in table
 
 
-def test_demonstration_rows_are_marked(tmp_path: Path) -> None:
-    rows = [ours(model="demo"), ours(model="x/y", signature="mmlu|v1|data:demo-11")]
-    table = report.read(folder(tmp_path, rows)).markdown("mmlu")
-    assert cells(table, "demo ‡") and cells(table, "x/y ‡") and "‡ demonstration data" in table
+def test_demonstration_rows_stand_marked_and_never_beside_published_figures(tmp_path: Path) -> None:
+    asked = ours(model="x/y", signature="mmlu|v1|data:demo-11")
+    table = report.read(folder(tmp_path, [ours(model="demo"), asked])).markdown("mmlu")
+    assert cells(table, "x/y ‡") and "‡ demonstration data" in table and cells(table, "Old-7B")
+    assert "| demo" not in table
+    alone = report.read(folder(tmp_path, [ours(model="demo")])).markdown("mmlu")
+    assert cells(alone, "demo ‡") and "Old-7B" not in alone
 
 
 def test_a_partial_run_stands_marked_where_there_is_no_whole_one(tmp_path: Path) -> None:
@@ -93,15 +96,16 @@ def test_bold_only_among_rows_of_equal_protocol(tmp_path: Path) -> None:
     """Ours under qwen2023 compete with the published; other protocols with each other, and only if complete."""
     old = {"recipe": "qwen2023", "signature": "mmlu|v1|qwen2023|data:11|ctx:8192|dtype:bf16"}
     rows = [
-        ours(model="a", value="48", **old), ours(model="demo", value="99", **old),
+        ours(model="a", value="48", **old),
+        ours(model="d", value="99", recipe="qwen2023", signature="mmlu|v1|qwen2023|data:demo-11|ctx:8192|dtype:bf16"),
         ours(model="b", value="60", signature="mmlu|v1|default|data:11|ctx:2048|dtype:bf16"),
         ours(model="c", value="59", signature="mmlu|v1|default|data:11|ctx:8192|dtype:fp32"),
         ours(model="f", value="90", signature="mmlu|v1|default|data:22|ctx:8192|dtype:fp32"),
         ours(model="e", value="95", signature="mmlu|v1|default|data:11|ctx:8192|dtype:fp32", shots="0"),
     ]  # fmt: skip
     table = report.read(folder(tmp_path, rows)).markdown("mmlu")
-    found = {name: cells(table, name)[1].split(" ")[0] for name in ("Old-7B", "a", "demo", "b", "c", "f")}
-    assert found == {"Old-7B": "42.3", "a": "**48.0**", "demo": "99.0", "b": "**60.0**", "c": "59.0", "f": "90.0"}
+    found = {name: cells(table, name)[1].split(" ")[0] for name in ("Old-7B", "a", "d", "b", "c", "f")}
+    assert found == {"Old-7B": "42.3", "a": "**48.0**", "d": "99.0", "b": "**60.0**", "c": "59.0", "f": "90.0"}
     assert "95" not in table  # another number of shots is another protocol
 
 
@@ -132,7 +136,7 @@ def test_an_average_alone_in_another_precision_adds_no_row_to_the_other_tables(t
 
 def test_everything_is_translated_into_chinese() -> None:
     """Every heading, note and legend of the tables has a translation, except names and figures."""
-    made = report.read(ROOT / "results")
+    made = report.read(ROOT / "demo" / "results", report.PUBLISHED)
     names = {"MMLU", "C-Eval", "CMMLU", "GSM8K", "HumanEval"}
     assert {render.BOLD, *render.LEGEND.values()} <= set(words.CHINESE)
     for name, table in made.tables.items():
@@ -229,6 +233,9 @@ def test_the_repository_s_own_files_are_up_to_date() -> None:
     for path in report.FILES:
         before, after = report.regenerated(ROOT / path, made)
         assert before == after, path
+    demonstration = ROOT / "demo" / "RESULTS.md"
+    before, after = report.regenerated(demonstration, report.read(ROOT / "demo" / "results", report.PUBLISHED))
+    assert before == after
     for name in ("README.md", "README_CN.md"):
         shown = [match.group(2) for match in report.MARKED.finditer((ROOT / name).read_text(encoding="utf-8"))]
         assert [table for table in shown if table != "verification"] == README_TABLES

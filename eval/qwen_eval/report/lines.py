@@ -94,7 +94,7 @@ def our_lines(table: Table, results: Mapping[str, Sequence[Mapping[str, str]]]) 
                 if column.head not in cells or int(row["partial"]) <= int(cells[column.head]["partial"]):
                     cells[column.head] = row  # the file is in chronological order: the newest is kept
     if table.by != "precision":
-        whole = {(model, recipe) for model, recipe, precision, _ in settings if precision not in QUANTIZED}
+        whole = {(model, recipe) for model, recipe, precision, _ in settings if not _quantized(precision)}
         settings = {key: cells for key, cells in settings.items() if not _quantized(key[2]) or key[:2] not in whole}
         settings = {key: cells for key, cells in settings.items() if not _is_subset(key, cells, settings)}
     columns = {column.head: column for column in table.columns}
@@ -120,8 +120,8 @@ def _is_subset(
 
 
 def _quantized(precision: str) -> bool:
-    """Whether a precision's label is of quantized weights."""
-    return precision.split("+")[0] in QUANTIZED
+    """Whether a precision's label is of weights that were quantized here; a GGUF file's own quantization is the model."""
+    return any(part in QUANTIZED for part in precision.split("+"))
 
 
 def _precision(label: str) -> str:

@@ -11,16 +11,24 @@ from qwen_eval.schema import EngineInfo, Metric, Scored
 from qwen_eval.stats import paired
 from qwen_eval.tasks.benchmark import Benchmark
 
-REFERENCE = "bf16"
 METRIC = "acc_minus_bf16"
+
+
+def reference(precision: str) -> str:
+    """The label of the run that one of this precision is held against: bf16, of a GGUF file's the same file's in bf16."""
+    first = precision.split("+")[0]
+    if not first.startswith("gguf:"):
+        return "bf16"
+    return first if first == "gguf:BF16" else f"{first}+bf16"
 
 
 def against_bf16(benchmark: Benchmark, info: EngineInfo, scored: Sequence[Scored], output: Path) -> list[Metric]:
     """The difference in points with its 95% interval, negative where this run is worse. Empty for BF16 itself, for benchmarks
     whose items are not right or wrong, and where no BF16 run of the same checkpoint answered the same items."""
-    if info.precision == REFERENCE or any("correct" not in item.score.stats for item in scored) or not scored:
+    wanted = reference(info.precision)
+    if info.precision == wanted or any("correct" not in item.score.stats for item in scored) or not scored:
         return []
-    run = signature.run_id(benchmark, dataclasses.replace(info, precision=REFERENCE))
+    run = signature.run_id(benchmark, dataclasses.replace(info, precision=wanted))
     path = samples.stored_path(output, run)
     known = samples.read_samples(path) if path.exists() else {}
     if any(item.sample.id not in known for item in scored):

@@ -2,6 +2,7 @@
 # make real    a real model on the real files: hours; LIMIT=5 for 5 items of every subject or set, DATA=DIR for another folder
 # make test    the test suite                                    make lint   ruff, mypy, vermin (minimum Python)
 # make format  ruff's corrections and layout                     make structure  which room imports which; circles fail
+# make test-real  the real model's stored answers                make peer   lm-evaluation-harness on the same model and questions
 # make test-versions  the test suite with the oldest and the newest transformers allowed; torch stays
 # make test-vllm  engine vllm, engine api on vLLM's server
 # make test-slow  minutes: all of real MMLU                      make bench  speed against baselines, ratios in one run
@@ -24,7 +25,7 @@ TORCH_PIP_ARGS ?=
 CONSTRAINTS ?= constraints.txt
 PINNED := $(CONSTRAINTS:%=--constraint %)
 
-.PHONY: setup demo real shared test test-slow test-versions test-vllm test-faults lint format bench bench-vllm bench-gpu verify tables structure docs demo-model gate baseline clean
+.PHONY: setup demo real shared test test-real peer test-slow test-versions test-vllm test-faults lint format bench bench-vllm bench-gpu verify tables structure docs demo-model gate baseline clean
 
 setup: $(READY)
 
@@ -52,6 +53,14 @@ shared: $(READY)
 # each worker of the suite computes with one thread: two workers on two cores
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow'
+
+# a real model on small parts of the real files, against its stored answers (tests/real)
+test-real: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m real tests/test_real.py
+
+# lm-evaluation-harness on the same model and questions
+peer: $(BENCH_READY)
+	$(BIN)/python -m pytest -m peer -s tests/test_peer.py
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow --timeout 7200

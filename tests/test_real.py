@@ -69,7 +69,19 @@ def asked(name: str, output: Path, engine: HFEngine) -> run.Outcome:
     """Asks a run of RUNS. Returns what it came to."""
     kind, data, options = RUNS[name]
     path = shared(data) if data else DEMONSTRATION / kind
-    words = ["-c", str(model()), "-d", str(path), "-o", str(output), "--device", "cpu", "--quiet", "--no-self-check", *options]
+    words = [
+        "-c",
+        str(model()),
+        "-d",
+        str(path),
+        "-o",
+        str(output),
+        "--device",
+        "cpu",
+        "--quiet",
+        "--no-self-check",
+        *options,
+    ]
     benchmark = official()[kind](official()[kind].parser().parse_args(words))
     outcome = run.run(benchmark, engine)
     assert outcome is not None

@@ -85,7 +85,7 @@ def read_table(path: Path, name: str, how: str) -> list[dict[str, Any]]:
 
     try:
         # Map-style: the thread pools of streaming read ahead, and may abort a process that ends meanwhile.
-        with _quiet():
+        with _quiet(), _settled(path):
             files = {"train": [glob.escape(str(path))]}  # a path is interpreted as a pattern
             table = datasets.load_dataset("parquet", data_files=files, split="train")
             rows: list[dict[str, Any]] = table.to_list()
@@ -97,6 +97,26 @@ def read_table(path: Path, name: str, how: str) -> list[dict[str, Any]]:
             raise DataError(f"{name} cannot be put into the cache {cache} HF_DATASETS_CACHE, or {how}") from error
         what = f"{name} is not a readable parquet file with rows ({_brief(reason)})"
         raise DataError(f"{what}: delete {path}, or {how}") from error
+
+
+@contextlib.contextmanager
+def _settled(path: Path) -> Iterator[None]:
+    """Ends when no thread of Arrow holds a file any more that `datasets` opened in the block. A thread that releases one while
+    the interpreter ends aborts the process (https://github.com/apache/arrow/issues/45214). With one thread in each of its pools,
+    work is done in order: when the file has been read once more, by Arrow itself, everything before is done and released."""
+    import pyarrow
+    import pyarrow.dataset
+
+    counts = pyarrow.cpu_count(), pyarrow.io_thread_count()
+    pyarrow.set_cpu_count(1)
+    pyarrow.set_io_thread_count(1)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(pyarrow.ArrowException, OSError):  # a damaged file has raised already
+            pyarrow.dataset.dataset(path, format="parquet").head(1)
+        pyarrow.set_cpu_count(counts[0])
+        pyarrow.set_io_thread_count(counts[1])
 
 
 @contextlib.contextmanager

@@ -102,7 +102,7 @@ def read_table(path: Path, name: str, how: str) -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def _settled(path: Path) -> Iterator[None]:
     """Ends when no thread of Arrow holds a file any more that `datasets` opened in the block. A thread that releases one while
-    the interpreter ends aborts the process (https://github.com/apache/arrow/issues/45214). With one thread in each of its pools,
+    the interpreter ends aborts the process (github.com/apache/arrow/issues/45214). With one thread in each of its pools,
     work is done in order: when the file has been read once more, by Arrow itself, everything before is done and released."""
     import pyarrow
     import pyarrow.dataset

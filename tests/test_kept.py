@@ -69,6 +69,12 @@ def test_long_gold_texts_are_not_kept() -> None:
     assert kept.kept_target("C") == "C" and kept.kept_target(3) == 3 and kept.kept_target(["x", "y"]) == ["x", "y"]
 
 
+def test_a_verdict_does_not_quote_the_test() -> None:
+    answer = [{"completion": "    return 7", "verdict": "failed", "detail": "AssertionError at: assert lamps(3) == 21"}]
+    made = kept.kept_row(row(answer=answer), Path("a.jsonl"))
+    assert made["answer"] == [{"completion": "    return 7", "verdict": "failed", "detail": "AssertionError"}]
+
+
 def test_rows_without_prompts_are_refused() -> None:
     with pytest.raises(InputError, match=r"a\.jsonl: its prompts were not stored"):
         kept.kept_row(row(prompt={"sha256": "0" * 64}), Path("a.jsonl"))

@@ -39,7 +39,7 @@ RUNS: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
     "gsm8k": ("gsm8k", "data/gsm8k", ("--limit", "8")),
     "humaneval": ("humaneval", "data/humaneval", ("--limit", "6")),
     "wmt22": ("wmt22", "data/wmt22", ("--limit", "4", "--max-new-tokens", "128")),
-    "long_ppl": ("long_ppl", None, ("--lengths", "512,1024")),
+    "long_ppl": ("long_ppl", None, ("--lengths", "512,1024", "--max-tokens", "1024")),
     "mmlu-chat": ("mmlu", "data/mmlu", ("--chat", "--subjects", "anatomy,virology", "--limit", "4")),
     "ceval-chat": ("ceval", "data/ceval", ("--chat", "--subjects", "law,physician", "--limit", "2")),
     "gsm8k-chat": ("gsm8k", "data/gsm8k", ("--chat", "--limit", "6")),

@@ -1,7 +1,8 @@
 """Runs kept in little space, to be published beside results: rows without texts that are not ours.
 
 The prompt is its hash. A reply or an answer that repeats the question (a model that copies its prompt) and a long gold text are
-their hash and length. Log-probabilities, letters, numbers and statistics stay as they are.
+their hash and length; of a test that failed the error's name is kept. Log-probabilities, letters, numbers and statistics stay
+as they are.
 """
 
 from __future__ import annotations
@@ -48,7 +49,11 @@ def kept_row(row: Mapping[str, Any], path: Path) -> dict[str, Any]:
             return withheld_text(value) if _repeats(value, windows) else value
         if isinstance(value, list):
             return [kept(item) for item in value]
-        return {name: kept(item) for name, item in value.items()} if isinstance(value, dict) else value
+        if isinstance(value, dict):  # the detail of a verdict quotes the line of the test that failed
+            return {
+                name: str(item).split(" at: ")[0] if name == "detail" else kept(item) for name, item in value.items()
+            }
+        return value
 
     return {
         **row,

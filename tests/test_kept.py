@@ -45,21 +45,21 @@ def test_a_text_that_repeats_its_question_is_its_hash(prompt: Any) -> None:
     given = row(prompt=prompt, answer=reply)
     given["response"]["texts"] = ["49", reply]
     made = kept.kept_row(given, Path("a.jsonl"))
-    assert QUESTION[:60] not in json.dumps(made)
+    assert QUESTION[:40] not in json.dumps(made)
     assert made["response"]["texts"] == ["49", samples.withheld_text(reply)] and samples.withheld(made)
     assert made["answer"] == samples.withheld_text(reply) and made["stats"] == given["stats"]
     assert samples.same_texts(["49", reply], made["response"]["texts"])
     assert not samples.same_texts(["49", reply + "!"], made["response"]["texts"])
 
 
-@pytest.mark.parametrize(("length", "stays"), [(59, True), (60, False)])
-def test_sixty_bytes_in_a_row_are_a_repetition(length: int, stays: bool) -> None:
+@pytest.mark.parametrize(("length", "stays"), [(39, True), (40, False)])
+def test_forty_bytes_in_a_row_are_a_repetition(length: int, stays: bool) -> None:
     given = row()
     given["response"]["texts"] = [f"x{QUESTION[5 : 5 + length]}~"]
     assert samples.withheld(kept.kept_row(given, Path("a.jsonl"))) is not stays
     chinese = "岛上的守灯人每天傍晚都要点亮七盏灯然后数一数海上的船有几只"
     given = row(prompt=chinese)
-    given["response"]["texts"] = [chinese[:20]]
+    given["response"]["texts"] = [chinese[:14]]
     assert samples.withheld(kept.kept_row(given, Path("a.jsonl")))
 
 

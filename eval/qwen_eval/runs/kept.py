@@ -18,8 +18,10 @@ from qwen_eval.runs.samples import packed_path, read_samples, withheld_text
 from qwen_eval.runs.signature import prompt_hash
 from qwen_eval.schema import InputError
 
-REPEATED = 60  # bytes in a row that a text may not share with its prompt; twenty Chinese characters
-LONGEST_TARGET = 16  # characters: letters and numbers; no solution or translation is as short
+REPEATED = (
+    40  # bytes in a row that a text may not share with its prompt: seven English words, thirteen Chinese characters
+)
+LONGEST_TARGET = 16  # bytes: letters and numbers
 
 
 def keep(output: Path, run: str) -> Path:
@@ -67,11 +69,15 @@ def kept_row(row: Mapping[str, Any], path: Path) -> dict[str, Any]:
 def kept_target(value: Any) -> Any:
     """What is kept of a gold answer: texts that are not short are withheld."""
     if isinstance(value, str):
-        return value if len(value) <= LONGEST_TARGET else withheld_text(value)
+        return value if _size(value) <= LONGEST_TARGET else withheld_text(value)
     if isinstance(value, list):
         whole = "\n".join(map(str, value))
-        return value if len(whole) <= LONGEST_TARGET else [withheld_text(str(item)) for item in value]
+        return value if _size(whole) <= LONGEST_TARGET else [withheld_text(str(item)) for item in value]
     return value
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def _windows(text: str) -> set[bytes]:

@@ -92,8 +92,9 @@ def _shape(config: dict[str, Any], architecture: str) -> dict[str, Any]:
 
 
 def _tokenizer(folder: Path, architecture: str) -> dict[str, Any]:
-    """The metadata of a byte-level tokenizer written by tiny.write_byte_tokenizer, filled up to the model's vocabulary as the
-    converter does."""
+    """The metadata of a tokenizer written by tiny.py, filled up to the model's vocabulary as the converter does."""
+    if (folder / "tokenizer.model").exists():
+        return _sentencepiece(folder)
     definition = json.loads((folder / "tokenizer.json").read_text())
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     size = json.loads((folder / "config.json").read_text())["vocab_size"]
@@ -116,6 +117,39 @@ def _tokenizer(folder: Path, architecture: str) -> dict[str, Any]:
     if "chat_template" in settings:
         found["tokenizer.chat_template"] = settings["chat_template"]
     return found
+
+
+def _sentencepiece(folder: Path) -> dict[str, Any]:
+    import sentencepiece
+
+    model = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    ids = range(model.get_piece_size())
+    kinds = [
+        gguf.TokenType.UNKNOWN
+        if model.is_unknown(index)
+        else gguf.TokenType.CONTROL
+        if model.is_control(index)
+        else gguf.TokenType.BYTE
+        if model.is_byte(index)
+        else gguf.TokenType.NORMAL
+        for index in ids
+    ]
+    missing = size - len(ids)
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.pre": "default",
+        "tokenizer.ggml.tokens": [
+            *map(model.id_to_piece, ids),
+            *(f"[PAD{len(ids) + index}]" for index in range(missing)),
+        ],
+        "tokenizer.ggml.scores": [*map(model.get_score, ids), *[-1000.0] * missing],
+        "tokenizer.ggml.token_type": [*map(int, kinds), *[int(gguf.TokenType.UNUSED)] * missing],
+        "tokenizer.ggml.bos_token_id": model.bos_id(),
+        "tokenizer.ggml.eos_token_id": model.eos_id(),
+        "tokenizer.ggml.unknown_token_id": model.unk_id(),
+        "tokenizer.chat_template": json.loads((folder / "tokenizer_config.json").read_text())["chat_template"],
+    }
 
 
 def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:

@@ -74,6 +74,23 @@ def test_a_file_answers_as_the_checkpoint_that_it_was_made_from(tmp_path: Path, 
     assert ours.tokenizer.eos_ids == theirs.tokenizer.eos_ids
 
 
+def test_a_sentencepiece_tokenizer_is_the_one_of_its_model_file(tmp_path: Path) -> None:
+    """Against sentencepiece itself. Older files say nothing about the BOS: it comes first."""
+    import sentencepiece
+
+    folder = tiny.write_llama(tmp_path / "folder")
+    model = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    found = opened(gguf_files.write_gguf(tmp_path / "t.gguf", folder, "llama"))
+    for text in (*TEXTS, " leading", "a  b", "naïve 🙂", "\n", ""):
+        assert found.tokenizer.encode(text) == [model.bos_id(), *model.encode(text)], text
+    assert found.tokenizer.eos_ids == (model.eos_id(),)
+    without = gguf_files.write_gguf(tmp_path / "n.gguf", folder, "llama", more={"tokenizer.ggml.add_bos_token": False})
+    assert opened(without).tokenizer.encode(TEXTS[0]) == model.encode(TEXTS[0])
+    # as Llama 2's own code encodes a turn
+    turns: Any = [{"role": "user", "content": "How many lamps?"}]
+    assert found.tokenizer.chat_ids(turns) == [model.bos_id(), *model.encode("[INST] How many lamps? [/INST]")]
+
+
 @pytest.mark.parametrize(("kind", "label", "dtype"), [("Q8_0", "Q8_0", "float32"), ("F16", "F16", "float16")])
 def test_quantized_blocks_are_the_numbers_that_gguf_computes(tmp_path: Path, kind: str, label: str, dtype: str) -> None:
     folder = checkpoint(tmp_path / "folder", "qwen2")

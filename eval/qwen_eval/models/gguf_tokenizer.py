@@ -82,6 +82,8 @@ def complete(path: Path, metadata: Any, tok: Any) -> None:
         _set_pre_tokenizer(tok.backend_tokenizer, how)
         first = how.bos
     elif kind == "llama":
+        if metadata.get("tokenizer.ggml.add_space_prefix", True):
+            _set_space_prefix(tok.backend_tokenizer)
         first = True
     else:
         raise CheckpointError(
@@ -100,6 +102,14 @@ def _set_pre_tokenizer(backend: Any, how: _PreTokenizer) -> None:
     backend.normalizer = normalizers.NFC() if how.nfc else normalizers.Sequence([])
     backend.decoder = decoders.ByteLevel()
     backend.model.ignore_merges = how.whole
+
+
+def _set_space_prefix(backend: Any) -> None:
+    """A space in front of every text, as SentencePiece puts it there; transformers puts none where a text begins with one."""
+    from tokenizers import normalizers, pre_tokenizers
+
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    backend.pre_tokenizer = pre_tokenizers.Sequence([])
 
 
 def _set_bos(path: Path, tok: Any, wanted: bool) -> None:

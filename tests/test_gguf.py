@@ -284,7 +284,7 @@ def test_a_folder_with_one_file_is_that_file_and_several_are_listed(tmp_path: Pa
     (folder / "c.gguf").write_bytes((alone / "a.gguf").read_bytes())
     assert opened(folder).precision == "fp32"  # a folder with weights of its own is that model
     (tmp_path / "notes.txt").write_text("no model")
-    with pytest.raises(CheckpointError, match="is neither a GGUF file nor a folder"):
+    with pytest.raises(CheckpointError, match="is a file, and no GGUF file; pass the folder"):
         opened(tmp_path / "notes.txt")
 
 

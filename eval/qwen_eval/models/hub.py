@@ -71,7 +71,7 @@ def _gguf(path: Path) -> Located:
     with path.open("rb") as stream:
         if path.suffix != gguf.SUFFIX and stream.read(len(gguf.MAGIC)) != gguf.MAGIC:
             raise CheckpointError(
-                f"{path} is neither a GGUF file nor a folder; pass the folder that holds config.json and the weights"
+                f"{path} is a file, and no GGUF file; pass the folder that holds config.json and the weights"
             )
     cached = _SNAPSHOT.search(path.parent.absolute().as_posix())
     return Located(path.stem, cached[2] if cached else "local", path.parent, _nothing, path)

@@ -76,23 +76,16 @@ def read(
     published = table_lines.read_published(path if path.exists() or default_published is None else default_published)
     own = own_benchmarks(folder, kinds)
     benchmarks = {name: kind.facts() for name, kind in kinds.items()} | own
-    results, demonstration = _apart({name: read_results(folder / f"{name}.csv") for name in benchmarks})
-    if demonstration:
-        published = []
-    tables = layout.tables(kinds, own.values(), results, published)
-    lines = {
-        name: table_lines.published_lines(table, published) + table_lines.our_lines(table, results)
-        for name, table in tables.items()
-    }
-    return Report(folder, benchmarks, results, tables, lines)
-
-
-def _apart(results: dict[str, list[dict[str, str]]]) -> tuple[dict[str, list[dict[str, str]]], bool]:
-    """The results without the demonstration's rows, which do not stand beside real models; unless there are no others. Returns
-    them, and whether they are the demonstration's."""
+    results = {name: read_results(folder / f"{name}.csv") for name in benchmarks}
     real = {name: [row for row in rows if row["model"] != demo.NAME] for name, rows in results.items()}
-    alone = any(results.values()) and not any(real.values())
-    return (results if alone else real), alone
+    if any(results.values()) and not any(real.values()):
+        published = []  # the demonstration does not stand beside published figures
+    tables = layout.tables(kinds, own.values(), results, published)
+    lines = {}
+    for name, table in tables.items():
+        others = table_lines.published_lines(table, published)
+        lines[name] = others + table_lines.our_lines(table, real if others else results)
+    return Report(folder, benchmarks, results, tables, lines)
 
 
 def regenerate(text: str, make: Callable[[str], str]) -> str:

@@ -221,7 +221,9 @@ def test_a_path_that_does_not_exist(path, says):
 
 
 def test_a_file_is_no_folder(folder):
-    assert "is a file; pass the folder" in refusal(lambda: open_checkpoint(spec(folder / "config.json")))
+    assert "is a file, and no GGUF file; pass the folder" in refusal(
+        lambda: open_checkpoint(spec(folder / "config.json"))
+    )
 
 
 def test_damaged_weights_are_named_before_they_are_loaded(tmp_path):

@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 import real
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.models.checkpoint import open_checkpoint
 from qwen_eval.runs import find, kept, run, samples
-from qwen_eval.schema import Generate, ModelSpec, Sample
+from qwen_eval.schema import Choose, Generate, ModelSpec, Sample
 from qwen_eval.tasks.load import official
 from shared import REPOSITORY, shared
 
@@ -146,6 +147,23 @@ def greedy_within(sample: Sample, text: str, margin: float) -> bool:
             )  # the text ends here: a stop string, or the end token
         written.append(fitting[0])
     return True
+
+
+def test_log_probabilities_are_those_of_plain_transformers(engine: HFEngine) -> None:
+    """The same file by transformers alone, each prompt with each option by itself."""
+    kind, data, options = RUNS["mmlu"]
+    benchmark = official()[kind](official()[kind].parser().parse_args(["-d", str(shared(str(data))), *options]))
+    requests: list[Choose] = [sample.request for sample in benchmark.asked[::6]]  # type: ignore[misc]
+    chosen = engine.choose(requests, lambda index, response: None)
+    path = model()
+    plain: Any = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    tokenizer = open_checkpoint(ModelSpec(str(path), device="cpu")).tokenizer
+    for request, answer in zip(requests, chosen, strict=True):
+        for option, found in zip(request.options, answer.logprobs, strict=True):
+            ids = tokenizer.encode(request.prompt() + option)
+            with torch.no_grad():
+                scores = torch.log_softmax(plain(torch.tensor([ids])).logits[0, -2], -1)
+            assert found == pytest.approx(scores[ids[-1]].item(), abs=EXACT)
 
 
 def test_a_tie_explains_another_text_and_nothing_else_does() -> None:

@@ -41,7 +41,10 @@ PROGRAMME: tuple[tuple[str, ...], ...] = (
     ("suite", "--mode", "chat", "--only", "gsm8k,humaneval", "--limit", "100"),
     ("suite", "--mode", "chat", "--only", "plugin"),
 )
-IN_PART: tuple[tuple[str, ...], ...] = (("long_ppl", *LENGTHS[:1], "1024,2048"), ("suite", "--skip", "long_ppl"))
+IN_PART: tuple[tuple[str, ...], ...] = (
+    ("long_ppl", "--lengths", "1024,2048", "--max-tokens", "2048"),
+    ("suite", "--skip", "long_ppl"),
+)
 
 
 class Failure(Exception):

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,26 +107,31 @@ def f(): return 1
     assert processes_of(os.getpid(), known=known) == []
 
 
-@linux
-def test_a_machine_that_allows_no_namespaces_gets_landlock() -> None:
-    # as in a container whose own filter forbids new namespaces
-    script = f"""
+# as in a container whose own filter forbids new namespaces
+WITHOUT_NAMESPACES = """
 import ctypes, struct, sys
-sys.path.insert(0, {str(EVAL)!r})
+sys.path.insert(0, FOLDER)
 from qwen_eval.sandbox.inside import linux, seccomp
 from qwen_eval.sandbox import Program, Sandbox
 step, deny = seccomp._step, seccomp._deny()
-unshare, clone = {{"x86_64": (272, 56), "aarch64": (97, 220)}}[linux.machine()]
+unshare, clone = {"x86_64": (272, 56), "aarch64": (97, 220)}[linux.machine()]
 new = step(0x45, 0x7E020000, 0, 1)
 steps = [step(0x20, 0), step(0x15, unshare, 0, 1), deny, step(0x15, 435, 0, 1), seccomp._deny(38),
          step(0x15, clone, 0, 3), step(0x20, 16), new, deny, step(0x06, 0x7FFF0000)]
 program = b"".join(steps)
 linux.prctl(38, 1)
 linux.prctl(22, 2, ctypes.byref(seccomp._Program(len(steps), program)))
+"""
+LANDLOCK = """
 with Sandbox(workers=1) as sandbox:
     test = "def check(candidate): assert candidate() == 1"
-    print(sandbox.tier, sandbox.check([Program("def f(): return 1", test, "f")])[0].status)
+    print(sandbox.tier, sandbox.check([Program(PROGRAM, test, "f")])[0].status)
 """
+
+
+@linux
+def test_a_machine_that_allows_no_namespaces_gets_landlock() -> None:
+    script = f"FOLDER = {str(EVAL)!r}\nPROGRAM = 'def f(): return 1'\n{WITHOUT_NAMESPACES}{LANDLOCK}"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     if "programs cannot be isolated" in ran.stderr:
         pytest.skip(ran.stderr.strip().rpartition("\n")[2])
@@ -178,6 +184,27 @@ def test_an_ordinary_user_gets_namespaces_too(open_copy: Path) -> None:
             return
         why = able.stderr.strip().rpartition("\n")[2]
     pytest.skip(why)
+
+
+@linux
+def test_an_ordinary_user_s_other_threads_keep_no_program_from_starting_one(open_copy: Path) -> None:
+    """The kernel's limit of threads counts all of the user's, and without namespaces programs run as that user."""
+    program = "import threading\ndef f():\n    threading.Thread(target=int).start()\n    return 1"
+    busy = (
+        "import threading\nfor _ in range(80): threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    )
+    script = f"FOLDER = {str(open_copy)!r}\nPROGRAM = {program!r}\n{WITHOUT_NAMESPACES}{busy}{LANDLOCK}"
+    other: dict[str, Any] = {} if os.geteuid() else {"user": 65534, "group": 65534}
+    for python in (sys.executable, "/usr/bin/python3"):
+        try:
+            command = [python, "-B", "-c", script]
+            ran = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd="/", **other)
+        except OSError:  # it lies where another user may not look
+            continue
+        if "programs cannot be isolated" not in ran.stderr:
+            assert ran.stdout == "landlock+seccomp passed\n", ran.stderr
+            return
+    pytest.skip("no interpreter that another user may start, or no isolation for it")
 
 
 def test_the_name_of_the_tier() -> None:

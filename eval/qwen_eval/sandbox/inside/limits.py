@@ -14,7 +14,7 @@ from .settings import Budget
 
 FILE_BYTES = 16 << 20
 OPEN_FILES = 64
-THREADS = 64  # of the user: with a user id of its own that is the program alone
+THREADS = 64
 NOBODY = 65534
 
 
@@ -41,8 +41,22 @@ def become(uid: int | None) -> None:
         os.setuid(uid)
 
 
-def apply(budget: Budget) -> None:
-    """Sets the limits of this process; none can be raised again by an unprivileged user.
+def threads_of_user() -> int:
+    """How many threads this process's user runs, as far as /proc tells; 0 without it."""
+    total, own = 0, f"Uid:\t{os.getuid()}\t"
+    for path in Path("/proc").glob("[0-9]*/status"):
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError:  # it has ended
+            continue
+        if own in text:
+            total += int(text.partition("Threads:")[2].split(maxsplit=1)[0])
+    return total
+
+
+def apply(budget: Budget, shared_user: bool = False) -> None:
+    """Sets the limits of this process; none can be raised again by an unprivileged user. shared_user: whether its user runs
+    other programs, too; the kernel counts their threads in RLIMIT_NPROC, and honest programs could start none beside them.
 
     The limit of CPU time is a whole number of seconds and only a backstop: the zygote reads the clock itself.
     """
@@ -53,7 +67,7 @@ def apply(budget: Budget) -> None:
         "RLIMIT_DATA": budget.memory_bytes,
         "RLIMIT_FSIZE": FILE_BYTES,
         "RLIMIT_NOFILE": OPEN_FILES,
-        "RLIMIT_NPROC": THREADS,
+        "RLIMIT_NPROC": THREADS + (threads_of_user() if shared_user else 0),
         "RLIMIT_CORE": 0,
         "RLIMIT_MEMLOCK": 0,
         "RLIMIT_MSGQUEUE": 0,

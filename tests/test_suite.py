@@ -241,6 +241,12 @@ def test_only_and_skip_choose_benchmarks_and_one_table_ends_the_suite(tmp_path: 
     )
 
 
+@pytest.mark.parametrize("option", ["only", "skip"])
+def test_an_empty_choice_is_an_error_and_not_everything(option: str) -> None:
+    with pytest.raises(InputError, match=f"--{option} names no benchmark; there are mmlu, "):
+        suite.plan(arguments(**{option: []}), [], load.official())
+
+
 def test_missing_data_is_an_error_before_a_model_is_loaded_or_left_out_by_name(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()

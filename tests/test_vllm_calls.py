@@ -71,11 +71,11 @@ class LLM:
 
 @pytest.fixture
 def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[VLLMEngine, HFEngine]:
-    stand_in: Any = ModuleType("vllm")
-    stand_in.LLM, stand_in.SamplingParams, stand_in.__version__ = LLM, dict, "0"
-    monkeypatch.setitem(sys.modules, "vllm", stand_in)
+    fake: Any = ModuleType("vllm")
+    fake.LLM, fake.SamplingParams, fake.__version__ = LLM, dict, "0"
+    monkeypatch.setitem(sys.modules, "vllm", fake)
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: stand_in if name == "vllm" else find(name))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: fake if name == "vllm" else find(name))
     monkeypatch.setattr(module, "CHUNK", 4)  # several calls
     spec = ModelSpec(str(tiny.write_qwen2(tmp_path / "checkpoint", positions=1024)), dtype="float32")
     return VLLMEngine(spec), HFEngine(spec)

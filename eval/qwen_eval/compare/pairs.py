@@ -45,12 +45,13 @@ class Joined:
 def join(a: Run, b: Run) -> Joined:
     """Joins two runs by sample id. Raises InputError when no item is in both."""
     both = [name for name in a.rows if name in b.rows]
-    same = [name for name in both if _same_target(a.rows[name]["target"], b.rows[name]["target"])]
+    equal = {name: _same_target(a.rows[name]["target"], b.rows[name]["target"]) for name in both}
+    same = [name for name in both if equal[name]]
     if not same:
         raise InputError(f"{a.name} and {b.name} have no item in common; compare runs of one benchmark on one data set")
     missing = [name for name in a.rows if name not in b.rows]
     extra = [name for name in b.rows if name not in a.rows]
-    other = [name for name in both if name not in set(same)]
+    other = [name for name in both if not equal[name]]
     return Joined(a, b, same, missing, extra, other)
 
 

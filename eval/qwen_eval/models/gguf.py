@@ -13,7 +13,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from math import isclose, prod
+from math import isclose, isfinite, prod
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from qwen_eval.schema import CheckpointError
 MAGIC = b"GGUF"
 SUFFIX = ".gguf"
 _AGAIN = "get it again"
+_ORIGINAL = "use the checkpoint that the file was made from"
+_SHORT = 4096  # an array of so many numbers is kept: it has one per layer, not one per token
 _VERSIONS = (2, 3)
 # what transformers' reader was compared with other readers on (tests/test_gguf.py)
 TRIED = ("llama", "qwen2", "qwen3", "gemma3")
@@ -71,8 +73,8 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Header:
-    """The header of a GGUF file. metadata: its keys and values, of an array its length alone; tensors by name; start: where
-    the tensors' data begins."""
+    """The header of a GGUF file. metadata: its keys and values, without arrays of texts and long ones; tensors by name; start:
+    where the tensors' data begins."""
 
     path: Path
     metadata: Mapping[str, Any]
@@ -131,8 +133,8 @@ def read_header(path: Path) -> Header:
             header = _Reader(path, content).header()
     except (OSError, ValueError) as error:  # an empty file cannot be mapped
         raise CheckpointError(f"{path} cannot be read ({error}); {_AGAIN}") from None
-    parts = header.metadata.get("split.count", 0)
-    if parts > 1:
+    parts = header.metadata.get("split.count")
+    if parts not in (None, 0, 1):
         raise CheckpointError(
             f"{path} is one of {parts} parts; join them first: llama-gguf-split --merge {path} OUT.gguf"
         )
@@ -159,7 +161,9 @@ class _Reader:
         metadata = {}
         for _ in range(keys):
             key = self._text()
-            metadata[key] = self._value(self._number("I"))
+            value = self._value(self._number("I"))
+            if value is not None:
+                metadata[key] = value
         if not isinstance(metadata.get("general.architecture"), str):
             raise CheckpointError(f"{self.path}: general.architecture is missing; convert the model again")
         described = [self._tensor() for _ in range(tensors)]
@@ -172,6 +176,8 @@ class _Reader:
                 need = start + max(tensor.offset + tensor.size for tensor in described)
                 text = f"{self.path} is truncated ({len(self.content)} of {need} bytes)"
                 raise CheckpointError(f"{text}; {_AGAIN}")
+        if len({tensor.name for tensor in described}) < len(described):
+            raise self._damaged()
         return Header(self.path, metadata, {tensor.name: tensor for tensor in described}, start)
 
     def _damaged(self) -> CheckpointError:
@@ -193,7 +199,7 @@ class _Reader:
         return self.content[start : start + size].decode("utf-8", "replace")
 
     def _value(self, kind: int) -> Any:
-        """A value; of an array its length."""
+        """A value; None for an array of texts and a long one."""
         if kind in _NUMBERS:
             return self._number(_NUMBERS[kind])
         if kind == _STRING:
@@ -202,13 +208,15 @@ class _Reader:
             raise self._damaged()
         element, length = self._number("I"), self._number("Q")
         if element in _NUMBERS:
-            self._skip(length * struct.calcsize(f"<{_NUMBERS[element]}"))
+            start = self._skip(length * struct.calcsize(f"<{_NUMBERS[element]}"))
+            if length <= _SHORT:
+                return struct.unpack_from(f"<{length}{_NUMBERS[element]}", self.content, start)
         elif element == _STRING:
             for _ in range(length):
                 self._skip(self._number("Q"))
         else:
             raise self._damaged()
-        return length
+        return None
 
     def _tensor(self) -> Tensor:
         import gguf
@@ -251,8 +259,18 @@ def _check_types(header: Header) -> None:
 
 def complete_config(header: Header, config: PreTrainedConfig) -> None:
     """Makes transformers' config of a file say what the file says. Raises CheckpointError for a key whose meaning is not known
-    here or that the config has no attribute for."""
+    here or that the config has no attribute for, and for a value that the key cannot have."""
+    try:
+        _complete(header, config)
+    except (TypeError, ValueError, AttributeError, OverflowError, ZeroDivisionError) as error:
+        raise CheckpointError(f"{header.path}: its metadata describe no model ({error}); {_ORIGINAL}") from error
+
+
+def _complete(header: Header, config: PreTrainedConfig) -> None:
     own = header.own()
+    for key, value in own.items():
+        if isinstance(value, float) and not isfinite(value):
+            raise ValueError(f"{key} is {value}")
     scaling = {key: own.pop(key) for key in list(own) if key.startswith("rope.scaling.")}
     for key, value in own.items():
         if key in _SAME:
@@ -264,7 +282,7 @@ def complete_config(header: Header, config: PreTrainedConfig) -> None:
         else:
             raise CheckpointError(
                 f"{header.path}: {header.architecture}.{key} says something about the model that transformers' reader "
-                "ignores; use the checkpoint that the file was made from"
+                f"ignores; {_ORIGINAL}"
             )
     _scale_rotation(header, config, scaling)
     if header.architecture in _GEMMAS:
@@ -280,9 +298,13 @@ def _set(header: Header, config: PreTrainedConfig, key: str, value: Any) -> None
     if name is None:
         kind = type(config).__name__
         raise CheckpointError(
-            f"{header.path}: {header.architecture}.{key} is {value}, and transformers' {kind} has no place for it; use the "
-            "checkpoint that the file was made from"
+            f"{header.path}: {header.architecture}.{key} is {value}, and transformers' {kind} has no place for it; "
+            f"{_ORIGINAL}"
         )
+    if isinstance(value, tuple):  # one per layer
+        if len(set(value)) != 1:
+            raise CheckpointError(f"{header.path}: {header.architecture}.{key} differs between layers; {_ORIGINAL}")
+        value = value[0]
     now = getattr(config, name)
     if now is None or not isclose(now, value, rel_tol=1e-6):
         setattr(config, name, value)
@@ -301,14 +323,14 @@ def _check_rotated(header: Header, config: PreTrainedConfig, value: int) -> None
     if value != round(width * share):
         raise CheckpointError(
             f"{header.path}: {header.architecture}.rope.dimension_count is {value}, and transformers' reader rotates "
-            f"{round(width * share)} dimensions; use the checkpoint that the file was made from"
+            f"{round(width * share)} dimensions; {_ORIGINAL}"
         )
 
 
 def _scale_rotation(header: Header, config: PreTrainedConfig, scaling: Mapping[str, Any]) -> None:
     """Scaled rotations: linear, YaRN, and Llama 3's, whose factors are a tensor."""
     kind = scaling.get("rope.scaling.type", "none")
-    factor = scaling.get("rope.scaling.factor", scaling.get("rope.scale_linear", 1.0))
+    factor = scaling.get("rope.scaling.factor", 1.0)
     known = {
         "rope.scaling.type",
         "rope.scaling.factor",
@@ -318,9 +340,7 @@ def _scale_rotation(header: Header, config: PreTrainedConfig, scaling: Mapping[s
     strange = sorted(set(scaling) - known)
     if strange or kind not in ("none", "linear", "yarn"):
         what = strange[0] if strange else f"rope.scaling.type {kind!r}"
-        raise CheckpointError(
-            f"{header.path}: {header.architecture}.{what} is not read here; use the checkpoint that the file was made from"
-        )
+        raise CheckpointError(f"{header.path}: {header.architecture}.{what} is not read here; {_ORIGINAL}")
     rotation = _rotation(config)
     if kind != "none" and factor != 1.0:
         rotation.update(rope_type=kind, factor=float(factor))
@@ -361,8 +381,7 @@ def _llama3_rotation(header: Header, rotation: dict[str, Any]) -> None:
             rotation.update(settings)
             return
     raise CheckpointError(
-        f"{header.path}: the factors of its rotation (rope_freqs.weight) are not those of Llama 3.1 to 3.3; use the checkpoint "
-        "that the file was made from"
+        f"{header.path}: the factors of its rotation (rope_freqs.weight) are not those of Llama 3.1 to 3.3; {_ORIGINAL}"
     )
 
 
@@ -386,6 +405,5 @@ def check_numbers(header: Header, model: PreTrainedModel) -> None:
     used = sum(parameter.numel() for parameter in model.parameters())  # a tied matrix once
     if stored != used:
         raise CheckpointError(
-            f"{header.path} holds {stored:,} numbers and transformers' model of it {used:,}; use the checkpoint that the file "
-            "was made from"
+            f"{header.path} holds {stored:,} numbers and transformers' model of it {used:,}; {_ORIGINAL}"
         )

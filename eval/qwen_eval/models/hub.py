@@ -68,11 +68,15 @@ def _local(folder: Path) -> Located:
 
 def _gguf(path: Path) -> Located:
     """A GGUF file: by its name or, where that says nothing, by its first bytes."""
-    with path.open("rb") as stream:
-        if path.suffix != gguf.SUFFIX and stream.read(len(gguf.MAGIC)) != gguf.MAGIC:
-            raise CheckpointError(
-                f"{path} is a file, and no GGUF file; pass the folder that holds config.json and the weights"
-            )
+    try:
+        with path.open("rb") as stream:
+            magic = stream.read(len(gguf.MAGIC))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}); make it readable") from None
+    if path.suffix != gguf.SUFFIX and magic != gguf.MAGIC:
+        raise CheckpointError(
+            f"{path} is a file, and no GGUF file; pass the folder that holds config.json and the weights"
+        )
     cached = _SNAPSHOT.search(path.parent.absolute().as_posix())
     return Located(path.stem, cached[2] if cached else "local", path.parent, _nothing, path)
 

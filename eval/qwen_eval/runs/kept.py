@@ -52,9 +52,7 @@ def kept_row(row: Mapping[str, Any], path: Path) -> dict[str, Any]:
         if isinstance(value, list):
             return [kept(item) for item in value]
         if isinstance(value, dict):  # the detail of a verdict quotes the line of the test that failed
-            return {
-                name: str(item).split(" at: ")[0] if name == "detail" else kept(item) for name, item in value.items()
-            }
+            return {name: _without_line(item) if name == "detail" else kept(item) for name, item in value.items()}
         return value
 
     return {
@@ -64,6 +62,10 @@ def kept_row(row: Mapping[str, Any], path: Path) -> dict[str, Any]:
         "answer": kept(row["answer"]),
         "target": kept_target(row["target"]),
     }
+
+
+def _without_line(detail: Any) -> Any:
+    return detail.split(" at: ")[0] if isinstance(detail, str) else detail
 
 
 def kept_target(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a precision costs: the accuracy of a run minus that of the BF16 run of the same protocol, paired by item."""
+"""Labels of precisions, and what a precision costs: the accuracy of a run minus that of the BF16 run, paired by item."""
 
 from __future__ import annotations
 
@@ -12,6 +12,15 @@ from qwen_eval.stats import paired
 from qwen_eval.tasks.benchmark import Benchmark
 
 METRIC = "acc_minus_bf16"
+
+
+def computed_in(precision: str) -> str:
+    """What a model is computed in by its label. A GGUF file's is float32 unless it holds 16-bit numbers or the label says more:
+    gguf:Q4_1 -> fp32, gguf:F16 -> fp16, gguf:Q4_1+bf16 -> bf16."""
+    first, *more = precision.split("+")
+    if more or not first.startswith("gguf:"):
+        return more[-1] if more else precision
+    return {"gguf:F16": "fp16", "gguf:BF16": "bf16"}.get(first, "fp32")
 
 
 def reference(precision: str) -> str:

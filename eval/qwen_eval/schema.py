@@ -230,7 +230,8 @@ class Metric:
 class EngineInfo:
     """What defines an engine's answers (model, revision, fingerprint, context limit in tokens, precision, context
     extension with its window sizes and trained length, hash of the chat template), and where it runs (engine, device,
-    library versions). weights: of a GGUF file how many tensors there are of each type."""
+    library versions). weights: of a GGUF file how many tensors there are of each type. sampled: the fingerprint as version 0.1
+    stored it."""
 
     model: str
     revision: str
@@ -245,6 +246,7 @@ class EngineInfo:
     trained_length: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, int] = field(default_factory=dict)
+    sampled: str = ""
 
 
 OnResponse: TypeAlias = Callable[[int, Any], None]

@@ -31,7 +31,7 @@ def heading(joined: Joined) -> list[str]:
         changes = pairs.signature_changes(joined.a, joined.b)
         lines += [f"signatures differ in {name}: {one or 'none'} in A, {other or 'none'} in B"
                   for name, (one, other) in changes.items()] or ["signatures are equal"]  # fmt: skip
-        if not changes and joined.a.fingerprint != joined.b.fingerprint:
+        if not changes and not find.same_weights(joined.a, joined.b):
             lines.append("the weights are not the same")
     return lines
 

@@ -98,6 +98,7 @@ class BaseEngine(ABC):
             model=checkpoint.name,
             revision=checkpoint.revision,
             fingerprint=checkpoint.fingerprint,
+            sampled=checkpoint.sampled_fingerprint,
             context_limit=checkpoint.context_limit,
             precision=checkpoint.precision,
             context="none",

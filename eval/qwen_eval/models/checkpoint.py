@@ -22,7 +22,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from qwen_eval.models import configs, files, gguf, hub, memory, qwen1, versions
+from qwen_eval.models import configs, files, fingerprint, gguf, hub, memory, qwen1, versions
 from qwen_eval.models.context import ContextExtension, install
 from qwen_eval.models.tokenizers import QwenTokenizer, TextTokenizer, one_line, open_tokenizer
 from qwen_eval.models.window import parse_windows
@@ -82,13 +82,22 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that identify the model: the weights' content (files.fingerprint), the configs, the tokenizer
+        """16 hex digits that identify the model: the weights' content (fingerprint.fingerprint), the configs, the tokenizer
         and, where it is trusted, the code. Downloads the weights if need be."""
+        return self._identified_by(fingerprint.fingerprint(self.weights))
+
+    @cached_property
+    def sampled_fingerprint(self) -> str:
+        """The fingerprint that version 0.1 stored, for which it read blocks of the weights only."""
+        return self._identified_by(fingerprint.sampled(self.weights))
+
+    def _identified_by(self, weights: str) -> str:
+        """A hash of the weights' fingerprint and of what lies beside them."""
         beside = [] if self.header else [self.folder / name for name in ("config.json", "generation_config.json")]
         if self.spec.trust_remote_code and not self.header:
             beside += sorted(self.folder.glob("*.py"))
         parts = [path.read_bytes() for path in beside if path.exists()]
-        parts += [files.fingerprint(self.weights).encode(), self.tokenizer.fingerprint.encode()]
+        parts += [weights.encode(), self.tokenizer.fingerprint.encode()]
         return hashlib.sha256(b"\n".join(parts)).hexdigest()[:16]
 
     @property

@@ -1,12 +1,11 @@
-"""The files of a checkpoint folder: which hold its weights, whether they are complete, and their fingerprint."""
+"""The files of a checkpoint folder: which hold its weights, and whether they are complete."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 import zipfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ from qwen_eval.schema import CheckpointError
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SINGLES = ("model.safetensors", "pytorch_model.bin")
 _AGAIN = "get it again, or the whole checkpoint"
-_BLOCK = 4096
-_BLOCKS = 512  # blocks read of each file for the fingerprint: 2 MiB a file, a fraction of a second for 16 GB
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -106,20 +103,3 @@ def _check_safetensors(path: Path) -> None:
     if size != need:
         what = "truncated" if size < need else "longer than its header says"
         raise CheckpointError(f"{path} is {what} ({size} of {need} bytes); {_AGAIN}")
-
-
-def fingerprint(paths: Sequence[Path]) -> str:
-    """16 hex digits that name the weights: a hash of every file's name, size and 512 blocks spread evenly over it (the
-    whole file up to 2 MiB). Training changes nearly every block, so a fine-tuned copy differs."""
-    digest = hashlib.sha256()
-    for path in sorted(paths, key=lambda item: item.name):
-        size = path.stat().st_size
-        digest.update(f"{path.name}:{size}\n".encode())
-        with path.open("rb") as stream:
-            if size <= _BLOCK * _BLOCKS:
-                digest.update(stream.read())
-                continue
-            for number in range(_BLOCKS):
-                stream.seek((size - _BLOCK) * number // (_BLOCKS - 1))
-                digest.update(stream.read(_BLOCK))
-    return digest.hexdigest()[:16]

@@ -64,6 +64,14 @@ class Run:
         return (*own, *(self.fields.get(name, "") for name in ("ext", "window") if self.benchmark == "long_ppl"))
 
 
+def same_weights(one: Run, other: Run) -> bool:
+    """Whether two finished runs were made with the same weights. A run of version 0.1, which read blocks of them only, is
+    compared by those."""
+    a, b = one.manifest["model"], other.manifest["model"]
+    names = {one.fingerprint, other.fingerprint}
+    return len(names) == 1 or names in ({a.get("sampled"), one.fingerprint}, {b.get("sampled"), other.fingerprint})
+
+
 def parse_signature(line: str) -> dict[str, str]:
     """The fields of a signature by name: benchmark, version, recipe, mode, and the name:value ones in their order."""
     parts = line.split("|")

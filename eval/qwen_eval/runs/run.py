@@ -107,6 +107,7 @@ def _run_and_store(
     notes = workers.notes(processes)
     _print_notes(notes[:1], args.quiet)
     notes += _other_prompts(benchmark, given)
+    notes += _sampled_run(benchmark, info)
     changed = _changed_data(benchmark)
     _print_notes(changed, args.quiet)
     notes += changed
@@ -178,6 +179,17 @@ def _changed_data(benchmark: Benchmark) -> list[str]:
     more = f" and {count - 1} more" if count > 1 else ""
     return [
         f"warning: {benchmark.name}'s data is not the official one: {first}{more}; no figure is comparable with others"
+    ]
+
+
+def _sampled_run(benchmark: Benchmark, info: EngineInfo) -> list[str]:
+    """A note if the same run is stored under the fingerprint of version 0.1, for which other weights could have the same name."""
+    former = run_id(benchmark, dataclasses.replace(info, fingerprint=info.sampled))
+    if not info.sampled or not samples.stored_path(benchmark.args.output_dir, former).exists():
+        return []
+    return [
+        f"{former} was stored under a fingerprint of parts of the weights only (version 0.1): its answers are not taken over, "
+        "all items are asked again"
     ]
 
 

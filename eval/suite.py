@@ -247,15 +247,20 @@ def own_options(parser: argparse.ArgumentParser) -> None:
         "(repeatable); created if missing (default: the READMEs and RESULTS.md, if the results go to results/)")  # fmt: skip
 
 
-def main() -> None:
-    parser = options.parser(str(__doc__), {}, writes=("base", "chat"))
+def parse(parser: argparse.ArgumentParser, words: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
+    """The suite's options from a command line (None: this process's), and the words that the benchmarks are given."""
     own_options(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     alone = options.Parser(allow_abbrev=False, add_help=False)
     alone.add_argument("-c", "--checkpoint-path")
     alone.add_argument("-d", "--data")
     own_options(alone)
-    _, shared = alone.parse_known_args()  # what the benchmarks are given, as it was written
+    return args, alone.parse_known_args(words)[1]
+
+
+def main() -> None:
+    parser = options.parser(str(__doc__), {}, writes=("base", "chat"))
+    args, shared = parse(parser)
     exit_with(parser.prog, lambda: work(args, shared))
 
 

@@ -134,7 +134,7 @@ def test_a_damaged_file_of_the_hubs_cache_is_an_error(tmp_path: Path) -> None:
     assert fingerprint.sha256(tmp_path / "snapshot.safetensors") == blob.name
     blob.write_bytes(b"Weights")
     with pytest.raises(
-        CheckpointError, match="snapshot.safetensors: its content is not what the hub has.*delete .*blobs"
+        CheckpointError, match=r"snapshot.safetensors: its content is not what the hub has.*delete .*blobs"
     ):
         fingerprint.sha256(tmp_path / "snapshot.safetensors")
 

@@ -24,13 +24,11 @@ from qwen_eval.models.checkpoint import open_checkpoint
 from qwen_eval.runs import find, kept, run, samples
 from qwen_eval.schema import Choose, Generate, ModelSpec, Sample
 from qwen_eval.tasks.load import official
+from replies import CLOSE, EXACT, compare_responses, greedy_within
 from shared import REPOSITORY, shared
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 RECORDED = Path(__file__).parent / "real"
-CLOSE = 1e-3  # two best tokens whose log-probabilities are closer may change places on another processor
-EXACT = 1e-4  # of log-probabilities in float32
-
 DEMONSTRATION = REPOSITORY / "demo" / "data"
 # by name: the benchmark, its data (None: our own) and its options
 RUNS: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
@@ -61,9 +59,13 @@ def model() -> Path:
         pytest.skip(str(error))
 
 
+def spec() -> ModelSpec:
+    return ModelSpec(str(model()), device="cpu")
+
+
 @pytest.fixture(scope="module")
 def engine() -> HFEngine:
-    return HFEngine(ModelSpec(str(model()), device="cpu"))
+    return HFEngine(spec())
 
 
 def asked(name: str, output: Path, engine: HFEngine) -> run.Outcome:
@@ -99,54 +101,11 @@ def test_a_real_model_answers_as_before(name: str, engine: HFEngine, tmp_path: P
     for key, row in now.items():
         old = before[key]
         assert row["prompt"] == old["prompt"] and row["target"] == old["target"], f"{key}: another question"
-        if compare_responses(row["response"], old["response"], prompts[key]):
+        if compare_responses(row["response"], old["response"], prompts[key], spec()):
             assert row["answer"] == old["answer"], f"{key}: another answer was read from the same reply"
             assert {k: v for k, v in row["stats"].items() if k not in ("nll",)} == pytest.approx(
                 {k: v for k, v in old["stats"].items() if k not in ("nll",)}
             ), f"{key}: scored differently"
-
-
-def compare_responses(now: dict[str, Any], old: dict[str, Any], sample: Sample) -> bool:
-    """Whether two responses are the same, as far as processors agree; fails where they are not and no tie explains it. Returns
-    False where a tie does."""
-    if "nll" in now:
-        assert now["tokens"] == old["tokens"]
-        assert now["nll"] == pytest.approx(old["nll"], rel=1e-6), f"{sample.id}: another perplexity"
-        return True
-    if "logprobs" in now:
-        assert now["logprobs"] == pytest.approx(old["logprobs"], abs=EXACT), f"{sample.id}: other log-probabilities"
-        first, second = sorted(old["logprobs"])[:-3:-1]
-        return first - second > EXACT
-    if samples.same_texts(now["texts"], old["texts"]):
-        assert now["end_reasons"] == old["end_reasons"]
-        return True
-    assert not samples.withheld({"response": old}), (
-        f"{sample.id}: another reply, and the old one is known by its hash alone"
-    )
-    assert greedy_within(sample, old["texts"][0], CLOSE), f"{sample.id}: another reply, and no tie explains it"
-    return False
-
-
-def greedy_within(sample: Sample, text: str, margin: float) -> bool:
-    """Whether a text is a greedy continuation of a prompt when tokens within `margin` of the best may take its place. By
-    transformers' own forward, token by token."""
-    checkpoint = open_checkpoint(ModelSpec(str(model()), device="cpu"))
-    plain, tokenizer = checkpoint.load(), checkpoint.tokenizer
-    request: Any = sample.request
-    prompt = request.prompt if not isinstance(request.prompt, str) else None
-    ids = tokenizer.chat_ids(prompt, request.system) if prompt else tokenizer.encode(request.text())
-    written: list[int] = []
-    while len(written) < request.max_tokens:
-        with torch.no_grad():
-            scores = torch.log_softmax(plain(torch.tensor([ids + written])).logits[0, -1].double(), -1)
-        near = torch.nonzero(scores >= scores.max() - margin).flatten().tolist()
-        fitting = [token for token in near if text.startswith(tokenizer.decode([*written, token]).rstrip("\ufffd"))]
-        if not fitting:
-            return bool(
-                tokenizer.decode(written).startswith(text)
-            )  # the text ends here: a stop string, or the end token
-        written.append(fitting[0])
-    return True
 
 
 def test_log_probabilities_are_those_of_plain_transformers(engine: HFEngine) -> None:
@@ -157,7 +116,7 @@ def test_log_probabilities_are_those_of_plain_transformers(engine: HFEngine) -> 
     chosen = engine.choose(requests, lambda index, response: None)
     path = model()
     plain: Any = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-    tokenizer = open_checkpoint(ModelSpec(str(path), device="cpu")).tokenizer
+    tokenizer = open_checkpoint(spec()).tokenizer
     for request, answer in zip(requests, chosen, strict=True):
         for option, found in zip(request.options, answer.logprobs, strict=True):
             ids = tokenizer.encode(request.prompt() + option)
@@ -170,17 +129,17 @@ def test_a_tie_explains_another_text_and_nothing_else_does() -> None:
     """The check itself: the model's own text passes, one with another word does not."""
     sample = Sample("x", Generate("The capital of France is", 6), None)
     with torch.no_grad():
-        checkpoint = open_checkpoint(ModelSpec(str(model()), device="cpu"))
+        checkpoint = open_checkpoint(spec())
         ids = torch.tensor([checkpoint.tokenizer.encode("The capital of France is")])
         made = checkpoint.load().generate(ids, max_new_tokens=6, do_sample=False)
     text = checkpoint.tokenizer.decode(made[0, ids.shape[1] :].tolist())
-    assert greedy_within(sample, text, CLOSE)
-    assert not greedy_within(sample, text.replace("Paris", "Rome"), CLOSE)
+    assert greedy_within(sample, text, CLOSE, spec())
+    assert not greedy_within(sample, text.replace("Paris", "Rome"), CLOSE, spec())
 
 
 def record(names: list[str]) -> None:
     """Writes the answers of the named runs (all, if none is named)."""
-    engine = HFEngine(ModelSpec(str(model()), device="cpu"))
+    engine = HFEngine(spec())
     RECORDED.mkdir(exist_ok=True)
     for name in names or RUNS:
         with tempfile.TemporaryDirectory() as folder:

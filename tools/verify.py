@@ -62,6 +62,7 @@ CHECKS = (
     Check("HumanEval reference solutions that pass in the sandbox", "tests/test_humaneval.py -k 'real_solutions and default'"),
     Check("BLEU and chrF equal to sacrebleu's command line", "tests/test_wmt22.py -k command_line"),
     Check("Hostile programs contained", "tests/test_sandbox_hostile.py -k between_honest_ones"),
+    Check("Kept answers of the real model, some asked again", "tests/test_kept_answers.py"),
 )  # fmt: skip
 
 

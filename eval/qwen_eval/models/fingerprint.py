@@ -59,7 +59,7 @@ def cache_folder() -> Path:
     named = os.environ.get("QWEN_EVAL_CACHE")
     if named:
         return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "qwen-eval"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "qwen-eval"
 
 
 def sha256(path: Path) -> str:
@@ -124,4 +124,4 @@ def _remember(path: Path, identity: dict[str, int], content: str) -> None:
         entry.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=entry.parent, delete=False) as file:
             json.dump({"path": str(path), "file": identity, "sha256": content}, file)
-        os.replace(file.name, entry)
+        Path(file.name).replace(entry)

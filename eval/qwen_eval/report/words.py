@@ -54,6 +54,7 @@ CHINESE = {
     "HumanEval reference solutions that pass in the sandbox": "在沙箱中通过的 HumanEval 参考解答",
     "BLEU and chrF equal to sacrebleu's command line": "与 sacrebleu 命令行相同的 BLEU 与 chrF",
     "Hostile programs contained": "被隔离的恶意程序",
+    "Kept answers of the real model, some asked again": "真实模型留存的回答，抽取部分重新提问",
 }  # fmt: skip
 
 

@@ -183,7 +183,7 @@ def _changed_data(benchmark: Benchmark) -> list[str]:
 
 
 def _sampled_run(benchmark: Benchmark, info: EngineInfo) -> list[str]:
-    """A note if the same run is stored under the fingerprint of version 0.1, for which other weights could have the same name."""
+    """A note if the same run is stored under the fingerprint of version 0.1, which other weights may share."""
     former = run_id(benchmark, dataclasses.replace(info, fingerprint=info.sampled))
     if not info.sampled or not samples.stored_path(benchmark.args.output_dir, former).exists():
         return []

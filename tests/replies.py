@@ -18,8 +18,8 @@ EXACT = 1e-4  # of log-probabilities in float32
 
 
 def compare_responses(now: Mapping[str, Any], old: Mapping[str, Any], sample: Sample, spec: ModelSpec) -> bool:
-    """Whether two stored responses to a sample are the same; fails where they are not and no tie explains it. Returns False where
-    a tie does. spec: the model, for a look at its tokens."""
+    """Whether two stored responses to a sample are the same; fails where they are not and no tie explains it. Returns False
+    where a tie does. spec: the model, for a look at its tokens."""
     if "nll" in now:
         assert now["tokens"] == old["tokens"]
         assert now["nll"] == pytest.approx(old["nll"], rel=1e-6), f"{sample.id}: another perplexity"

@@ -60,7 +60,7 @@ PROMPT = "Which of these four metals is drawn into the longest wires?\nA. lead\n
         ("B", ["B"]),
         (PROMPT, [[0, len(PROMPT)]]),
         (f"Well: {PROMPT[:30]}! So B.", ["Well: ", [0, 30], "! So B."]),
-        ("A. lead\nB. gold\nC. iron\nD. tin\n\nB", [[len(PROMPT) - 31, 31], "\n\nB"]),
+        ("A. lead\nB. gold\nC. iron\nD. tin\n\nB", [[len(PROMPT) - 30, 30], "\n\nB"]),
         (PROMPT[5:40] + PROMPT[2:30], [[5, 35], [2, 28]]),
         (PROMPT[:23], [PROMPT[:23]]),  # too short for a quotation
     ],

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 FOLDER = Path(__file__).parent / "labelled"
+UNCLEAR = "unclear"  # the label of a reply that states two answers
 QUOTED = 24  # characters in a row that a reply shares with its prompt: about four words
 
 Pieces: TypeAlias = "list[str | list[int]]"

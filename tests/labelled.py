@@ -1,8 +1,9 @@
 """Replies of a real model, each with the answer that a person read in it.
 
-tests/labelled/NAME.jsonl has one reply a line: `id` of the item, `reply`, `end` (why it ended), `label` (the letter or number that
-the reply commits to, null for none). The labels were given without sight of what the harness reads. What a reply quotes of its
-prompt is not in the file: `reply` is a list of texts and of [start, length] in the prompt, whose text the shared data has.
+tests/labelled/NAME.jsonl has one reply a line: `id` of the item, `reply`, `end` (why it ended), `label` (the letter or number
+that the reply commits to, null for none, UNCLEAR). The labels were given without sight of what the harness reads. What a reply
+quotes of its prompt is not in the file: `reply` is a list of texts and of [start, length] in the prompt, whose text the shared
+data has.
 """
 
 from __future__ import annotations

@@ -95,7 +95,10 @@ def test_the_waterfall_against_their_file_sums_to_the_gap(
     chain = [*first, *inner, *last]
     gap = chain[-1].value - chain[0].value
     steps = waterfall.steps(chain)
-    print(f"gap {gap:+.3f}: " + ", ".join(f"{step.name} {step.change:+.3f}" for step in steps if step.change))
+    print(
+        f"gap {float(gap):+.3f}: "
+        + ", ".join(f"{step.name} {float(step.change):+.3f}" for step in steps if step.change)
+    )
     print("\n".join(remarks))
     assert sum(step.change for step in steps) == pytest.approx(gap, abs=1e-9)
 

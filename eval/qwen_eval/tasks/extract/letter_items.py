@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from qwen_eval.tasks.extract import letter_tokens as lt
 from qwen_eval.tasks.extract.letter_tokens import Token
@@ -28,7 +29,7 @@ _ANNOUNCING = {lt.ANSWER, lt.PICK, lt.IS}
 _BOUNDS = {lt.END, lt.COMMA, lt.LINE, lt.ASK, lt.BREAK, lt.THEREFORE, lt.CONTRAST, lt.COLON, *_MARKS}
 _FAR = 100  # tokens; what is farther apart is not looked at together, which bounds the work for each letter
 _SHORT = 8  # tokens; a line of nothing but an option's text has fewer
-_YES, _NO = ("yes", "是"), ("no", "否", "不", "不是")
+_YES, _NO = ("yes", "是", "选"), ("no", "否", "不", "不是", "不选")
 _ANSWERS = ("answer", "ans", "choice", "答案", "正解", "答案选项")  # not "result", which options speak of
 _THIS = ("this", "that", "这", "这个", "该", "此")
 _EMPTY = {lt.FILLER, lt.LABEL}  # says nothing that matters here
@@ -54,6 +55,14 @@ class Item:
     bare: bool = False
     listed: bool = False
     right: bool | None = None
+
+
+class Clause(NamedTuple):
+    """Tokens of an item between two breaks; after: the break before them; end: the kind of the one behind them."""
+
+    tokens: list[Token]
+    after: Token
+    end: str
 
 
 def items(found: Sequence[Token], texts: Sequence[str], negative: bool = False) -> list[Item]:
@@ -128,9 +137,10 @@ def _closes(found: Sequence[Token], index: int, labels: Sequence[Item]) -> bool:
 def _marked(found: Sequence[Token], index: int) -> bool:
     """Whether a letter has the mark of a label after it, or an option's words, or a verdict's mark on either side."""
     token = found[index]
-    after, second = (found[index + step].kind if index + step < len(found) else "" for step in (1, 2))
+    at = index + 1 + (index + 1 < len(found) and found[index + 1].kind == lt.LABEL)  # A项：
+    after, second = (found[step].kind if step < len(found) else "" for step in (at, at + 1))
     if after == lt.END:
-        return found[index + 1].word in (".", "。") and second != ""
+        return found[at].word in (".", "。") and second != ""
     before = found[index - 1].kind if index else ""
     if after in _MARKS or before in _MARKS or token.label or token.marked:
         return True
@@ -140,12 +150,15 @@ def _marked(found: Sequence[Token], index: int) -> bool:
 def _announced(found: Sequence[Token], first: int, index: int, previous: Item | None) -> bool | None:
     """Whether something announces the letter ("is A."); None where it stands inside a clause and labels nothing."""
     before = found[first - 1] if first else None
-    if before is None or found[index].opens or before.kind == lt.COLON:
+    if before is None or found[index].opens or before.kind == lt.COLON or before.word in lt.DASHES:
         return _announces(found, first)
     if before.kind in _SEPARATORS or (previous is not None and previous.label == first - 1):
         return False
-    if before.kind in _ANNOUNCING or (before.kind in (lt.FILLER, lt.LINK) and _said_before(found, first)):
+    kinds = _before(found, first)
+    if before.kind in _ANNOUNCING or (before.kind in (lt.FILLER, lt.LINK) and kinds & _ANNOUNCING):
         return True
+    if kinds <= {lt.FILLER, lt.LABEL}:
+        return False  # "Both A. copper and B. iron"
     if before.kind == lt.TEXT and before.letters == found[index].letters:
         return None  # a gloss: "nitrogen (B)"
     if (
@@ -160,24 +173,26 @@ def _announced(found: Sequence[Token], first: int, index: int, previous: Item | 
 
 
 def _announces(found: Sequence[Token], first: int) -> bool:
-    """Whether what stands before an item leads to it, on the same line or the one before: "Answer:", "I choose"."""
+    """Whether what stands before an item leads to it, on the same line or the one before: "Answer:", "I choose",
+    "Incorrect options:"."""
     index = first - 1
-    while index >= 0 and found[index].kind == lt.LINE:
+    while index >= 0 and (found[index].kind == lt.LINE or found[index].word in lt.DASHES):
         index -= 1
-    if index < 0 or found[index].kind not in (lt.COLON, *_ANNOUNCING):
+    if index < 0 or (found[index].kind not in (lt.COLON, *_ANNOUNCING) and found[first - 1].word not in lt.DASHES):
         return False
-    judges = index > 0 and found[index - 1].kind in (lt.GOOD, lt.BAD)  # "Correct: A. copper"
-    return judges or _said_before(found, index + 1)
+    kinds = _before(found, index + 1) - {lt.COLON}
+    heads = bool(kinds & {lt.GOOD, lt.BAD}) and kinds <= {lt.GOOD, lt.BAD, lt.LABEL, lt.LABELS, lt.FILLER}
+    return heads or (bool(kinds & _ANNOUNCING) and lt.LABELS not in kinds)
 
 
-def _said_before(found: Sequence[Token], first: int) -> bool:
-    """Whether the words before an item, back to a sentence's end, speak of an answer: "The answer is one of"."""
-    kinds = set()
+def _before(found: Sequence[Token], first: int) -> set[str]:
+    """The kinds of the tokens before an item, back to the end of a clause or to another letter."""
+    kinds: set[str] = set()
     for token in reversed(found[max(0, first - _FAR) : first]):
         if token.kind in (lt.END, lt.LINE, lt.ASK, lt.COMMA, lt.LETTER):
             break
         kinds.add(token.kind)
-    return bool(kinds & _ANNOUNCING) and lt.LABELS not in kinds
+    return kinds
 
 
 def _goes_on(found: Sequence[Token], index: int, previous: Item | None) -> bool:
@@ -227,7 +242,7 @@ def _lists_all(found: Sequence[Token], run: Sequence[Item]) -> bool:
 
 def _first_clause(tokens: Sequence[Token]) -> list[Token]:
     """The first clause of an item, after the mark of its label."""
-    return next((clause for clause, _ in _clauses(tokens)), [])
+    return next((clause.tokens for clause in _clauses(tokens)), [])
 
 
 def _leads(found: Sequence[Token], run: Sequence[Item], texts: Sequence[str], negative: bool) -> bool:
@@ -312,16 +327,18 @@ def _judged(
         mark = after == {lt.TICK}
     if mark is not None:
         return mark
-    first = True
     stop = [token for token in found[item.end : item.end + 1] if token.kind == lt.END]
-    for clause, end in _clauses([*found[item.label + 1 : item.end], *stop]):
-        words = "".join(token.word for token in clause)
-        if end != lt.ASK and not (first and words in {text.lower().replace(" ", "") for text in texts}):
-            late = not item.listed and clause[0].start >= found[min(item.head, len(found) - 1)].start
-            verdict = _verdict(clause, end, first=first, late=late, negative=negative and not item.listed)
-            if verdict is not None:
+    head_end = found[min(item.head, len(found) - 1)].start
+    for number, clause in enumerate(_clauses([*found[item.label + 1 : item.end], *stop])):
+        late = not item.listed and clause.tokens[0].start >= head_end
+        own_words = number == 0 and "".join(token.word for token in clause.tokens) in {
+            text.lower().replace(" ", "") for text in texts
+        }
+        because = clause.after.kind == lt.BREAK and clause.after.word not in ("which", "who")
+        if clause.end != lt.ASK and not own_words and not because:
+            verdict = _verdict(clause, item, first=number == 0, late=late, negative=negative)
+            if verdict is not None or late:
                 return verdict
-        first = False
     return None
 
 
@@ -333,32 +350,38 @@ def _mark_before(found: Sequence[Token], item: Item, everywhere: bool) -> bool |
     return None
 
 
-def _clauses(tokens: Sequence[Token]) -> Iterator[tuple[list[Token], str]]:
-    """The clauses of an item that are not empty, and the kind of token that ends each."""
+def _clauses(tokens: Sequence[Token]) -> Iterator[Clause]:
+    """The clauses of an item that are not empty."""
     clause: list[Token] = []
+    after = Token(lt.LINE)
     for token in tokens:
         if token.kind not in _BOUNDS and not (token.kind == lt.LIST and token.word in (*lt.DASHES, "、")):
             clause.append(token)
-        elif clause:
-            yield clause, token.kind
+            continue
+        if clause:
+            yield Clause(clause, after, token.kind)
             clause = []
+        after = token
     if clause:
-        yield clause, ""
+        yield Clause(clause, after, "")
 
 
-def _verdict(clause: Sequence[Token], end: str, first: bool, late: bool, negative: bool) -> bool | None:
-    """Whether a clause says that the item's option is right, or wrong; None where it says neither.
+def _verdict(part: Clause, item: Item, first: bool, late: bool, negative: bool) -> bool | None:
+    """Whether a clause of an item says that its option is right, or wrong; None where it says neither.
 
-    end: the kind of token after it. first: it begins with the option's text, in whatever words. late: it is a sentence
-    after a single option, which may be the answer because what it states is false. negative: the question asks for that.
+    first: it begins with the option's text, in whatever words. late: it is a sentence after a single option, which may be
+    the answer because what it states is false. negative: the question asks for that.
     """
-    if len(clause) == 1 and clause[0].word in (*_YES, *_NO):
-        return clause[0].word in _YES
+    clause, end = part.tokens, part.end
     kinds = {token.kind for token in clause}
-    if end == lt.COLON and lt.ANSWER in kinds:
+    if len(clause) == 1 and clause[0].word in (*_YES, *_NO):
+        worded = first and (not item.listed or end == lt.COMMA)  # "A. No, ..." may be the option's own words
+        return None if worded else clause[0].word in _YES
+    if end == lt.COLON and kinds & {lt.ANSWER, lt.LABEL}:
         return None  # "The answer: ..."
     if late and (end == lt.COLON or any(token.word in (*_STATEMENTS, *_CLAIMED) for token in clause)):
         return None  # "Incorrect: A and B" is of others
+    negative = negative and not item.listed
     start, own = 0, False
     if first:
         texts = [index for index, token in enumerate(clause) if token.kind == lt.TEXT]
@@ -371,10 +394,13 @@ def _verdict(clause: Sequence[Token], end: str, first: bool, late: bool, negativ
             ]
             noun = any(token.kind in (lt.ANSWER, lt.LABEL, lt.PICK) for token in clause[verbs[0] :]) if verbs else False
             return _predicate(clause[verbs[0] :]) if noun else None
-    if own and [token.kind for token in clause[start:]] == [lt.IS]:
+    rest = clause[start:]
+    if own and len(rest) == 1 and rest[0].kind == lt.IS:
         return True if end == lt.END else None  # "A. Paris is not the answer. B. Rome is."
-    noun = any(token.kind in (lt.ANSWER, lt.LABEL, lt.PICK) for token in clause[start:])
-    verdict = _predicate(clause[start:], own=own and not negative)
+    if own and len(rest) == 1 and rest[0].word in (*_YES, *_NO):
+        return rest[0].word in _YES
+    noun = any(token.kind in (lt.ANSWER, lt.LABEL, lt.PICK) for token in rest)
+    verdict = _predicate(rest, own=own and not negative)
     return None if negative and verdict is False and not noun else verdict
 
 
@@ -410,4 +436,6 @@ def _predicate(tokens: Sequence[Token], own: bool = False) -> bool | None:
 def _goes_elsewhere(following: Sequence[Token]) -> bool:
     """Whether what follows a verdict makes it one on something else: "is correct that", "is the right side"."""
     token = next((item for item in following if item.kind != lt.GOOD), None)
-    return token is not None and (token.kind in (lt.OTHER, lt.TEXT, lt.LETTER, lt.LABELS) or token.word == "that")
+    return token is not None and (
+        token.kind in (lt.OTHER, lt.TEXT, lt.LETTER, lt.LABELS) or token.word in ("that", "to")
+    )

@@ -58,11 +58,11 @@ def _statements(found: Sequence[Token], text: str) -> Iterator[tuple[frozenset[s
 
 def _definite(found: Sequence[Token]) -> frozenset[str]:
     """The letter of a reply of one clause: "Zinc is the metal that ...", "Only zinc ..."."""
-    tokens = list(found)
-    while tokens and tokens[-1].kind in (lt.END, lt.LINE):
-        tokens.pop()
+    bounds = (lt.END, lt.LINE)
+    said = [index for index, token in enumerate(found) if token.kind not in bounds]
+    tokens = found[said[0] : said[-1] + 1] if said else []
     mentions = [index for index, token in enumerate(tokens) if token.kind in (lt.TEXT, lt.LETTER)]
-    barred = _UNSURE | {lt.END, lt.LINE, lt.COMMA, lt.BREAK, lt.CONTRAST, lt.COLON}
+    barred = _UNSURE | {*bounds, lt.COMMA, lt.BREAK, lt.CONTRAST, lt.COLON}
     if len(mentions) != 1 or tokens[mentions[0]].kind != lt.TEXT or barred & {token.kind for token in tokens}:
         return frozenset()
     before, after = tokens[: mentions[0]], tokens[mentions[0] + 1 :]

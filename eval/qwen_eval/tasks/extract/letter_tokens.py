@@ -30,7 +30,7 @@ _ENGLISH = {
     LABEL: "option letter",
     LABELS: "options choices alternatives",
     PICK: "choose chose chosen select pick guess go_with going_with opt_for vote_for settle_on",
-    IS: "is are be was were_to_be being seems appears equals corresponds_to matches leaves namely means",
+    IS: "is are be was were_to_be being seems appears equals corresponds_to matches leaves leaving namely means",
     GOOD: "correct right true best suitable appropriate accurate valid proper fitting",
     BAD: "incorrect wrong false inaccurate untrue invalid unsuitable inappropriate mistaken",
     NOT: "not never neither nor cannot no_longer",

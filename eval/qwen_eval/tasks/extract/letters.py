@@ -80,7 +80,9 @@ def letter(reply: str, options: Sequence[str], question: str = "") -> str | None
         *_verdicts(labelled),
         *_without_labels(said, labelled, marked),
     ]
-    decided = _decided(events) or _last_words(found) or stated(found, lt.masked(text, texts), question)
+    listed = {token.start for item in labelled if item.listed for token in marked[item.label : item.end]}
+    beside = [token for token in found if token.start not in listed]
+    decided = _decided(events) or _last_words(found) or stated(beside, lt.masked(text, texts), question)
     return min(decided) if len(decided) == 1 and decided <= set(lt.LETTERS[: len(options)]) else None
 
 

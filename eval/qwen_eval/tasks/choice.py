@@ -237,7 +237,8 @@ class MultipleChoice(Benchmark):
     def _score_reply(self, sample: Sample, reply: Generated, row: ChoiceRow) -> Score:
         """Reads the letter of a reply: by the rules of 2023, which always find one, or by ours, which may find none."""
         text = reply.texts[0]
-        letter = self.letter_2023(text, row) if self.recipe == "qwen2023" else letters.letter(text, row.options)
+        old = self.recipe == "qwen2023"
+        letter = self.letter_2023(text, row) if old else letters.letter(text, row.options, row.question)
         index = READABLE.find(letter) if letter else -1
         answer = row.labels[index] if 0 <= index < len(row.labels) else letter
         stats = {

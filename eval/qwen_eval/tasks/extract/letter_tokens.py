@@ -22,14 +22,15 @@ NOT, EXCEPT, IF, HEDGE, FILLER, LINK, LIST = "not", "except", "if", "hedge", "fi
 LABELS = "labels"
 BREAK, THEREFORE, CONTRAST = "break", "therefore", "contrast"
 LETTER, TEXT, OTHER = "letter", "text", "other"
+TICK, CROSS = "tick", "cross"
 COMMA, COLON, END, ASK, LINE = "comma", "colon", "end", "ask", "line"
 
 _ENGLISH = {
-    ANSWER: "answer answers ans choice selection result conclusion response verdict",
+    ANSWER: "answer answers ans final_answer choice selection result conclusion response verdict",
     LABEL: "option letter",
     LABELS: "options choices alternatives",
     PICK: "choose chose chosen select pick guess go_with going_with opt_for vote_for settle_on",
-    IS: "is are be was were_to_be being seems appears equals corresponds_to matches leaves namely means",
+    IS: "is are be was were_to_be being seems appears equals corresponds_to matches leaves leaving namely means",
     GOOD: "correct right true best suitable appropriate accurate valid proper fitting",
     BAD: "incorrect wrong false inaccurate untrue invalid unsuitable inappropriate mistaken",
     NOT: "not never neither nor cannot no_longer",
@@ -42,7 +43,7 @@ _ENGLISH = {
         definitely clearly certainly surely obviously most more very likely probably indeed also final one here there now
         am confident sure going_to feel feeling let me us i'd i'll i'm i've we'd it'd only just still simply all both
         either no can listed provided given following above single yes ok okay well hmm ah without_doubt of_course she he
-        they an to for_sure has have make makes do does did overall finally gets get final_answer""",
+        they an to for_sure has have make makes do does did overall finally gets get""",
     LINK: """in on of for from with under at by about among between based according given_that per as_for regarding
         during within into over""",
     LIST: "and or to through & and/or versus vs",
@@ -79,6 +80,7 @@ _CHINESE = {
         最早 最晚 最大 最小 最高 最低 最多 最少 题型 本质 基本 根本 资本 成本 日本 能力 功能 能量 全部 安全 健全 得到 获得
         取得 必须 必要 更加 较大 各种 各个 说明书 个人 个体 里面 这些 那些 我国 自我 以上 以下 以前 以后 以来 所以说""",
 }
+DASHES = ("-", "–", "—")
 _KINDS = {
     word.replace("_", " "): kind
     for table in (_ENGLISH, _CHINESE)
@@ -108,14 +110,16 @@ def _pattern(last: str) -> re.Pattern[str]:
         rf"""(?P<space>[ \t]+)
     |(?P<text>[{chr(_TEXT_MARK)}-{chr(_TEXT_MARK + MAX_OPTIONS - 1)}])
     |(?:(?<![A-Za-z])|(?<=option)|(?<=choice)|(?<=answer)){_QUOTED}\s*(?P<marked>{letter})\s*(?:{_UNQUOTED})+
-    |(?<![A-Za-z0-9_∠△°])(?<![A-Za-z]\.)(?<![A-Za-z][A-Za-z]-)(?<!\d\s)
-        (?P<letter>{letter})(?![A-Za-z0-9_*+#'’°]|-[A-Za-z]{{2}}|\.[A-Za-z](?![A-Za-z])|\s?[+×·<∪∩∈])
+    |(?<![A-Za-z0-9_∠△°])(?<![A-Za-z]\.)(?<![A-Za-z][A-Za-z]-)(?<!\d[ \t])
+        (?P<letter>{letter})(?![A-Za-z0-9_*+#'’°]|-[A-Za-z]{{2}}|\.[A-Za-z](?![A-Za-z])|[ \t]?[+·<∪∩∈]|×\w|[ \t]×[ \t]?\w)
     |(?<![A-Za-z0-9])(?P<joined>(?-i:[A-H]{{2,5}}))(?![A-Za-z0-9])
     |(?P<negated>\b[a-z]+n['’]t\b)
     |(?P<phrase>(?<![a-z])(?:{_alternatives(_ENGLISH, " ")})(?![a-z]))
-    |(?P<right>对(?=的?\s*(?:[,。;.!:]|$)))
+    |(?P<right>对(?=的?\s*(?:[,。;.!:)\]]|$)))
     |(?P<reply>答(?=\s*[:]))
     |(?P<phrase_zh>(?=[{_CHINESE_FIRST}])(?:{_alternatives(_CHINESE)}))
+    |(?P<tick>[✓✔☑✅⭕]|√(?!\s?[\d({{\\]))
+    |(?P<cross>[✗✘✕✖❌❎]|×(?!\s?\w)|(?<=\S)×(?=\s))
     |(?P<word>[a-z0-9][a-z0-9_'+/-]*|[^\W_])
     |(?P<line>\n)
     |(?P<ask>[?])
@@ -135,7 +139,7 @@ def letters_read(options: Sequence[str]) -> str:
 
 _SIMPLE = {
     "line": LINE, "ask": ASK, "end": END, "comma": COMMA, "list": LIST, "colon": COLON, "word": OTHER, "phrase": OTHER,
-    "phrase_zh": OTHER, "negated": NOT, "right": GOOD, "reply": ANSWER,
+    "phrase_zh": OTHER, "negated": NOT, "right": GOOD, "reply": ANSWER, "tick": TICK, "cross": CROSS,
 }  # fmt: skip
 
 
@@ -162,7 +166,10 @@ class Token(NamedTuple):
 _WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad\r"), None)
 _RESERVED = dict.fromkeys(range(_TEXT_MARK, _TEXT_MARK + MAX_OPTIONS), None)
-_CHARACTERS = _WIDE | _RESERVED | _INVISIBLE | {ord("\u3000"): " ", ord("\u00a0"): " ", ord("’"): "'", ord("｡"): "。"}
+_CIRCLED = {first + number: LETTERS[number] for first in (0x24B6, 0x24D0, 0x1F150, 0x1F170) for number in range(26)}
+_CHARACTERS = (
+    _WIDE | _RESERVED | _INVISIBLE | _CIRCLED | {ord("\u3000"): " ", ord("\u00a0"): " ", ord("’"): "'", ord("｡"): "。"}
+)
 _REWRITES = tuple(
     (re.compile(pattern, re.IGNORECASE | re.MULTILINE), replacement)
     for pattern, replacement in (
@@ -171,11 +178,13 @@ _REWRITES = tuple(
         (r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathsf|bf|rm)\s*\{([^{}]*)\}", r"\1"),
         (r"\\f?boxed\s*\{([^{}]{0,300})\}", "\nanswer: \\1\n"),
         (r"<answer>", "\nanswer: "),
+        (r"\\checkmark\b|:(?:white_check_mark|heavy_check_mark):", "✓"),
         (r"</?(?:b|i|u|p|br|em|strong|span|code|div|answer)\s*/?>", " "),
         (r"\\[()\[\]]|\\?\$|\\(?=\s)|\*\*|__|`+(?:\w+\n)?", ""),
         (r"(?<!\*)\*([^*\n]{1,200})\*(?!\*)", r"\1"),
         (r"^[ \t]*(?:[#>•·–-]+[ \t]+|[#>]+)+", ""),
         (r"\\[,;! ]", " "),
+        (r"\b(answer|choice|option)[–—-]+(?=[a-z]\b)", r"\1: "),
         (r"\b(it|that|this|here|there|what|which|answer|choice|option)'s\b", r"\1 is"),
     )
 )  # fmt: skip
@@ -195,7 +204,7 @@ def option_texts(options: Sequence[str]) -> list[str]:
     return ["" if texts.count(text) > 1 else text for text in texts]
 
 
-def _masked(text: str, options: Sequence[str]) -> str:
+def masked(text: str, options: Sequence[str]) -> str:
     """The text with every whole occurrence of an option's words turned into one private-use character.
 
     An option that is a letter, or a word of the tables ("True", "正确"), is not: such a word mostly means itself.
@@ -224,14 +233,16 @@ def _masked(text: str, options: Sequence[str]) -> str:
 
 def tokens(reply: str, options: Sequence[str]) -> list[Token]:
     """The tokens of a reply; letters that belong together ("A and C", "A-D", AC) are one token."""
-    text = _masked(reply, options)
+    text = masked(reply, options)
     last = letters_read(options)[-1]
     found = [_token(match, text, last) for match in _pattern(last).finditer(text) if match.lastgroup != "space"]
     return _grouped(_without_negations(_without_articles(_without_pronouns(found, text), text)))
 
 
 # What may stand before a letter that opens a line, and after it where it labels what follows.
-_OPENING = re.compile(r"[\s(\[\"'“]*(?:(?:the\s+)?(?:option|choice)\s*|选项\s*)?", re.IGNORECASE)
+_OPENING = re.compile(
+    r"[\s(\[\"'“|✓✔☑✅⭕√✗✘✕✖❌❎×\ufe0f]*(?:(?:the\s+)?(?:option|choice)\s*|选项\s*)?", re.IGNORECASE
+)
 _LABELS = {
     last: re.compile(rf"\s?[.):]|\s?[,、-]\s?(?![A-{last}a-{last.lower()}](?![A-Za-z]))")
     for last in LETTERS[_ALWAYS - 1 :]
@@ -343,7 +354,7 @@ def _grouped(found: list[Token]) -> list[Token]:
                     break  # "the answer is B, D is wrong": two statements
                 other = found[index_of_next]
                 letters = token.letters | other.letters
-                if LIST in links and found[index].word in ("-", "–", "—", "~", "to", "through", "到", "至"):
+                if LIST in links and found[index].word in (*DASHES, "~", "to", "through", "到", "至"):
                     letters = frozenset(LETTERS[LETTERS.index(min(letters)) : LETTERS.index(max(letters)) + 1])
                 token = token._replace(letters=letters, end=other.end, marked=False, label=False)
                 index = index_of_next + 1

@@ -3,15 +3,19 @@
 A reply is read clause by clause. A clause commits to a letter where it says so ("the answer is C", 故选C, a boxed C), judges
 it ("C is correct", C项正确), or consists of it. What it says decides, in that order; later clauses overrule earlier ones.
 A letter that is negated, hypothetical, asked about or used for something else (an article, vitamin C) does not count,
-and nothing is guessed: a reply that commits to no letter, or to several, is None.
+nor does one that labels an item of a list (`letter_items`), and nothing is guessed: a reply that commits to no letter, or
+to several, is None.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from qwen_eval.tasks.extract import letter_tokens as lt
+from qwen_eval.tasks.extract.letter_items import Item, items
+from qwen_eval.tasks.extract.letter_statements import asks_for_wrong, stated
 from qwen_eval.tasks.extract.letter_tokens import Token
 from qwen_eval.tasks.extract.letters_2023 import ceval_2023, mmlu_2023
 
@@ -37,11 +41,13 @@ _NEGATED = {lt.ANSWER: REFUSED, lt.PICK: REFUSED, lt.GOOD: DENIED, "": REFUSED} 
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that the reply says about letters; by: their LETTER or TEXT; alone: on a line of its own."""
+    """One thing that the reply says about letters; by: their LETTER or TEXT; start: where that is; alone: on a line of its
+    own."""
 
     rank: int
     letters: frozenset[str]
     by: str = lt.LETTER
+    start: int = 0
     alone: bool = False
 
 
@@ -55,18 +61,28 @@ class Clause:
     ends: str
 
 
-def letter(reply: str, options: Sequence[str]) -> str | None:
+def letter(reply: str, options: Sequence[str], question: str = "") -> str | None:
     """The option letter that the reply commits to; None where it commits to none or to several.
 
     Takes the options in order: their words stand for their letters where they occur as a whole ("The answer is Rhea"),
-    and a letter inside them is not an answer ("vitamin C" among vitamins).
+    and a letter inside them is not an answer ("vitamin C" among vitamins). question: where it is known, a statement that
+    repeats it of one option answers it ("Rhea is a moon of Saturn").
     """
     text, texts = lt.normal(reply), lt.option_texts(options)
     if (whole := _whole(text, texts)) is not None:
         return whole
-    found = lt.tokens(text, texts)
-    events = [*_opening(found), *(event for clause in _clauses(found) for event in _events(clause))]
-    decided = _decided(events) or _last_words(found)
+    marked = lt.tokens(text, texts)
+    labelled = items(marked, texts, negative=asks_for_wrong(question))
+    found = [token for token in marked if token.kind not in (lt.TICK, lt.CROSS)]
+    said = [event for clause in _clauses(found) for event in _events(clause)]
+    events = [
+        *_opening(marked, labelled),
+        *_verdicts(labelled),
+        *_without_labels(said, labelled, marked),
+    ]
+    listed = {token.start for item in labelled if item.listed for token in marked[item.label : item.end]}
+    beside = [token for token in found if token.start not in listed]
+    decided = _decided(events) or _last_words(found) or stated(beside, lt.masked(text, texts), question)
     return min(decided) if len(decided) == 1 and decided <= set(lt.LETTERS[: len(options)]) else None
 
 
@@ -123,30 +139,49 @@ def _awaits(clause: Sequence[Token]) -> bool:
 # -- what the clauses say -------------------------------------------------------------------------------------------
 
 
-def _opening(found: Sequence[Token]) -> Iterator[Event]:
-    """A reply that starts with a letter as a label ("B. Rhea", "B\n") states it, unless it lists all the options."""
-    first = next((index for index, token in enumerate(found) if token.kind not in (lt.LABEL, lt.LINE)), len(found))
+def _opening(found: Sequence[Token], labelled: Sequence[Item]) -> Iterator[Event]:
+    """A reply that starts with a letter as a label ("B. Rhea", "B\n") states it, unless it lists or denies the option."""
+    skipped = (lt.LABEL, lt.LINE, lt.TICK, lt.CROSS)
+    first = next((index for index, token in enumerate(found) if token.kind not in skipped), len(found))
     if first == len(found) or found[first].kind != lt.LETTER or not found[first].opens:
         return
     token, after = found[first], [item for item in found[first + 1 : first + 4] if item.kind not in (lt.END, lt.COLON)]
-    kinds = [item.kind for item in after]
     own_line = first + 1 == len(found) or found[first + 1].kind == lt.LINE
-    judged = bool(kinds) and kinds[0] in (lt.GOOD, lt.BAD)
-    if (token.label or own_line) and not judged and not _lists(found, first):
-        yield Event(STATED, token.letters)
+    judged = bool(after) and after[0].kind in (lt.GOOD, lt.BAD)
+    item = next((item for item in labelled if item.label == first), None)
+    denied = item is not None and (item.listed or item.right is False)
+    if (token.label or own_line) and not judged and not denied:
+        yield Event(STATED, token.letters, start=token.start)
 
 
-def _lists(found: Sequence[Token], first: int) -> bool:
-    """Whether the next label in the text is the letter after the first one, with no paragraph of prose between them."""
-    for index in range(first + 1, len(found)):
-        token = found[index]
-        if token.kind == lt.LETTER and token.opens:
-            return ord(min(token.letters)) == ord(min(found[first].letters)) + 1
-        if token.kind == found[index - 1].kind == lt.LINE and index + 1 < len(found) and not found[index + 1].opens:
-            following = found[index + 1].kind
-            if following not in (lt.LINE, lt.LETTER, lt.LABEL):
-                return False
-    return False
+def _verdicts(labelled: Sequence[Item]) -> Iterator[Event]:
+    """What items judge of their own options."""
+    for item in labelled:
+        if item.right is not None:
+            yield Event(JUDGED if item.right else DENIED, frozenset(item.letter))
+
+
+def _without_labels(said: Sequence[Event], labelled: Sequence[Item], found: Sequence[Token]) -> Iterator[Event]:
+    """The events that are more than the naming of an option by an item that is listed or denied. found: as for `items`."""
+    starts = [found[item.label].start for item in labelled]
+    for event in said:
+        index = bisect_right(starts, event.start) - 1
+        item = labelled[index] if index >= 0 else None
+        if item is None or not (item.listed or item.right is False) or not _names_only(event, item, found):
+            yield event
+
+
+def _names_only(event: Event, item: Item, found: Sequence[Token]) -> bool:
+    """Whether an event in an item is only that it names its option: not what it says of another letter, or in a later
+    sentence."""
+    if event.start == found[item.label].start:
+        return True
+    if not item.listed or event.start > found[item.end - 1].start:
+        return False
+    own = event.letters == {item.letter}
+    if event.start <= found[item.head - 1].start:
+        return event.by == lt.TEXT or event.rank in (NAMED, HEDGED) or (own and event.rank != STATED)
+    return own and event.rank in (NAMED, HEDGED)
 
 
 def _events(clause: Clause) -> Iterator[Event]:
@@ -160,7 +195,7 @@ def _events(clause: Clause) -> Iterator[Event]:
         if rank is not None:
             token = clause.tokens[index]
             alone = len(clause.tokens) == 1 and token.opens and clause.ends == lt.LINE
-            yield Event(rank, token.letters, token.kind, alone and token.kind == lt.LETTER)
+            yield Event(rank, token.letters, token.kind, token.start, alone and token.kind == lt.LETTER)
 
 
 def _rank(clause: Clause, previous: int, index: int, after: list[Token]) -> int | None:
@@ -219,7 +254,7 @@ def _claimed(clause: Clause, index: int, previous: int, after: list[Token], judg
     if link is not None and _leads(link, head):
         if not _closed(token, after):
             return None
-        if subjects == {lt.LABEL} and link.kind == lt.COLON:
+        if subjects == {lt.LABEL} and link.kind in (lt.COLON, lt.LIST):
             return NAMED  # "Options: A. ..." may list them
         if subjects and (link.kind != lt.ANSWER or (known and rest <= _EMPTY | {lt.IS})):
             return STATED
@@ -228,6 +263,8 @@ def _claimed(clause: Clause, index: int, previous: int, after: list[Token], judg
         if link.kind == lt.IS and token.marked and not after:
             return NAMED
     bare = link is None or (link.kind == lt.COLON and not subjects)
+    if bare and link is not None and link.word == "=" and token.kind == lt.LETTER:
+        return None  # "A × B = C" is an equation
     if judgement == JUDGED:
         return JUDGED if bare or (link is not None and link.kind in (lt.GOOD, lt.BAD, lt.ANSWER)) else None
     if bare and rest <= _EMPTY | {lt.IS}:
@@ -244,22 +281,30 @@ def _pronoun(head: list[Token]) -> bool:
 def _rest(following: Sequence[Token], token: Token) -> set[str]:
     """The kinds of the tokens after a mention, without its own words repeated ("B. Rhea") and a denial of others."""
     kinds: set[str] = set()
-    for item in following:
-        if item.kind in _DENYING:
+    for index, item in enumerate(following):
+        if item.kind == lt.EXCEPT or (item.kind == lt.NOT and _other_next(following[index + 1 :], token)):
             return kinds - {lt.LIST}
         if item.kind not in _MENTIONS or item.letters != token.letters:
             kinds.add(item.kind)
     return kinds
 
 
+def _other_next(following: Sequence[Token], token: Token) -> bool:
+    """Whether the next thing of weight is another option: "not A", "is not option A"."""
+    item = next((item for item in following if item.kind not in _EMPTY | {lt.IS, lt.LIST, lt.ANSWER, lt.PICK}), None)
+    return item is not None and item.kind in _MENTIONS and item.letters != token.letters
+
+
 def _leads(link: Token, head: list[Token]) -> bool:
     """Whether a token leads to the answer: a verb, a colon, a noun; a dash after one of these; not "The wrong
     answer"."""
-    if link.kind == lt.LIST and link.word in ("-", "–", "—"):
-        return len(head) > 1 and head[-2].kind in (lt.ANSWER, lt.GOOD)
-    nouns = [index for index, item in enumerate(head) if item.kind == lt.ANSWER]
-    wrong = any(index and head[index - 1].kind == lt.BAD for index in nouns)
-    return link.kind in (lt.IS, lt.COLON, lt.PICK, lt.ANSWER) and not wrong
+    nouns = [index for index, item in enumerate(head) if item.kind in (lt.ANSWER, lt.LABEL)]
+    if any(index and head[index - 1].kind == lt.BAD for index in nouns):
+        return False
+    if link.kind == lt.LIST and link.word in lt.DASHES:
+        before = next((item for item in reversed(head) if item.word not in lt.DASHES), None)
+        return before is not None and before.kind in (lt.ANSWER, lt.GOOD, lt.LABEL, lt.PICK, lt.COLON)
+    return link.kind in (lt.IS, lt.COLON, lt.PICK, lt.ANSWER)
 
 
 def _closed(token: Token, after: list[Token]) -> bool:

@@ -231,7 +231,8 @@ class EngineInfo:
     """What defines an engine's answers (model, revision, fingerprint, context limit in tokens, precision, context
     extension with its window sizes and trained length, hash of the chat template), and where it runs (engine, device,
     library versions). weights: of a GGUF file how many tensors there are of each type. sampled: the fingerprint as version 0.1
-    stored it."""
+    stored it. day: the date (2026-12-01) on which the chat template is rendered, "" where its text does not move with the
+    clock."""
 
     model: str
     revision: str
@@ -247,6 +248,7 @@ class EngineInfo:
     versions: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, int] = field(default_factory=dict)
     sampled: str = ""
+    day: str = ""
 
 
 OnResponse: TypeAlias = Callable[[int, Any], None]
@@ -259,6 +261,10 @@ class Engine(Protocol):
     known, "weights_gb" stored and "resident_gb", what loading the model added.
     token_texts(): each text cut into the model's tokens, each token's bytes decoded by themselves (part of a character
     becomes U+FFFD); InputError where the tokenizer is not known here.
+    moves(): whether the prompts of some of these requests have another text at another time, because the chat template reads
+    a clock. set_day(): conversations are rendered as on this date (2026-12-01) from now on; None: as on the day they are asked.
+    prompt_text(): a conversation as the model reads it; None where that is not known here. All three are of use only where
+    there are conversations.
     """
 
     notes: list[str]
@@ -278,3 +284,9 @@ class Engine(Protocol):
     def usage(self) -> Mapping[str, float]: ...
 
     def token_texts(self, texts: Sequence[str]) -> list[list[str]]: ...
+
+    def moves(self, requests: Sequence[Request]) -> bool: ...
+
+    def set_day(self, day: str | None) -> None: ...
+
+    def prompt_text(self, request: Generate) -> str | None: ...

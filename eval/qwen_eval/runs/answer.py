@@ -42,11 +42,9 @@ def answer(
     cannot be read and for a failure to write.
     """
     args, asked = benchmark.args, benchmark.asked
-    file = SampleFile(args.output_dir, run_id, args.overwrite)
+    file = SampleFile(args.output_dir, run_id)
     try:
         stored = file.read()
-        if args.overwrite:
-            remove_rank_files(args.output_dir, run_id)
         # the other processes of an interrupted run may have left their files
         kept = {} if args.overwrite else file.kept()
         before = {**kept, **read_rank_files(args.output_dir, run_id), **stored}

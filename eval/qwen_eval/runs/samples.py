@@ -36,11 +36,8 @@ class SampleFile:
     """results/samples/<run_id>.jsonl: one line a sample, appended as it is answered, whole or not at all; a last line
     that a crash cut off is dropped when the file is opened, and its sample is asked again. To be used under `run_lock`."""
 
-    def __init__(self, output: Path, run: str, overwrite: bool = False) -> None:
+    def __init__(self, output: Path, run: str) -> None:
         self.path = output / "samples" / f"{run}.jsonl"
-        if overwrite:
-            with files.writing(self.path):
-                self.path.unlink(missing_ok=True)
         self._file = files.Appender(self.path)
 
     def kept(self) -> dict[str, dict[str, Any]]:
@@ -94,6 +91,14 @@ def remove_rank_files(output: Path, run: str) -> None:
     for path in _rank_files(output, run):
         with files.writing(path):
             path.unlink(missing_ok=True)
+
+
+def discard(output: Path, run: str) -> None:
+    """Removes what a run has answered, but for what was kept in little space."""
+    path = output / "samples" / f"{run}.jsonl"
+    with files.writing(path):
+        path.unlink(missing_ok=True)
+    remove_rank_files(output, run)
 
 
 def packed_path(path: Path) -> Path:

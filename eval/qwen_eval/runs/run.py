@@ -141,11 +141,14 @@ def _run_and_store(
         "git_commit": git_commit(),
         "started": start.started,
         "prompt": start.prompt if start.prompt is not None else prompt,
+        **({"system_fingerprints": prints} if (prints := results.system_fingerprints(scored)) else {}),
     }
     metrics = list(benchmark.metrics(scored))
     if metrics:
         metrics += precision.against_bf16(benchmark, info, scored, args.output_dir)
-    notes = list(dict.fromkeys([*benchmark.remarks(scored), *_unverified(benchmark), *engine.notes, *notes]))
+    notes = list(
+        dict.fromkeys([*_moved(prints), *benchmark.remarks(scored), *_unverified(benchmark), *engine.notes, *notes])
+    )
     if metrics:
         csv = args.output_dir / f"{benchmark.name}.csv"
         written = results.append_results(csv, results.result_rows(benchmark, info, metrics, execution))
@@ -197,6 +200,14 @@ def _changed_data(benchmark: Benchmark) -> list[str]:
     return [
         f"warning: {benchmark.name}'s data is not the official one: {first}{more}; no figure is comparable with others"
     ]
+
+
+def _moved(prints: Mapping[str, int]) -> list[str]:
+    """A warning if the server named several system fingerprints: something at its side changed between two replies."""
+    if len(prints) < 2:
+        return []
+    counts = ", ".join(f"{name} {count}" for name, count in prints.items())
+    return [f"warning: the server's system_fingerprint changed during the run (replies by fingerprint: {counts})"]
 
 
 def _unverified(benchmark: Benchmark) -> list[str]:

@@ -186,11 +186,10 @@ def sample_row(scored: Scored, keep_prompt: bool = True) -> dict[str, Any]:
 
 
 def _stored(response: Response) -> dict[str, Any]:
-    """The fields of a response; without the totals of options where they were not asked for."""
+    """The fields of a response; without those that came after the first release where they are empty: the totals of options
+    that were not asked for, what a server said of itself."""
     fields = dataclasses.asdict(response)
-    if not fields.get("totals", True):
-        del fields["totals"]
-    return fields
+    return {name: value for name, value in fields.items() if value or name not in ("totals", "system_fingerprints")}
 
 
 def _frozen(value: Any) -> Any:

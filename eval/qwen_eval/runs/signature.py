@@ -23,6 +23,8 @@ def signature(benchmark: Benchmark, info: EngineInfo) -> str:
         fields["template"] = info.chat_template
         if info.day:
             fields["date"] = info.day
+    if info.known_by:
+        fields["served"] = info.known_by
     fields["ctx"] = str(info.context_limit)
     if info.context != "none":
         fields["ext"] = info.context

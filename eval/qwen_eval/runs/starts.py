@@ -14,7 +14,7 @@ from typing import Any
 from qwen_eval.runs import files
 from qwen_eval.runs.samples import stored_path
 from qwen_eval.runs.signature import prompt_hash
-from qwen_eval.schema import InputError
+from qwen_eval.schema import EngineInfo, InputError
 
 TIME = "%Y-%m-%dT%H:%M:%SZ"  # UTC
 
@@ -56,6 +56,16 @@ def read(output: Path, run: str) -> Start | None:
             continue
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{place} cannot be read ({error}); bring it back, or use --overwrite") from error
+    return None
+
+
+def described(output: Path, run: str) -> EngineInfo | None:
+    """What the engine said of itself when a run first started; None where that is not stored in a known form."""
+    for place in (path(output, run), output / "samples" / f"{run}.json"):
+        try:
+            return EngineInfo(**json.loads(place.read_text(encoding="utf-8"))["model"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            continue
     return None
 
 

@@ -190,6 +190,20 @@ def test_a_run_keeps_the_date_of_its_first_start(
     assert rescored.status == 0 and "|date:2031-05-31|" in rescored.signature
 
 
+def test_a_start_without_an_answer_is_no_first_start(
+    tmp_path: Path, today: Callable[[int], None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = set_template(tiny.write_qwen2(tmp_path / "model", positions=2048), DATED)
+    today(30)
+    with monkeypatch.context() as patch:
+        patch.setattr(samples.SampleFile, "append", interrupted(after=0))
+        assert run(folder, tmp_path / "results", capsys).status == 130
+    today(31)
+    done = run(folder, tmp_path / "results", capsys)
+    assert "|date:2031-05-31|" in done.signature
+    assert manifest(tmp_path / "results")["prompt"].startswith("<|im_start|>system\nToday is Saturday, 31 May 2031.")
+
+
 def interrupted(after: int) -> Callable[..., None]:
     """SampleFile.append that is interrupted once `after` rows are stored."""
     original = samples.SampleFile.append

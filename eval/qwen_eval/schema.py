@@ -268,6 +268,7 @@ class Engine(Protocol):
     becomes U+FFFD); InputError where the tokenizer is not known here.
     moves(): whether the prompts of some of these requests have another text at another time, because the chat template reads
     a clock. set_day(): conversations are rendered as on this date (2026-12-01) from now on; None: as on the day they are asked.
+    exchanged(): how the model now differs from the one described, "" where it does not; asked of served models only.
     prompt_text(): a conversation as the model reads it; None where that is not known here. All three are of use only where
     there are conversations.
     """
@@ -295,3 +296,5 @@ class Engine(Protocol):
     def set_day(self, day: str | None) -> None: ...
 
     def prompt_text(self, request: Generate) -> str | None: ...
+
+    def exchanged(self) -> str: ...

@@ -101,6 +101,10 @@ class BaseEngine(ABC):
             return None
         return self.tokenizer.chat_text(request.prompt, **request.chat_options)
 
+    def exchanged(self) -> str:
+        """How the model now differs from the one that `describe` described, "" where it does not: a server's may."""
+        return ""
+
     def extend(self, spec: ModelSpec) -> None:
         """Another context extension on the same weights. Raises InputError where there is none."""
         self.refuse(spec)

@@ -46,8 +46,7 @@ def answer(
     try:
         stored = file.read()
         # the other processes of an interrupted run may have left their files
-        kept = {} if args.overwrite else file.kept()
-        before = {**kept, **read_rank_files(args.output_dir, run_id), **stored}
+        before = {**file.kept(), **read_rank_files(args.output_dir, run_id), **stored}
         if before and not args.quiet:
             print(f"{len(before)} of {len(asked)} items were answered before", file=sys.stderr)
         known = {**{name: row for name, row in (given or {}).items() if not withheld(row)}, **before}

@@ -35,18 +35,19 @@ def set_day(benchmark: Benchmark, engine: Engine, day: str) -> None:
 
 
 def first_start(benchmark: Benchmark, engine: Engine, info: EngineInfo, name: str) -> tuple[starts.Start, Any]:
-    """The first start of the run, which is this one or is stored, and the first prompt as it is now. The engine renders all
-    prompts on the day of that start."""
+    """The first start of the run, which is stored if anything was answered and else is this one, and the first prompt as it is
+    now. The engine renders all prompts on the day of that start."""
     args = benchmark.args
-    stored = None if args.overwrite else starts.read(args.output_dir, name)
+    answered = samples.answered(args.output_dir, name)
+    stored = starts.read(args.output_dir, name) if answered else None
     set_day(benchmark, engine, stored.day if stored else info.day)
     prompt: Any = _first_prompt(benchmark, engine, info)
     if args.no_prompts and isinstance(prompt, str):
         prompt = {"sha256": prompt_hash(prompt)}
     if stored:
         return stored, prompt
-    known = samples.stored_path(args.output_dir, name).exists()  # by a version that kept no start
-    started = "" if known else datetime.now(timezone.utc).strftime(starts.TIME)
+    # what is answered without a start was stored by an earlier version
+    started = "" if answered else datetime.now(timezone.utc).strftime(starts.TIME)
     start = starts.Start(started, dataclasses.asdict(info), prompt)
     starts.write(args.output_dir, name, start)
     return start, prompt

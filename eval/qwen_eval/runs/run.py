@@ -124,13 +124,19 @@ def _run_and_store(
     notes += changed
     started = time.monotonic()
 
+    count = 0
+
     def check(asked: Sequence[Sample]) -> None:
+        nonlocal count
+        count = len(asked)
         if asked and info.chat_template != "server":  # a server's template is its own affair, and told
             for line in prompts.changed(start, prompt):
                 raise InputError(f"{line}; use --overwrite, or what wrote it before")
         notes.extend(_check(benchmark, engine, info, asked))
 
     scored = answer.answer(benchmark, engine, name, given, check, processes)
+    doubts = [*start.doubts, *(_exchanged(engine, count) if count and info.known_by else [])]
+    notes += doubts
     execution = {
         "run_id": name,
         "timestamp": datetime.now(timezone.utc).strftime(starts.TIME),
@@ -141,6 +147,7 @@ def _run_and_store(
         "git_commit": git_commit(),
         "started": start.started,
         "prompt": start.prompt if start.prompt is not None else prompt,
+        **({"doubts": doubts} if doubts else {}),
         **({"system_fingerprints": prints} if (prints := results.system_fingerprints(scored)) else {}),
     }
     metrics = list(benchmark.metrics(scored))
@@ -200,6 +207,14 @@ def _changed_data(benchmark: Benchmark) -> list[str]:
     return [
         f"warning: {benchmark.name}'s data is not the official one: {first}{more}; no figure is comparable with others"
     ]
+
+
+def _exchanged(engine: Engine, count: int) -> list[str]:
+    """A warning if another model is served now than when the run's items were first asked."""
+    change = engine.exchanged()
+    if not change:
+        return []
+    return [f"warning: another model was served at the end ({change}): the last {count} answers may be of either"]
 
 
 def _moved(prints: Mapping[str, int]) -> list[str]:

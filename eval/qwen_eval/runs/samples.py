@@ -94,10 +94,12 @@ def remove_rank_files(output: Path, run: str) -> None:
 
 
 def discard(output: Path, run: str) -> None:
-    """Removes what a run has answered, but for what was kept in little space."""
+    """Removes what a run has answered, by whichever process, and what was kept of it in little space: an interrupted run would
+    otherwise go on with answers of both."""
     path = output / "samples" / f"{run}.jsonl"
-    with files.writing(path):
-        path.unlink(missing_ok=True)
+    for place in (path, packed_path(path)):
+        with files.writing(place):
+            place.unlink(missing_ok=True)
     remove_rank_files(output, run)
 
 
@@ -110,6 +112,12 @@ def stored_path(output: Path, run: str) -> Path:
     """The sample file of a run: the usual one, or the packed one where there is no other."""
     path = output / "samples" / f"{run}.jsonl"
     return packed if not path.exists() and (packed := packed_path(path)).exists() else path
+
+
+def answered(output: Path, run: str) -> bool:
+    """Whether any answer of a run is stored, by whichever process."""
+    files_of_run = [stored_path(output, run), *_rank_files(output, run)]
+    return any(path.exists() and path.stat().st_size for path in files_of_run)
 
 
 def withheld_text(text: str) -> str:

@@ -6,13 +6,13 @@ results/samples/<run_id>.start holds it before the first answer is stored; the m
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qwen_eval.runs import files
-from qwen_eval.runs.samples import stored_path
+from qwen_eval.runs.samples import answered, stored_path
 from qwen_eval.runs.signature import prompt_hash
 from qwen_eval.schema import EngineInfo, InputError
 
@@ -23,11 +23,12 @@ TIME = "%Y-%m-%dT%H:%M:%SZ"  # UTC
 class Start:
     """started: when the run first started (UTC), "" where nobody knows. model: what the engine said of itself then, with the
     day on which chat templates are rendered. prompt: the first prompt as the model reads it (or its hash, {"sha256": ...});
-    None where that is not known."""
+    None where that is not known. doubts: what is wrong with stored answers, whoever reads them."""
 
     started: str
     model: Mapping[str, Any]
     prompt: Any = None
+    doubts: Sequence[str] = ()
 
     @property
     def day(self) -> str:
@@ -51,7 +52,12 @@ def read(output: Path, run: str) -> Start | None:
         try:
             content = json.loads(place.read_text(encoding="utf-8"))
             if "started" in content:
-                return Start(str(content["started"]), dict(content["model"]), content.get("prompt"))
+                return Start(
+                    str(content["started"]),
+                    dict(content["model"]),
+                    content.get("prompt"),
+                    tuple(content.get("doubts", ())),
+                )
         except FileNotFoundError:
             continue
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -72,11 +78,10 @@ def described(output: Path, run: str) -> EngineInfo | None:
 def write(output: Path, run: str, start: Start) -> None:
     """Keeps the first start of a run. Raises InputError where answers are stored whose prompts show a date that nobody knows,
     and when it cannot be written."""
-    stored = stored_path(output, run)
-    if start.day and stored.exists() and stored.stat().st_size:
+    if start.day and answered(output, run):
         raise InputError(
-            f"{stored} has answers to prompts that show the date of the run's first start, which {run}.start or {run}.json "
-            "held; bring that file back, or use --overwrite"
+            f"{stored_path(output, run)} has answers to prompts that show the date of the run's first start, which {run}.start "
+            f"or {run}.json held; bring that file back, or use --overwrite"
         )
     files.write_json(path(output, run), {"started": start.started, "model": start.model, "prompt": start.prompt})
 

@@ -49,7 +49,7 @@ Answer = TypeVar("Answer")
 
 def _told(served: served_model.Served) -> str:
     """What is known of a served model, and what that leaves open, in one sentence."""
-    facts = [f"{name} {value}" for name, value in served.facts.items()]
+    facts = [f"{name} {served.facts[name]}" for name in served.by_weight()]
     more = f" and {len(facts) - SHOWN} more, in the manifest" if len(facts) > SHOWN else ""
     known = f"of the served model {served.name} is known: {', '.join(facts[:SHOWN]) or 'nothing but its name'}{more}"
     return f"{known}; {_OPEN[served.known_by]}"
@@ -122,6 +122,19 @@ class APIEngine(BaseEngine):
         served = dataclasses.replace(self._served, facts={**self._served.facts, **replies})
         self.notes += [_told(served), *notes]
         return served
+
+    def exchanged(self) -> str:
+        """How what is known of the served model now differs from what was when it was described. What is known only at one of
+        the two times is no difference, nor is a system_fingerprint, which replies keep; a difference is looked at twice."""
+        for _ in range(2):
+            replies, _notes = probe.facts(self._server, self._model)
+            now = {**served_model.find(self._server, self._model).facts, **replies}
+            before = self._probed.facts
+            both = [name for name in before if name in now and name != "replies.system_fingerprint"]
+            changes = [f"{name} {before[name]}, now {now[name]}" for name in both if before[name] != now[name]]
+            if not changes:
+                return ""
+        return "; ".join(changes)
 
     @property
     def _renders(self) -> bool:

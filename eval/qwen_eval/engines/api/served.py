@@ -18,9 +18,9 @@ from qwen_eval.schema import InputError
 
 LONGEST = 100  # characters of a fact; of longer ones (templates) the hash is kept
 # names of what may change while the model stays: times (`created` is the time of the call on vLLM and llama.cpp), the server's
-# state, what it costs, how it is described
+# state, what it costs, how it is called and described
 _UNSTEADY = re.compile(
-    r"creat|time|date|_at$|expir|permission|pric|cost|stat(e|us)|load|cache|usage|last_|latency|rate_|descri|support|^object$"
+    r"creat|time|date|_at$|expir|permission|pric|cost|stat(e|us)|load|cache|usage|last_|latency|rate_|descri|support|alias|tags|modalit|^object$"
 )
 # names of what identifies the weights themselves
 _CONTENT = re.compile(r"(^|[._])(digest|\w*sha(256|1)?|\w*checksum|weights?_hash)$")
@@ -57,6 +57,26 @@ class Served:
         if "replies.text" in self.facts:
             return "replies"
         return "entry" if self.facts else "name"
+
+    def by_weight(self) -> list[str]:
+        """The names of the facts, those that say most about the weights first."""
+        telling = (
+            "replies.text",
+            "replies.model",
+            "models.root",
+            "model_path",
+            "model_id",
+            "size",
+            "replies.",
+            "quant",
+            "type",
+        )
+
+        def order(name: str) -> tuple[bool, int]:
+            weight = next((place for place, part in enumerate(telling) if part in name), len(telling))
+            return not _CONTENT.search(name), weight
+
+        return sorted(self.facts, key=order)
 
 
 def find(server: Server, name: str | None) -> Served:

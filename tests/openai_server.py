@@ -86,20 +86,36 @@ def send(handler: BaseHTTPRequestHandler, status: int, content: Any, headers: Ma
 
 class OpenAIServer(Loopback):
     """The stub. without: what it does not support: the fields it refuses ("echo", "prompt_logprobs",
-    "return_tokens_as_token_ids", "logprobs") and "ids", prompts of token ids."""
+    "return_tokens_as_token_ids", "logprobs") and "ids", prompts of token ids.
+
+    entry: more of its model's entry in /models. pages: by path what else it says (llama.cpp's /props ...). stamp: makes what
+    its replies hold beside the choices, from their number.
+    """
 
     def __init__(self, folder: Path, without: Sequence[str] = ()) -> None:
         super().__init__()
-        self.checkpoint = open_checkpoint(
-            ModelSpec(str(folder), dtype="float32", dynamic_ntk="off", logn="off", device="cpu")
-        )
-        self._model = self.checkpoint.load()
         self._without = without
         self._lock = threading.Lock()
+        self.entry: dict[str, Any] = {}
+        self.pages: dict[str, Any] = {}
+        self.stamp: Callable[[int], dict[str, Any]] = lambda number: {}
+        self.replies = 0
+        self.exchange(folder)
+
+    def exchange(self, folder: Path) -> None:
+        """Serves another checkpoint, under the same name."""
+        spec = ModelSpec(str(folder), dtype="float32", dynamic_ntk="off", logn="off", device="cpu")
+        with self._lock:
+            self.checkpoint = open_checkpoint(spec)
+            self._model = self.checkpoint.load()
 
     def answer(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         if handler.path == "/v1/models":
-            send(handler, 200, {"data": [{"id": "tiny", "max_model_len": self.checkpoint.context_limit}]})
+            about = {"id": "tiny", "max_model_len": self.checkpoint.context_limit, **self.entry}
+            send(handler, 200, {"data": [about]})
+        elif handler.path in self.pages:
+            page = self.pages[handler.path]
+            send(handler, 200, page(body) if callable(page) else page)
         elif handler.path == "/v1/chat/completions":
             ids = self.checkpoint.tokenizer.chat_ids(body["messages"])
             with self._lock:
@@ -152,9 +168,11 @@ class OpenAIServer(Loopback):
                 text, reason = text[:index], "stop"
                 break
         usage = {"prompt_tokens": len(ids), "completion_tokens": len(made)}
+        stamp = {"usage": usage, **self.stamp(self.replies)}
+        self.replies += 1
         choice: dict[str, Any] = {"index": 0, "finish_reason": reason, "stop_reason": stop_reason}
         if chat:
-            return {"choices": [{**choice, "message": {"role": "assistant", "content": text}}], "usage": usage}
+            return {"choices": [{**choice, "message": {"role": "assistant", "content": text}}], **stamp}
         logprobs: dict[str, Any] | None = None
         if body.get("logprobs") and "logprobs" not in self._without:
             logprobs = {"top_logprobs": tops, "token_logprobs": []}
@@ -164,7 +182,7 @@ class OpenAIServer(Loopback):
         if body.get("prompt_logprobs") is not None:
             values = zip(ids[1:], self._values(ids), strict=True)
             own = [None, *({str(token): {"logprob": value, "rank": 1}} for token, value in values)]
-        return {"choices": [{**choice, "text": text, "logprobs": logprobs, "prompt_logprobs": own}], "usage": usage}
+        return {"choices": [{**choice, "text": text, "logprobs": logprobs, "prompt_logprobs": own}], **stamp}
 
     def _values(self, ids: Sequence[int]) -> list[float]:
         """The log-probability of every token but the first."""

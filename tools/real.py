@@ -150,16 +150,16 @@ def commands(model: Path, data: Path | None, output: Path, limit: int | None) ->
 def publish(output: Path) -> None:
     """Copies finished rows to results/ with their packed samples, and regenerates the tables."""
     sys.path.insert(0, str(ROOT / "eval"))
-    from qwen_eval.runs import kept
+    from qwen_eval.runs import files, kept, manifest
 
     for path in sorted(output.glob("*.csv")):
         shutil.copyfile(path, Path("results") / path.name)
-    for manifest in sorted((output / "samples").glob("*.json")):
-        packed = kept.keep(output, manifest.stem)
-        for made in (packed, manifest):
-            target = Path("results") / "samples" / made.name
-            target.parent.mkdir(exist_ok=True)
-            shutil.copyfile(made, target)
+    samples = Path("results") / "samples"
+    samples.mkdir(exist_ok=True)
+    for path in sorted((output / "samples").glob("*.json")):
+        packed = kept.keep(output, path.stem)
+        shutil.copyfile(packed, samples / packed.name)
+        files.write_json(samples / path.name, kept.kept_manifest(manifest.read_manifest(output, path.stem)))
     subprocess.run([sys.executable, "eval/report.py"], check=True)
 
 

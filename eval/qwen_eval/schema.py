@@ -93,7 +93,7 @@ class Chosen:
     totals: where they were asked for, the log-probability of each whole option: of the tokens that encode(prompt + option)
     has beyond the number that encode(prompt) has, as lm-evaluation-harness counts them (which first moves spaces at the
     prompt's end to the option). logprobs leave out first tokens that all options share, and include a token that joins the
-    prompt's end with the option's beginning, which totals do not.
+    prompt's end with the option's beginning, which totals do not. system_fingerprints: what a server says computed it.
     """
 
     logprobs: tuple[float, ...]
@@ -101,6 +101,7 @@ class Chosen:
     prompt_tokens: int
     truncated: bool = False
     totals: tuple[float, ...] = ()
+    system_fingerprints: tuple[str, ...] = ()
 
 
 Message: TypeAlias = Mapping[str, str]  # {"role": "user", "content": "..."}
@@ -138,7 +139,7 @@ class Generate:
 class Generated:
     """The replies to Generate, one a sample; the reasoning that a reasoning model put before each ("" otherwise); the
     reason each ended: "stop", "eos" or "length"; lengths in tokens; how many shots the prompt kept, and whether it lost
-    more than whole shots."""
+    more than whole shots; what a server says computed each (system_fingerprint), empty where it says nothing."""
 
     texts: tuple[str, ...]
     reasoning: tuple[str, ...]
@@ -147,6 +148,7 @@ class Generated:
     new_tokens: tuple[int, ...] = ()
     shots_used: int = 0
     truncated: bool = False
+    system_fingerprints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -231,7 +233,9 @@ class EngineInfo:
     """What defines an engine's answers (model, revision, fingerprint, context limit in tokens, precision, context
     extension with its window sizes and trained length, hash of the chat template), and where it runs (engine, device,
     library versions). weights: of a GGUF file how many tensors there are of each type. sampled: the fingerprint as version 0.1
-    stored it."""
+    stored it. day: the date (2026-12-01) on which the chat template is rendered, "" where its text does not move with the
+    clock. served: of a model behind a server what is known of it, and known_by what of it would show that it was exchanged:
+    "content", "replies", "entry", or "name": nothing."""
 
     model: str
     revision: str
@@ -247,6 +251,9 @@ class EngineInfo:
     versions: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, int] = field(default_factory=dict)
     sampled: str = ""
+    day: str = ""
+    served: Mapping[str, str] = field(default_factory=dict)
+    known_by: str = ""
 
 
 OnResponse: TypeAlias = Callable[[int, Any], None]
@@ -259,6 +266,11 @@ class Engine(Protocol):
     known, "weights_gb" stored and "resident_gb", what loading the model added.
     token_texts(): each text cut into the model's tokens, each token's bytes decoded by themselves (part of a character
     becomes U+FFFD); InputError where the tokenizer is not known here.
+    moves(): whether the prompts of some of these requests have another text at another time, because the chat template reads
+    a clock. set_day(): conversations are rendered as on this date (2026-12-01) from now on; None: as on the day they are asked.
+    exchanged(): how the model now differs from the one described, "" where it does not; asked of served models only.
+    prompt_text(): a conversation as the model reads it; None where that is not known here. All three are of use only where
+    there are conversations.
     """
 
     notes: list[str]
@@ -278,3 +290,11 @@ class Engine(Protocol):
     def usage(self) -> Mapping[str, float]: ...
 
     def token_texts(self, texts: Sequence[str]) -> list[list[str]]: ...
+
+    def moves(self, requests: Sequence[Request]) -> bool: ...
+
+    def set_day(self, day: str | None) -> None: ...
+
+    def prompt_text(self, request: Generate) -> str | None: ...
+
+    def exchanged(self) -> str: ...

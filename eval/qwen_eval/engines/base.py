@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from qwen_eval.engines.conversations import conversations
 from qwen_eval.schema import (
     Choose,
     Chosen,
@@ -17,6 +18,7 @@ from qwen_eval.schema import (
     Measured,
     ModelSpec,
     OnResponse,
+    Request,
 )
 
 if TYPE_CHECKING:  # torch takes seconds to import, and engines without a model need none
@@ -79,6 +81,29 @@ class BaseEngine(ABC):
         """Each text as the texts of its tokens, without the BOS that some tokenizers put first. Raises InputError
         where the tokenizer is not known here."""
         return self.tokenizer.split_texts(texts)
+
+    def moves(self, requests: Sequence[Request]) -> bool:
+        """Whether the template writes some of these conversations otherwise at another time."""
+        if self.checkpoint is None:
+            return False
+        tokenizer = self.tokenizer
+        found = conversations(requests, each="strftime_now" in (tokenizer.chat_template or ""))
+        return any(tokenizer.moves(messages, **variables) for messages, variables in found)
+
+    def set_day(self, day: str | None) -> None:
+        """Conversations are rendered as on this date from now on; None: as on the day they are asked."""
+        if self.checkpoint:
+            self.tokenizer.day = day
+
+    def prompt_text(self, request: Generate) -> str | None:
+        """A conversation as the model reads it; None where that is not known here."""
+        if self.checkpoint is None or isinstance(request.prompt, str):
+            return None
+        return self.tokenizer.chat_text(request.prompt, **request.chat_options)
+
+    def exchanged(self) -> str:
+        """How the model now differs from the one that `describe` described, "" where it does not: a server's may."""
+        return ""
 
     def extend(self, spec: ModelSpec) -> None:
         """Another context extension on the same weights. Raises InputError where there is none."""

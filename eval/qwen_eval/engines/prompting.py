@@ -27,12 +27,14 @@ class Prompt:
 @dataclass(frozen=True)
 class Completion:
     """One text as the model generated it, cut before the first stop string. reason: why it ended. tokens: its length, without
-    the token that ended it. reasoning: what the server itself took out of the text."""
+    the token that ended it. reasoning: what the server itself took out of the text. system_fingerprint: what the server says
+    computed it."""
 
     text: str
     reason: str
     tokens: int
     reasoning: str = ""
+    system_fingerprint: str = ""
 
 
 def encode_prompt(request: Generate, tokenizer: TextTokenizer, limit: int) -> tuple[list[int], Prompt]:
@@ -63,6 +65,7 @@ def answer(request: Generate, prompt: Prompt, completions: Sequence[Completion])
         new_tokens=tuple(text.tokens for text in completions),
         shots_used=prompt.shots_used,
         truncated=prompt.truncated,
+        system_fingerprints=prints if any(prints := tuple(text.system_fingerprint for text in completions)) else (),
     )
 
 

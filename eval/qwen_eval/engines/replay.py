@@ -24,17 +24,22 @@ from qwen_eval.schema import (
 
 
 class StandIn(BaseEngine):
-    """What all engines without a model share. info: what describes the model in the results."""
+    """What all engines without a model share. info: what describes the model in the results. prompt: the first prompt that
+    was answered, as the model read it."""
 
-    def __init__(self, info: EngineInfo) -> None:
+    def __init__(self, info: EngineInfo, prompt: str | None = None) -> None:
         super().__init__([])
         self._info = info
+        self._prompt = prompt
 
     def describe(self) -> EngineInfo:
         return self._info
 
     def token_texts(self, texts: Sequence[str]) -> list[list[str]]:
         raise InputError(f"the tokens of {self._info.model} are not stored with its replies; ask the model itself")
+
+    def prompt_text(self, request: Generate) -> str | None:
+        return self._prompt
 
     def choose(self, requests: Sequence[Choose], done: OnResponse) -> list[Chosen]:
         raise self._no_answer(requests)

@@ -10,16 +10,18 @@ import base64
 import binascii
 import hashlib
 import inspect
+import sys
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import tiktoken
 
-from qwen_eval.models import gguf_tokenizer
+from qwen_eval.models import clock, gguf_tokenizer
 from qwen_eval.models.cutting import QWEN_PATTERN, encode_pieces, may_be_cut
 from qwen_eval.models.gguf import Header
 from qwen_eval.models.pieces import piece_reader
@@ -34,9 +36,11 @@ class TextTokenizer(ABC):
 
     vocab_size: ids are below it. eos_ids: what ends a base model's text. stop_ids: what ends a chat reply.
     chat_template: the template's text, None where the checkpoint has none. fingerprint: 16 hex digits that change with
-    anything that changes the ids.
+    anything that changes the ids. day: the date (2026-12-01) on which chat templates are rendered, at noon; None: whenever
+    it is.
     """
 
+    day: str | None = None
     vocab_size: int
     eos_ids: tuple[int, ...]
     stop_ids: tuple[int, ...]
@@ -63,6 +67,15 @@ class TextTokenizer(ABC):
         the checkpoint does by itself). options: variables of the checkpoint's own template, such as enable_thinking.
         Raises CheckpointError where there is no template or it refuses the messages.
         """
+
+    @abstractmethod
+    def chat_text(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> str:
+        """The conversation of chat_ids as text."""
+
+    def moves(self, messages: Sequence[Message], **options: Any) -> bool:
+        """Whether the template writes this conversation otherwise at another time. Raises CheckpointError for a template that
+        writes it otherwise at the same time."""
+        return False
 
     def encode(self, text: str) -> list[int]:
         """encode_batch for one text."""
@@ -151,6 +164,9 @@ class QwenTokenizer(TextTokenizer):
         for role, content in self._turns(messages, system):
             ids += [self.im_start, *self.encode(role), *line_feed, *self.encode(content), self.im_end, *line_feed]
         return [*ids, self.im_start, *self.encode("assistant"), *line_feed]
+
+    def chat_text(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> str:
+        return self.decode(self.chat_ids(messages, system, **options))
 
     @staticmethod
     def _turns(messages: Sequence[Message], system: str | None) -> list[tuple[str, str]]:
@@ -343,7 +359,44 @@ class HubTokenizer(TextTokenizer):
             raise CheckpointError(f"{self.path}: its chat template writes nothing; get the checkpoint's files again")
         return ids
 
+    def chat_text(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> str:
+        return str(self._template(messages, system, tokenize=False, **options))
+
+    def moves(self, messages: Sequence[Message], **options: Any) -> bool:
+        def text(moment: datetime) -> str:
+            with clock.stopped(moment, self._clock_names):
+                return str(self._render(messages, None, tokenize=False, **options))
+
+        texts = [text(moment) for moment in clock.MOMENTS]
+        if text(clock.MOMENTS[0]) != texts[0]:
+            raise CheckpointError(
+                f"{self.path}: its chat template writes the same conversation otherwise each time (at random?), so that no "
+                "answer could be repeated; take a template that does not"
+            )
+        return len(set(texts)) > 1
+
+    @cached_property
+    def _clock_names(self) -> list[clock.Names]:
+        """Where names of clocks are looked up when a conversation is rendered: in the modules of the tokenizer's classes, among
+        the template's globals and in the modules of the functions among them."""
+        from transformers.utils import chat_template_utils
+
+        modules = (sys.modules.get(kind.__module__) for kind in type(self.tok).__mro__ if kind is not object)
+        places: list[clock.Names] = [vars(module) for module in modules if module]
+        try:  # transformers keeps what it compiled: it renders this very template
+            names = chat_template_utils._compile_jinja_template(self.chat_template).globals
+        except Exception:  # an older or newer transformers, or a template that does not compile: rendering it says so
+            return [*places, vars(chat_template_utils)]
+        functions = [value for value in names.values() if inspect.isfunction(value)]
+        return [*places, names, *(function.__globals__ for function in functions)]
+
     def _template(self, messages: Sequence[Message], system: str | None, **options: Any) -> Any:
+        if self.day is None:
+            return self._render(messages, system, **options)
+        with clock.stopped(clock.noon(self.day), self._clock_names):
+            return self._render(messages, system, **options)
+
+    def _render(self, messages: Sequence[Message], system: str | None, **options: Any) -> Any:
         if self.chat_template is None:
             raise CheckpointError(f"{self.path} has no chat template; take a chat checkpoint or leave --chat out")
         turns = [dict(message) for message in with_system(messages, system)]

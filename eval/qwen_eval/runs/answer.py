@@ -42,14 +42,11 @@ def answer(
     cannot be read and for a failure to write.
     """
     args, asked = benchmark.args, benchmark.asked
-    file = SampleFile(args.output_dir, run_id, args.overwrite)
+    file = SampleFile(args.output_dir, run_id)
     try:
         stored = file.read()
-        if args.overwrite:
-            remove_rank_files(args.output_dir, run_id)
         # the other processes of an interrupted run may have left their files
-        kept = {} if args.overwrite else file.kept()
-        before = {**kept, **read_rank_files(args.output_dir, run_id), **stored}
+        before = {**file.kept(), **read_rank_files(args.output_dir, run_id), **stored}
         if before and not args.quiet:
             print(f"{len(before)} of {len(asked)} items were answered before", file=sys.stderr)
         known = {**{name: row for name, row in (given or {}).items() if not withheld(row)}, **before}

@@ -39,6 +39,12 @@ def keep(output: Path, run: str) -> Path:
     return packed
 
 
+def kept_manifest(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of a manifest: all of it, but for its first prompt, of which the hash is kept."""
+    prompt = content.get("prompt")
+    return {**content, **({"prompt": {"sha256": prompt_hash(prompt)}} if isinstance(prompt, str) else {})}
+
+
 def kept_row(row: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """A stored row as it is kept. path: of its file, for errors."""
     if isinstance(row["prompt"], dict) and "sha256" in row["prompt"]:

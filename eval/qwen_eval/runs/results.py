@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +35,18 @@ def tokens_of(scored: Sequence[Scored]) -> int:
         total += sum(response.tokens) if isinstance(response, Measured) else response.prompt_tokens
         total += sum(response.new_tokens) if isinstance(response, Generated) else 0
     return total
+
+
+def system_fingerprints(scored: Sequence[Scored]) -> dict[str, int]:
+    """How many replies each system fingerprint computed that a server named; "none" for replies without. Empty where no reply
+    has one. An item whose options were scored by several requests counts once for each of their fingerprints."""
+    found: Counter[str] = Counter()
+    for response in (item.response for item in scored):
+        if isinstance(response, Measured):
+            continue
+        texts = len(response.texts) if isinstance(response, Generated) else 1
+        found.update(name or "none" for name in response.system_fingerprints or ("none",) * texts)
+    return dict(found.most_common()) if set(found) - {"none"} else {}
 
 
 def result_rows(

@@ -18,11 +18,11 @@ import jsonlines
 from qwen_eval import __version__, options, terminal
 from qwen_eval.data import demo
 from qwen_eval.engines.replay import StandIn
-from qwen_eval.runs import answer, manifest, precision, results, samples, self_check, workers
+from qwen_eval.runs import answer, former, manifest, precision, prompts, results, samples, self_check, starts, workers
 from qwen_eval.runs.commit import git_commit
 from qwen_eval.runs.rehearsal import rehearse
 from qwen_eval.runs.signature import prompt_hash, prompt_of, run_id, signature
-from qwen_eval.schema import Engine, EngineInfo, Metric, Sample
+from qwen_eval.schema import Engine, EngineInfo, InputError, Metric, Sample
 from qwen_eval.tasks.benchmark import Benchmark
 
 Rows = Mapping[str, Mapping[str, Any]]  # stored rows by sample id
@@ -44,12 +44,13 @@ def run(benchmark: Benchmark, engine: Engine, processes: workers.Processes = wor
 
     Raises InputError for bad input; what was answered until then is stored.
     """
-    info = engine.describe()
+    info = prompts.with_day(benchmark, engine, engine.describe())
     if benchmark.args.checkpoint_path == demo.NAME and info.engine != "file":
         info = dataclasses.replace(info, model=demo.NAME, revision="demo")
     if processes.is_first:
         return _run_locked(benchmark, engine, info, processes)
-    name = run_id(benchmark, info)
+    name, day = processes.broadcast(None)
+    prompts.set_day(benchmark, engine, day)
     answer.answer_share(benchmark, engine, name, lambda asked: _check(benchmark, engine, info, asked), processes)
     return None
 
@@ -60,7 +61,8 @@ def rescore(benchmark: Benchmark) -> None:
     Raises InputError for a run that does not exist and for items that it has not answered.
     """
     info, given = manifest.read_run(benchmark.args.output_dir, benchmark.args.rescore)
-    _run_locked(benchmark, StandIn(info), info, workers.SINGLE, given)
+    prompt = manifest.read_manifest(benchmark.args.output_dir, benchmark.args.rescore).get("prompt")
+    _run_locked(benchmark, StandIn(info, prompt), info, workers.SINGLE, given)
 
 
 def dump_prompts(benchmark: Benchmark) -> None:
@@ -85,12 +87,17 @@ def _run_locked(
     given: Rows | None = None,
 ) -> Outcome:
     """Runs as rank 0 under the run's lock and prints the table. given: rows whose responses are used."""
-    name = run_id(benchmark, info)
-    with samples.run_lock(benchmark.args.output_dir, name):
-        table, metrics = _run_and_store(benchmark, engine, info, name, processes, given)
+    name, output = run_id(benchmark, info), benchmark.args.output_dir
+    with samples.run_lock(output, name):
+        if benchmark.args.overwrite:
+            samples.discard(output, name)
+        start, prompt = prompts.first_start(benchmark, engine, info, name)
+        processes.broadcast((name, start.day))
+        info = dataclasses.replace(info, day=start.day)
+        table, metrics = _run_and_store(benchmark, engine, info, name, processes, given, start, prompt)
     print(table, end="\n\n")
     shown = next((metric for metric in metrics if (metric.metric, metric.group) == benchmark.headline), None)
-    path = benchmark.args.output_dir / "samples" / f"{name}.jsonl"
+    path = output / "samples" / f"{name}.jsonl"
     return Outcome(benchmark, info, shown or next(iter(metrics), None), path)
 
 
@@ -101,40 +108,60 @@ def _run_and_store(
     name: str,
     processes: workers.Processes,
     given: Rows | None,
+    start: starts.Start,
+    prompt: Any,
 ) -> tuple[str, list[Metric]]:
-    """Answers, scores and stores a run. Returns the table for the terminal, and the figures."""
+    """Answers, scores and stores a run. prompt: its first prompt, as it is now. Returns the table for the terminal, and the
+    figures."""
     args = benchmark.args
     notes = workers.notes(processes)
     _print_notes(notes[:1], args.quiet)
     notes += _other_prompts(benchmark, given)
-    notes += _sampled_run(benchmark, info)
+    notes += former.notes(benchmark, info)
+    notes += prompts.notes(info, start, prompt)
     changed = _changed_data(benchmark)
     _print_notes(changed, args.quiet)
     notes += changed
     started = time.monotonic()
 
+    count = 0
+
     def check(asked: Sequence[Sample]) -> None:
+        nonlocal count
+        count = len(asked)
+        if asked and info.chat_template != "server":  # a server's template is its own affair, and told
+            for line in prompts.changed(start, prompt):
+                raise InputError(f"{line}; use --overwrite, or what wrote it before")
         notes.extend(_check(benchmark, engine, info, asked))
 
     scored = answer.answer(benchmark, engine, name, given, check, processes)
+    doubts = [*start.doubts, *(_exchanged(engine, count) if count and info.known_by else [])]
+    notes += doubts
     execution = {
         "run_id": name,
-        "timestamp": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "timestamp": datetime.now(timezone.utc).strftime(starts.TIME),
         "seconds": f"{time.monotonic() - started:.1f}",
         "tokens": results.tokens_of(scored),
         **results.memory_of(engine.usage()),
         "harness_version": __version__,
         "git_commit": git_commit(),
+        "started": start.started,
+        "prompt": start.prompt if start.prompt is not None else prompt,
+        **({"doubts": doubts} if doubts else {}),
+        **({"system_fingerprints": prints} if (prints := results.system_fingerprints(scored)) else {}),
     }
     metrics = list(benchmark.metrics(scored))
     if metrics:
         metrics += precision.against_bf16(benchmark, info, scored, args.output_dir)
-    notes = list(dict.fromkeys([*benchmark.remarks(scored), *_unverified(benchmark), *engine.notes, *notes]))
+    notes = list(
+        dict.fromkeys([*_moved(prints), *benchmark.remarks(scored), *_unverified(benchmark), *engine.notes, *notes])
+    )
     if metrics:
         csv = args.output_dir / f"{benchmark.name}.csv"
         written = results.append_results(csv, results.result_rows(benchmark, info, metrics, execution))
         notes.append(f"{'added to' if written else 'already in'} {csv}")
     _write_manifest(benchmark, engine, info, name, execution, notes, processes)
+    starts.remove(args.output_dir, name)
     notes.append(f"samples in {args.output_dir / 'samples' / (name + '.jsonl')}")
     notes += benchmark.finish(name, scored)
     line = signature(benchmark, info)
@@ -182,15 +209,20 @@ def _changed_data(benchmark: Benchmark) -> list[str]:
     ]
 
 
-def _sampled_run(benchmark: Benchmark, info: EngineInfo) -> list[str]:
-    """A note if the same run is stored under the fingerprint of version 0.1, which other weights may share."""
-    former = run_id(benchmark, dataclasses.replace(info, fingerprint=info.sampled))
-    if not info.sampled or not samples.stored_path(benchmark.args.output_dir, former).exists():
+def _exchanged(engine: Engine, count: int) -> list[str]:
+    """A warning if another model is served now than when the run's items were first asked."""
+    change = engine.exchanged()
+    if not change:
         return []
-    return [
-        f"{former} was stored under a fingerprint of parts of the weights only (version 0.1): its answers are not taken over, "
-        "all items are asked again"
-    ]
+    return [f"warning: another model was served at the end ({change}): the last {count} answers may be of either"]
+
+
+def _moved(prints: Mapping[str, int]) -> list[str]:
+    """A warning if the server named several system fingerprints: something at its side changed between two replies."""
+    if len(prints) < 2:
+        return []
+    counts = ", ".join(f"{name} {count}" for name, count in prints.items())
+    return [f"warning: the server's system_fingerprint changed during the run (replies by fingerprint: {counts})"]
 
 
 def _unverified(benchmark: Benchmark) -> list[str]:

@@ -36,11 +36,8 @@ class SampleFile:
     """results/samples/<run_id>.jsonl: one line a sample, appended as it is answered, whole or not at all; a last line
     that a crash cut off is dropped when the file is opened, and its sample is asked again. To be used under `run_lock`."""
 
-    def __init__(self, output: Path, run: str, overwrite: bool = False) -> None:
+    def __init__(self, output: Path, run: str) -> None:
         self.path = output / "samples" / f"{run}.jsonl"
-        if overwrite:
-            with files.writing(self.path):
-                self.path.unlink(missing_ok=True)
         self._file = files.Appender(self.path)
 
     def kept(self) -> dict[str, dict[str, Any]]:
@@ -96,6 +93,16 @@ def remove_rank_files(output: Path, run: str) -> None:
             path.unlink(missing_ok=True)
 
 
+def discard(output: Path, run: str) -> None:
+    """Removes what a run has answered, by whichever process, and what was kept of it in little space: an interrupted run would
+    otherwise go on with answers of both."""
+    path = output / "samples" / f"{run}.jsonl"
+    for place in (path, packed_path(path)):
+        with files.writing(place):
+            place.unlink(missing_ok=True)
+    remove_rank_files(output, run)
+
+
 def packed_path(path: Path) -> Path:
     """Where the samples of a run lie that was kept in little space. path: its usual sample file."""
     return path.with_name(path.name + ".gz")
@@ -105,6 +112,12 @@ def stored_path(output: Path, run: str) -> Path:
     """The sample file of a run: the usual one, or the packed one where there is no other."""
     path = output / "samples" / f"{run}.jsonl"
     return packed if not path.exists() and (packed := packed_path(path)).exists() else path
+
+
+def answered(output: Path, run: str) -> bool:
+    """Whether any answer of a run is stored, by whichever process."""
+    files_of_run = [stored_path(output, run), *_rank_files(output, run)]
+    return any(path.exists() and path.stat().st_size for path in files_of_run)
 
 
 def withheld_text(text: str) -> str:
@@ -181,11 +194,10 @@ def sample_row(scored: Scored, keep_prompt: bool = True) -> dict[str, Any]:
 
 
 def _stored(response: Response) -> dict[str, Any]:
-    """The fields of a response; without the totals of options where they were not asked for."""
+    """The fields of a response; without those that came after the first release where they are empty: the totals of options
+    that were not asked for, what a server said of itself."""
     fields = dataclasses.asdict(response)
-    if not fields.get("totals", True):
-        del fields["totals"]
-    return fields
+    return {name: value for name, value in fields.items() if value or name not in ("totals", "system_fingerprints")}
 
 
 def _frozen(value: Any) -> Any:

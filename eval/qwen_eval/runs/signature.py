@@ -21,6 +21,10 @@ def signature(benchmark: Benchmark, info: EngineInfo) -> str:
     fields = {"shots": str(benchmark.shot_count), **benchmark.signature, "n": str(len(benchmark.asked))}
     if benchmark.mode == "chat":
         fields["template"] = info.chat_template
+        if info.day:
+            fields["date"] = info.day
+    if info.known_by:
+        fields["served"] = info.known_by
     fields["ctx"] = str(info.context_limit)
     if info.context != "none":
         fields["ext"] = info.context
@@ -34,10 +38,11 @@ def signature(benchmark: Benchmark, info: EngineInfo) -> str:
 
 def run_id(benchmark: Benchmark, info: EngineInfo) -> str:
     """The run's id, usable as a file name: a readable part, and a hash of what defines the answers (model, protocol, precision,
-    and every prompt with its decoding parameters), so that a change of any of them inherits no answers."""
+    and every prompt with its decoding parameters), so that a change of any of them inherits no answers. The date of prompts
+    that show it is no part: it is that of the run's first start (starts.py), whenever the run goes on."""
     digest = hashlib.sha256()
     for line in (
-        signature(benchmark, info),
+        signature(benchmark, dataclasses.replace(info, day="first start") if info.day else info),
         info.model,
         info.revision,
         info.fingerprint,

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from qwen_eval.engines.api.completions import MISSING, first_choice, next_values, prompt_tokens, prompt_values
-from qwen_eval.engines.api.server import Refused, Server
+from qwen_eval.engines.api.server import FIRST_ATTEMPTS, Refused, Server
 from qwen_eval.schema import InputError
 
 STILL_RUN = "benchmarks of generated text still run, and multiple choice with --chat"
-FIRST_ATTEMPTS = 3  # a wrong address fails soon
 
 Body: TypeAlias = dict[str, Any]
 # Request fields that may get the most likely next tokens, and those that may get the log-probabilities of the prompt's own
@@ -71,22 +70,3 @@ def find(server: Server, model: str, ids: Sequence[int]) -> Abilities:
     if counted not in (None, len(ids)):
         return Abilities(False, None, None)
     return Abilities(True, first(_NEXT, next_values), first(_PROMPT, lambda choice: prompt_values(choice, ids)))
-
-
-def served_model(server: Server, name: str | None) -> tuple[str, int]:
-    """The model's name on the server, and its context limit there in tokens (0 where the server does not tell)."""
-    try:
-        listed = server.get("/models", FIRST_ATTEMPTS).get("data") or []
-    except Refused:
-        if name is None:
-            raise
-        listed = []
-    limits = {str(item["id"]): int(item.get("max_model_len") or 0) for item in listed}
-    if name is not None:
-        return name, limits.get(name, 0)
-    if len(limits) != 1:
-        some = ", ".join(sorted(limits)[:5]) or "none"
-        raise InputError(
-            f"the server at {server.url} lists {len(limits)} models ({some}); name one with --served-model"
-        )
-    return next(iter(limits.items()))

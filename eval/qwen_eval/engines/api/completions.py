@@ -20,6 +20,12 @@ def first_choice(reply: Mapping[str, Any]) -> Mapping[str, Any]:
     return choice
 
 
+def named(reply: Mapping[str, Any], field: str) -> str:
+    """What a reply says of its maker under `field` ("model", "system_fingerprint"), "" where it says nothing."""
+    value = reply.get(field)
+    return value if isinstance(value, str) else ""
+
+
 def prompt_tokens(reply: Mapping[str, Any]) -> int | None:
     """How many tokens the server counted in the prompt; None where it does not say."""
     return (reply.get("usage") or {}).get("prompt_tokens")
@@ -66,9 +72,9 @@ def conversation(request: Generate) -> tuple[str, dict[str, Any]]:
     return "/chat/completions", body
 
 
-def completion(reply: tuple[Mapping[str, Any], Mapping[str, Any]], request: Generate) -> Completion:
-    """The text of a reply (its choice, its usage), cut before the first of all stop strings."""
-    choice, usage = reply
+def completion(reply: Mapping[str, Any], request: Generate) -> Completion:
+    """The text of a reply, cut before the first of all stop strings."""
+    choice, usage = first_choice(reply), reply.get("usage") or {}
     message = choice.get("message") or {}
     text: str = (choice.get("text") if "text" in choice else message.get("content")) or ""
     cut = before_stop(text, request.stop)
@@ -77,4 +83,5 @@ def completion(reply: tuple[Mapping[str, Any], Mapping[str, Any]], request: Gene
         end_reason(choice.get("finish_reason"), choice.get("stop_reason")),
         usage.get("completion_tokens", 0),
         message.get("reasoning_content") or message.get("reasoning") or "",
+        named(reply, "system_fingerprint"),
     )

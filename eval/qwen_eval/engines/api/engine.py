@@ -6,6 +6,7 @@ one, texts and conversations go as they are and only scripts that generate text 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -16,9 +17,10 @@ from typing import Any, TypeVar
 import requests as http
 
 from qwen_eval.engines import chunks, plan
-from qwen_eval.engines.api import abilities, completions
+from qwen_eval.engines.api import abilities, completions, probe, rendering
+from qwen_eval.engines.api import served as served_model
 from qwen_eval.engines.api.abilities import Abilities
-from qwen_eval.engines.api.server import Refused, Server
+from qwen_eval.engines.api.server import Server
 from qwen_eval.engines.base import BaseEngine
 from qwen_eval.engines.prompting import Prompt, answer, encode_prompt, stream_seed
 from qwen_eval.models import versions
@@ -35,11 +37,30 @@ from qwen_eval.schema import (
     Measured,
     ModelSpec,
     OnResponse,
+    Request,
 )
 
 STOPS = 4  # stop strings that the protocol allows in a request; texts are cut here before the others
 
+SHOWN = 6  # facts of a served model in a note
+
 Answer = TypeVar("Answer")
+
+
+def _told(served: served_model.Served) -> str:
+    """What is known of a served model, and what that leaves open, in one sentence."""
+    facts = [f"{name} {served.facts[name]}" for name in served.by_weight()]
+    more = f" and {len(facts) - SHOWN} more, in the manifest" if len(facts) > SHOWN else ""
+    known = f"of the served model {served.name} is known: {', '.join(facts[:SHOWN]) or 'nothing but its name'}{more}"
+    return f"{known}; {_OPEN[served.known_by]}"
+
+
+_OPEN = {
+    "content": "its precision and settings are the server's",
+    "replies": "not known are its weights: one that replies alike would not be told apart",
+    "entry": "not known are its weights: another one of the same description would not be told apart",
+    "name": "another one under that name would not be told apart",
+}
 
 
 class APIEngine(BaseEngine):
@@ -64,17 +85,21 @@ class APIEngine(BaseEngine):
             self.refuse(spec)
             self.checkpoint = open_checkpoint(spec)
         self._server, self._concurrency, self._seed = server, concurrency, seed
-        self._model, self._limit = abilities.served_model(server, served)
+        self._served = served_model.find(server, served)
+        self._model = self._served.name
         if self.checkpoint and self.checkpoint.context.label != "none":
             label = self.checkpoint.context.label
             self.notes.append(f"{label}, which the checkpoint's config asks for, is up to the server")
         self._counting = Lock()
 
     def describe(self) -> EngineInfo:
-        """The checkpoint as far as it is known here, and the server with the model's name there."""
+        """The checkpoint as far as it is known here, the server with the model's name there, and what is known of that model,
+        which is asked for its replies to a few prompts."""
         checkpoint = self.checkpoint
+        served = self._probed
         tokenizer = checkpoint.tokenizer.fingerprint if checkpoint else ""
-        identity = "\n".join([self._server.url, self._model, tokenizer])
+        facts = [f"{name}={value}" for name, value in sorted(served.facts.items())]
+        identity = "\n".join([self._server.url, self._model, tokenizer, *facts])
         return EngineInfo(
             model=checkpoint.name if checkpoint else self._model,
             revision=checkpoint.revision if checkpoint else "server",
@@ -84,14 +109,52 @@ class APIEngine(BaseEngine):
             context="none",
             engine=self.name,
             device=self._server.host,
-            chat_template=checkpoint.template_hash if checkpoint else "server",
+            chat_template=checkpoint.template_hash if checkpoint and self._renders else "server",
             versions={"served model": self._model, "requests": http.__version__},
+            served=served.facts,
+            known_by=served.known_by,
         )
+
+    @cached_property
+    def _probed(self) -> served_model.Served:
+        """The served model with its replies to the probe."""
+        replies, notes = probe.facts(self._server, self._model)
+        served = dataclasses.replace(self._served, facts={**self._served.facts, **replies})
+        self.notes += [_told(served), *notes]
+        return served
+
+    def exchanged(self) -> str:
+        """How what is known of the served model now differs from what was when it was described. What is known only at one of
+        the two times is no difference, nor is a system_fingerprint, which replies keep; a difference is looked at twice."""
+        for _ in range(2):
+            replies, _notes = probe.facts(self._server, self._model)
+            now = {**served_model.find(self._server, self._model).facts, **replies}
+            before = self._probed.facts
+            both = [name for name in before if name in now and name != "replies.system_fingerprint"]
+            changes = [f"{name} {before[name]}, now {now[name]}" for name in both if before[name] != now[name]]
+            if not changes:
+                return ""
+        return "; ".join(changes)
+
+    @property
+    def _renders(self) -> bool:
+        """Whether conversations are rendered here, and not by the server's own template."""
+        return self.checkpoint is not None and self._abilities.ids
+
+    def moves(self, requests: Sequence[Request]) -> bool:
+        return self._renders and super().moves(requests)
+
+    def prompt_text(self, request: Generate) -> str | None:
+        """A conversation as the model reads it; where the server renders it, as the server shows it."""
+        if isinstance(request.prompt, str) or self._renders:
+            return super().prompt_text(request)
+        self.notes.append(rendering.told(self._served.template))
+        return rendering.prompt_text(self._server, self._model, request)
 
     @property
     def _context_limit(self) -> int:
         """In tokens; 0 where neither the checkpoint nor the server gives one."""
-        limits = [self.checkpoint.context_limit if self.checkpoint else 0, self._limit]
+        limits = [self.checkpoint.context_limit if self.checkpoint else 0, self._served.limit]
         return min(filter(None, limits), default=0)
 
     def choose(self, requests: Sequence[Choose], done: OnResponse) -> list[Chosen]:
@@ -105,12 +168,14 @@ class APIEngine(BaseEngine):
 
         def job(index: int) -> Chosen:
             scores: dict[int, list[float]] = {}
+            prints: set[str] = set()
             for row in encoded[index].rows:
-                values, listed = self._score(row)
+                values, listed = self._score(row, prints)
                 if not listed:
                     unlisted.add(index)
                 scores |= zip(row.options, values, strict=True)
-            return encoded[index].chosen(scores, requests[index].totals)
+            chosen = encoded[index].chosen(scores, requests[index].totals)
+            return dataclasses.replace(chosen, system_fingerprints=tuple(sorted(prints)))
 
         chosen = self._each(len(requests), job, done)
         if unlisted:
@@ -120,18 +185,19 @@ class APIEngine(BaseEngine):
             )
         return chosen
 
-    def _score(self, row: plan.Row) -> tuple[list[list[float]], bool]:
-        """Log-probabilities by option of a row, a list over its scored positions each, and whether all are exact."""
+    def _score(self, row: plan.Row, prints: set[str]) -> tuple[list[list[float]], bool]:
+        """Log-probabilities by option of a row, a list over its scored positions each, and whether all are exact. prints: the
+        system fingerprints of the replies are added to it."""
         ids = row.ids.tolist()
         known = self._abilities
         if len(row.targets) > 1:
             full = [*ids, row.targets[-1][0]]
-            return [self._prompt_values(full)[-len(row.targets) :]], True
+            return [self._prompt_values(full, prints)[-len(row.targets) :]], True
         tokens = row.targets[0]
         found: dict[int, float] = {}
         least = 0.0
         if known.next is not None:
-            listed = self._read(ids, known.next, completions.next_values)
+            listed = self._read(ids, known.next, completions.next_values, prints)
             least = min(listed.values())
             texts = dict(zip(tokens, self.tokenizer.token_texts(tokens), strict=True))
             for token in tokens:
@@ -140,7 +206,7 @@ class APIEngine(BaseEngine):
                     found[token] = listed[name]
         missing = [token for token in tokens if token not in found]
         if known.prompt is not None:
-            found |= {token: self._prompt_values([*ids, token])[-1] for token in missing}
+            found |= {token: self._prompt_values([*ids, token], prints)[-1] for token in missing}
             missing = []
         return [[found.get(token, least)] for token in tokens], not missing
 
@@ -154,7 +220,7 @@ class APIEngine(BaseEngine):
         return chunks.measure(requests, self.tokenizer, losses, done)
 
     def _loss(self, chunk: chunks.Chunk) -> float:
-        return -sum(self._prompt_values(chunk.ids.tolist())[-chunk.scored :])
+        return -sum(self._prompt_values(chunk.ids.tolist(), set())[-chunk.scored :])
 
     def generate(self, requests: Sequence[Generate], done: OnResponse) -> list[Generated]:
         """Generates the replies to every request: as completions of token ids, else of text, conversations through the
@@ -175,15 +241,13 @@ class APIEngine(BaseEngine):
                 path, body = completions.conversation(request)
             replies = [self._reply(path, body, request, sample) for sample in range(request.samples)]
             if not by_ids:
-                prompt = Prompt(replies[0][1].get("prompt_tokens", 0), "", len(request.shots))
+                prompt = Prompt(completions.prompt_tokens(replies[0]) or 0, "", len(request.shots))
             return answer(request, prompt, [completions.completion(reply, request) for reply in replies])
 
         return self._each(len(requests), job, done)
 
-    def _reply(
-        self, path: str, body: Mapping[str, Any], request: Generate, sample: int
-    ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        """One reply: its choice and its usage."""
+    def _reply(self, path: str, body: Mapping[str, Any], request: Generate, sample: int) -> Mapping[str, Any]:
+        """One reply, which has a choice."""
         full: dict[str, Any] = {
             "model": self._model,
             "max_tokens": request.max_tokens,
@@ -194,31 +258,31 @@ class APIEngine(BaseEngine):
             full["stop"] = list(request.stop[:STOPS])
         if request.temperature > 0:
             full["seed"] = stream_seed(self._seed, request, sample)
-        try:
-            reply = self._server.post(path, full)
-        except Refused as error:  # what newer hosted models call it
-            if "max_completion_tokens" not in str(error):
-                raise
-            full["max_completion_tokens"] = full.pop("max_tokens")
-            reply = self._server.post(path, full)
+        reply = self._server.complete(path, full)
         self._count(reply)
         try:
-            return completions.first_choice(reply), reply.get("usage") or {}
+            completions.first_choice(reply)
         except completions.MISSING:
             raise InputError(f"{self._server.url}{path} answered without choices; is it OpenAI-compatible?") from None
+        return reply
 
-    def _prompt_values(self, ids: Sequence[int]) -> list[float]:
+    def _prompt_values(self, ids: Sequence[int], prints: set[str]) -> list[float]:
         """Log-probabilities of ids[1:]."""
         assert self._abilities.prompt is not None
-        return self._read(ids, self._abilities.prompt, lambda choice: completions.prompt_values(choice, ids))
+        return self._read(ids, self._abilities.prompt, lambda choice: completions.prompt_values(choice, ids), prints)
 
     def _read(
-        self, ids: Sequence[int], fields: Mapping[str, Any], read: Callable[[Mapping[str, Any]], Answer]
+        self,
+        ids: Sequence[int],
+        fields: Mapping[str, Any],
+        read: Callable[[Mapping[str, Any]], Answer],
+        prints: set[str],
     ) -> Answer:
-        """What `read` finds in the answer to a prompt. Raises InputError when the server answers otherwise than it did
-        when it was first asked, or counts other tokens than were sent."""
+        """What `read` finds in the answer to a prompt; its system fingerprint is added to `prints`. Raises InputError when the
+        server answers otherwise than it did when it was first asked, or counts other tokens than were sent."""
         reply = self._server.post("/completions", {"model": self._model, "prompt": list(ids), **fields})
         self._count(reply)
+        prints |= {name for name in [completions.named(reply, "system_fingerprint")] if name}
         if completions.prompt_tokens(reply) not in (None, len(ids)):
             counted = completions.prompt_tokens(reply)
             raise InputError(f"the server at {self._server.url} read {counted} tokens where {len(ids)} were sent")

@@ -21,8 +21,10 @@ from urllib3.util import Retry
 from qwen_eval.schema import InputError
 
 ATTEMPTS = 8
+FIRST_ATTEMPTS = 3  # a wrong address fails soon
 FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0  # seconds
 CONNECT_TIMEOUT = 10.0
+_NEWER = {"max_tokens": "max_completion_tokens"}
 TRANSIENT = {408, 409, 425, 429, *range(500, 600)} - {501}  # statuses after which another attempt may succeed
 
 
@@ -36,6 +38,10 @@ class _Transient(Exception):
     def __init__(self, reason: str, delay: float | None = None) -> None:
         super().__init__(reason)
         self.delay = delay
+
+
+class _NoJSON(_Transient):
+    """What came was no JSON: cut off, or a page for people."""
 
 
 class Server:
@@ -65,13 +71,36 @@ class Server:
             request.headers["Authorization"] = f"Bearer {self._key}"
         return request
 
-    def get(self, path: str, attempts: int = ATTEMPTS) -> dict[str, Any]:
-        """The JSON object at a path below the base URL. Raises Refused, or InputError when all attempts failed."""
+    def get(self, path: str, attempts: int = ATTEMPTS) -> Any:
+        """The JSON (object or list) at a path below the base URL. Raises Refused, or InputError when all attempts failed."""
         return self._ask("GET", path, None, attempts)
 
     def post(self, path: str, body: Mapping[str, Any], attempts: int = ATTEMPTS) -> dict[str, Any]:
         """The answer to a JSON body. Raises as `get` does."""
-        return self._ask("POST", path, body, attempts)
+        return dict(self._ask("POST", path, body, attempts))
+
+    def complete(self, path: str, body: Mapping[str, Any], attempts: int = ATTEMPTS) -> dict[str, Any]:
+        """The answer to a request for text, whose max_tokens newer hosted models have under another name. Raises as `get`
+        does."""
+        try:
+            return self.post(path, body, attempts)
+        except Refused as error:
+            if "max_completion_tokens" not in str(error):
+                raise
+            return self.post(path, {_NEWER.get(name, name): value for name, value in body.items()}, attempts)
+
+    def look(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """The JSON at a path below the server's root, which is above /v1; None where the server has none there."""
+        url = self.url.removesuffix("/v1") + path
+        for attempt in range(FIRST_ATTEMPTS):
+            try:
+                return self._once("GET" if body is None else "POST", url, body)
+            except (_NoJSON, InputError):
+                return None
+            except _Transient as error:
+                if attempt + 1 == FIRST_ATTEMPTS or self._closing.wait(_delay(attempt, error.delay)):
+                    return None
+        return None
 
     def open(self) -> None:
         """Attempts are repeated from now on, as they are at first."""
@@ -81,10 +110,10 @@ class Server:
         """Threads that wait for their next attempt give up at once."""
         self._closing.set()
 
-    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None, attempts: int) -> dict[str, Any]:
+    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None, attempts: int) -> Any:
         for attempt in range(attempts):
             try:
-                return self._once(method, path, body)
+                return self._once(method, self.url + path, body)
             except _Transient as error:
                 reason, asked = str(error), error.delay
             if attempt + 1 < attempts and self._closing.wait(_delay(attempt, asked)):
@@ -94,26 +123,27 @@ class Server:
             "on from there when the server is well"
         )
 
-    def _once(self, method: str, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _once(self, method: str, url: str, body: Mapping[str, Any] | None) -> Any:
+        """One attempt: the object that answers a body, or what lies at a URL, an object or a list."""
         try:
             reply = self._session.request(
-                method, self.url + path, json=body, timeout=(CONNECT_TIMEOUT, self._timeout), allow_redirects=False
+                method, url, json=body, timeout=(CONNECT_TIMEOUT, self._timeout), allow_redirects=False
             )
             content = reply.json() if reply.ok else None
         except (requests.ConnectionError, requests.Timeout) as error:
             raise _Transient(self._message(type(error).__name__, str(error))) from None
         except (requests.JSONDecodeError, requests.exceptions.ChunkedEncodingError) as error:
-            raise _Transient(f"its answer was cut off ({type(error).__name__})") from None
+            raise _NoJSON(f"its answer was cut off ({type(error).__name__})") from None
         except requests.exceptions.ContentDecodingError as error:
             raise _Transient(f"its answer was damaged ({type(error).__name__})") from None
         except requests.RequestException as error:
             raise InputError(f"{self.url}: {self._message(type(error).__name__, str(error))}") from None
-        if isinstance(content, dict) and "error" not in content:
+        if (isinstance(content, dict) and "error" not in content) or (body is None and isinstance(content, list)):
             return content
         message = self._message(f"HTTP {reply.status_code}", reply.text)
         if reply.status_code in TRANSIENT or reply.ok:
             raise _Transient(message, _retry_after(reply.headers.get("Retry-After")))
-        raise Refused(f"{self.url}{path} refused: {message}")
+        raise Refused(f"{url} refused: {message}")
 
     def _message(self, what: str, text: str) -> str:
         """One line of an error, without the key, which some servers echo."""

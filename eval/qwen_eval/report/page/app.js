@@ -18,7 +18,7 @@ document.getElementById("tabs").addEventListener("keydown", (event) => {
 for (const tab of tabs) tab.addEventListener("click", () => openTab(tab));
 
 function runTable(runs) {
-  const heads = ["run", "model", "precision", "figure", "answered", "seconds", "when", "signature"];
+  const heads = ["run", "model", "precision", "figure", "answered", "seconds", "when", "signature", "first"];
   const head = element("tr");
   for (const name of heads) {
     const cell = element("th", "", say(name));
@@ -27,7 +27,7 @@ function runTable(runs) {
   }
   const body = element("tbody");
   for (const { about, size } of runs) {
-    const cells = [about.run, about.model, about.precision, about.headline, size.toLocaleString(), about.seconds, about.timestamp, about.signature];
+    const cells = [about.run, about.model, about.precision, about.headline, size.toLocaleString(), about.seconds, about.timestamp, about.signature, firstPrompt(about.prompt)];
     body.append(element("tr", "", ...cells.map((text, column) => {
       const cell = element(column ? "td" : "th", column > 6 ? "code" : "", text);
       if (!column) cell.scope = "row";
@@ -35,6 +35,11 @@ function runTable(runs) {
     })));
   }
   document.getElementById("run-table").replaceChildren(element("thead", "", head), body);
+}
+
+// The first prompt as the model read it, folded; nothing where it is not known.
+function firstPrompt(text) {
+  return text ? element("details", "", element("summary", "", say("show")), element("pre", "", text)) : "";
 }
 
 function showError(text) {

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qwen_eval.report.page.samples import prompt_text
 from qwen_eval.runs import results
 from qwen_eval.runs.manifest import read_manifest, read_rows
 from qwen_eval.runs.samples import stored_path
@@ -20,8 +21,8 @@ OF_THE_RUN = ("timestamp", "seconds", "signature", "git_commit")
 
 @dataclass(frozen=True)
 class Run:
-    """A run as the page shows it. about: its id, benchmark, headline figure and fields of its manifest. rows: its samples in
-    order. views: those that tell whether an item was answered right."""
+    """A run as the page shows it. about: its id, benchmark, headline figure, first prompt and fields of its manifest. rows: its
+    samples in order. views: those that tell whether an item was answered right."""
 
     about: Mapping[str, str]
     rows: Sequence[Mapping[str, Any]]
@@ -60,7 +61,13 @@ def _run(
     newest = [row for row in own if row["timestamp"] == own[-1]["timestamp"]]
     headline = f"{newest[0]['metric']} {float(newest[0]['value']):.2f}" if newest else ""
     facts = benchmarks.get(benchmark) or Facts(benchmark)
-    return Run({"run": name, "benchmark": benchmark, "headline": headline, **about}, _in_order(rows), facts.views)
+    about |= {
+        "run": name,
+        "benchmark": benchmark,
+        "headline": headline,
+        "prompt": prompt_text(manifest.get("prompt") or ""),
+    }
+    return Run(about, _in_order(rows), facts.views)
 
 
 def _in_order(rows: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -87,8 +87,8 @@ class Gsm8k(generation.Text):
         return "none" if self.recipe == "qwen2023" else "drop_shots"
 
     def score(self, sample: Sample, reply: Generated) -> Score:
-        """Reads the number of a reply. `default`: the last number, or the one that a mark names; `strict`: the one that is named
-        as the answer."""
+        """Reads the number of a reply. `default`: the last number, or the one that a mark names; `strict`: the one that is
+        named as the answer."""
         text, target = reply.texts[0], sample.target
         cut = reply.end_reasons[0] == "length"
         gold = numbers.gold(target)

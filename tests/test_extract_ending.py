@@ -25,8 +25,8 @@ ROLES = (
 )
 TOKENS = (
     "<|im_end|>", "<|endoftext|>", "</s>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|return|>", "<|user|>",
-    "<｜end▁of▁sentence｜>", "<|END_OF_TURN_TOKEN|>", "<eos>", "[INST]", "[|endofturn|]", "<turn|>", "<reserved_106>", "<|EOT|>",
-    "<|end_of_text|>", "<extra_id_1>", "<|im_user|>", "<|role_end|>",
+    "<｜end▁of▁sentence｜>", "<|END_OF_TURN_TOKEN|>", "<eos>", "[INST]", "[|endofturn|]", "<turn|>", "<reserved_106>",
+    "<|EOT|>", "<|end_of_text|>", "<extra_id_1>", "<|im_user|>", "<|role_end|>",
 )  # fmt: skip
 
 pieces = texts(

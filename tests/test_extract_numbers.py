@@ -33,7 +33,8 @@ ROWS = corpus("gsm8k")
 
 pieces = texts(
     *"0123456789.,-+/%$^ xX", "1,080", " ", "the answer is ", "答案是", "三", "十", "百", "万", "亿", "点", "分之", "两", "½",
-    "\\frac{1}{2}", "\\boxed{", "}", "#### ", "<|im_end|>", "</s>", "\nHuman: ", "\nQ: ", ".\n", "\\fbox{", "thirty-", "six ", "hundred ", "and ", "million", "rd", "e5", "９", "٣", "第", "²", "−",
+    "\\frac{1}{2}", "\\boxed{", "}", "#### ", "<|im_end|>", "</s>", "\nHuman: ", "\nQ: ", ".\n",
+    "\\fbox{", "thirty-", "six ", "hundred ", "and ", "million", "rd", "e5", "９", "٣", "第", "²", "−",
 )  # fmt: skip
 
 

@@ -148,8 +148,7 @@ def _first_turn(text: str, start: int, strings: _Spans) -> int:
 
 def _is_quantity(text: str, found: re.Match[str]) -> bool:
     """Whether a name that is a role is listed with a number, as in "Human: 2 legs"."""
-    role = found["other"] or (found["user"] or "").lower() in ("human", "user")
-    return bool(role) and _QUANTITY.match(text, found.end()) is not None
+    return (found["user"] or "").lower() in ("human", "user") and _QUANTITY.match(text, found.end()) is not None
 
 
 def _first_inline(text: str, start: int) -> int:

@@ -1,8 +1,8 @@
 """GSM8K: the number in a reply.
 
 `default` reads the last number as a person would write it: sign, thousands separators, decimals, fractions, LaTeX, Chinese
-numerals; a number behind `####` or in a box is the answer whatever follows. Values are decimals; no text is ever evaluated. The 2023 rules keep their quirks: they lose signs and decimals,
-and take a range for a negative number.
+numerals; a number behind `####` or in a box is the answer whatever follows. Values are decimals; no text is ever
+evaluated. The 2023 rules keep their quirks: they lose signs and decimals, and take a range for a negative number.
 """
 
 from __future__ import annotations

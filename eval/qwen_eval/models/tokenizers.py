@@ -12,7 +12,7 @@ import hashlib
 import inspect
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,8 @@ class TextTokenizer(ABC):
         """Ids of a text in which special tokens are recognised; nothing is added."""
 
     @abstractmethod
-    def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
-        """The text of some ids; bytes that are no UTF-8 become U+FFFD."""
+    def decode(self, ids: Iterable[int], skip_special: bool = False, kept: Collection[int] = ()) -> str:
+        """The text of some ids; bytes that are no UTF-8 become U+FFFD. skip_special: without special tokens but those kept."""
 
     @abstractmethod
     def chat_ids(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> list[int]:
@@ -63,6 +63,10 @@ class TextTokenizer(ABC):
         the checkpoint does by itself). options: variables of the checkpoint's own template, such as enable_thinking.
         Raises CheckpointError where there is no template or it refuses the messages.
         """
+
+    def special_named(self, names: Collection[str]) -> frozenset[int]:
+        """The special tokens of these names."""
+        return frozenset()
 
     def encode(self, text: str) -> list[int]:
         """encode_batch for one text."""
@@ -136,7 +140,7 @@ class QwenTokenizer(TextTokenizer):
     def encode_special(self, text: str) -> list[int]:
         return self._encoding.encode(unicodedata.normalize("NFC", text), allowed_special="all")
 
-    def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
+    def decode(self, ids: Iterable[int], skip_special: bool = False, kept: Collection[int] = ()) -> str:
         limit = self.endoftext if skip_special else self.vocab_size
         return self.token_bytes(index for index in ids if index < limit).decode("utf-8", "replace")
 
@@ -250,10 +254,14 @@ class HubTokenizer(TextTokenizer):
                 return whole[:start]
         return []
 
+    @cached_property
+    def _special_names(self) -> dict[str, int]:
+        return {token.content: index for index, token in self.tok.added_tokens_decoder.items() if token.special}
+
     @property
     def special_ids(self) -> set[int]:
         """The special tokens, which plain text never becomes."""
-        return {index for index, token in self.tok.added_tokens_decoder.items() if token.special}
+        return set(self._special_names.values())
 
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -312,8 +320,14 @@ class HubTokenizer(TextTokenizer):
         pieces = self.tok.convert_ids_to_tokens([int(index) for index in ids if index < self.vocab_size])
         return b"".join(map(self._piece_bytes, pieces))
 
-    def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
+    def special_named(self, names: Collection[str]) -> frozenset[int]:
+        return frozenset(self._special_names[name] for name in names if name in self._special_names)
+
+    def decode(self, ids: Iterable[int], skip_special: bool = False, kept: Collection[int] = ()) -> str:
         known = [int(index) for index in ids if index < self.vocab_size]  # some output matrices have more rows
+        if skip_special and kept:
+            special = self.special_ids
+            known, skip_special = [index for index in known if index not in special or index in kept], False
         text: str = self.tok.decode(known, skip_special_tokens=skip_special, clean_up_tokenization_spaces=False)
         return text
 

@@ -87,8 +87,10 @@ class Gsm8k(generation.Text):
         return "none" if self.recipe == "qwen2023" else "drop_shots"
 
     def score(self, sample: Sample, reply: Generated) -> Score:
-        """Reads the number of a reply. `default`: the last number; `strict`: the one after "The answer is"."""
+        """Reads the number of a reply. `default`: the last number, or the one that a mark names; `strict`: the one that is
+        named as the answer."""
         text, target = reply.texts[0], sample.target
+        cut = reply.end_reasons[0] == "length"
         gold = numbers.gold(target)
         if self.recipe == "qwen2023" and self.mode == "base":
             answer: object = numbers.gsm8k_2023(text)
@@ -97,11 +99,11 @@ class Gsm8k(generation.Text):
             answer = numbers.gsm8k_chat_2023(text)
             correct = numbers.gsm8k_chat_2023_correct(text, target)
         else:
-            answer = numbers.number(text)
+            answer = numbers.number(text, cut)
             correct = answer == gold
         stats = {
             "correct": float(correct),
-            "strict": float(numbers.strict_number(text) == gold),
+            "strict": float(numbers.strict_number(text, cut) == gold),
             "invalid": float(answer is None),
             **generation.endings(reply),
         }

@@ -49,7 +49,9 @@ REPEATED = (
     "A and ", "not ", "```", "```\n", "\\boxed{", "\\frac{1", "\\text{", "三", "十", "万", "1万", "三点", "$", "*", "-", "'",
     '"', "{", "[", "def ", "def f(x):\n", "def f(", "x = '", "Action: ", "\nAction: ", "Action Input:", "{a:", "one ",
     "1 ", "1/", "2^", "1e5", "\ue000", "｡", ".", ":", "=", "A.\n", "b ", "import ", "@a\n", '"""', "# ",
-    "x\n\nQuestion ", "²", "\\",
+    "x\n\nQuestion ", "²", "\\", "<|a|>", "'<|a|>' ", "<|", "Q:\n", "\nQ: x", "Human: 2\n", "#### ", "#### 1. a\n",
+    "\\boxed{1} ", "a. ", "```python\n", "    ```\n", "> ", "'''\n", "\nAction:\n", "analysis", "assistantfinal",
+    "<|channel|>analysis",
 )  # fmt: skip
 
 

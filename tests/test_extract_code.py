@@ -23,6 +23,7 @@ from qwen_eval.tasks.extract.code import (
     humaneval_base_2023,
     humaneval_chat,
     humaneval_chat_2023,
+    program,
     signature,
 )
 from shared import humaneval
@@ -33,7 +34,7 @@ OTHER_DOCSTRING = {10, 32, 38, 50, 64}  # tasks whose first triple-quoted text i
 pieces = texts(
     "```", "```python", "\n", "\n\n", "def f(x):", "def ", "    return x", "    ", "\t", "import math", "f = ", "class A:",
     "'''", '"""', "(", ")", "[", "# ", "print(", "@a", "~~~", "from __future__ import annotations", ":", "'", "\r\n",
-    "return 1",
+    "return 1", "````", "`````", "<|im_end|>", "\nUser: ", "> ", "global f",
 )  # fmt: skip
 
 
@@ -145,11 +146,20 @@ def test_any_text_is_read(text: str) -> None:
 @pytest.mark.parametrize("length", LENGTHS)
 def test_long_texts_take_linear_time(length: int) -> None:
     for text in long_texts(length):
-        for read in (humaneval_base, humaneval_base_2023, docstring_2023):
+        for read in (humaneval_base, humaneval_base_2023, docstring_2023, program):
             quick(read, text)
         for read in (humaneval_chat, humaneval_chat_2023, signature, docstring):
             quick(read, text, "f")
         quick(humaneval_chat, text, "f", 'def f(x):\n    """Do it."""\n')
+
+
+def test_a_program_of_any_name_has_what_it_uses_of_other_blocks() -> None:
+    use = "def f(n):\n    return isqrt(n)"
+    blocks = ("from math import isqrt", "from math import floor", use, "print(f(4))", "def g(n):\n    return f(n)")
+    reply = "\n".join(f"```python\n{block}\n```" for block in blocks)
+    assert lines(program(f"{reply}<|im_end|>")) == lines(f"from math import isqrt\n{use}\ndef g(n):\n    return f(n)")
+    assert lines(program("```\nprint(1)\n```")) == ["print(1)"]
+    assert program("no code") == ""
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given
 
 from examples import examples
 from extraction import LENGTHS, golden, long_texts, quick, texts
-from qwen_eval.engines.reasoning import TAGS, split_reasoning
+from qwen_eval.engines.reasoning import TAGS, opens_reasoning, split_reasoning
 from qwen_eval.tasks.extract.react import (
     action_right,
     action_right_2023,
@@ -23,7 +23,8 @@ from qwen_eval.tasks.extract.react import (
 
 pieces = texts(
     "Thought:", "Action:", "Action: search", "Action Input:", "Observation:", "Final Answer:", "\n", " ", '{"q": "a"}',
-    "{a: 1}", "[1,", "]", "<think>", "</think>", "[THINK]", "NaN", "'", '"',
+    "{a: 1}", "[1,", "]", "<think>", "</think>", "[THINK]", "NaN", "<|channel|>final<|message|>", "<|START_RESPONSE|>", "analysis", "assistantfinal", "```",
+    "<|end|>", "'", '"',
 )  # fmt: skip
 
 REPLY = 'Thought: I look it up.\nAction: search\nAction Input: {"q": "Paris", "n": 3}\n'
@@ -55,7 +56,21 @@ def test_a_call_and_a_final_answer() -> None:
         (REPLY, "search"),
         ("Action: search\nAction Input: {}", "search"),
         ("Action:search", "search"),
-        ("Thought: x\nAction:search", None),
+        ("Thought: x\nAction:search", "search"),
+        ("Thought: x\n  Action:  search\n", "search"),
+        ("Action:\n\n  search\nAction Input: {}", "search"),
+        ("Thought: x\n**Action:** search\n**Action Input:** {}", "search"),
+        ("Action：search", "search"),
+        ("Action: `search`", "search"),
+        ("Action: [search]", "search"),
+        ("Action: search Action Input: {}", "search"),
+        ("Question: a?\nThought: b\nAction: search\n", "search"),
+        ("Action: search<|im_end|>\n", "search"),
+        ("Action: None\nThought: hm\nAction: search\nAction Input: {}", "search"),
+        ("Action:\nAction Input: {}", ""),
+        ("Thought: Action plan: search", None),
+        ("Action Input: {}", None),
+        ("Actions: search", None),
         ("I could use Action: search", None),
         ("Final Answer: 3", None),
         ("", None),
@@ -65,6 +80,50 @@ def test_a_call_and_a_final_answer() -> None:
 def test_a_tool_is_called_on_a_line_of_its_own(reply: str, action: str | None) -> None:
     assert react(reply).action == action
     assert names_action(reply) == (action is not None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "None", "none.", "无", "无需使用工具", "无合适的工具", "N/A", "n/a (no tool)", "NA", "No tool needed", "no", "not applicable",
+        "null", "None of the tools", "不需要", "没有合适的工具", "-", "(none)", "`None`", "No action required", "Nothing",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("marker", ["Action: ", "Action:", "Action:\n", "Thought: x\n Action: "])
+def test_a_name_for_no_tool_is_no_call(name: str, marker: str) -> None:
+    call = react(f"{marker}{name}\nFinal Answer: hi")
+    assert (call.action, call.actions, call.final_answer) == (None, 0, "hi")
+
+
+@pytest.mark.parametrize(
+    "name", ["none_tool", "无人机查询", "notebook", "nothing_search", "number", "null_check", "nofly"]
+)
+def test_a_tool_whose_name_begins_like_none_is_called(name: str) -> None:
+    assert react(f"Action: {name}\nAction Input: {{}}").action == name
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ('```json\n{"a": 1}\n```', '{"a": 1}'),
+        ('\n```\n{"a": 1}\n```', '{"a": 1}'),
+        ('```json\n{"a": 1}', '{"a": 1}'),
+        ('```{"a": 1}```', '{"a": 1}'),
+        ('```json\n{"a": 1}\n```\nObserv', '{"a": 1}'),
+        ("```python\nprint(1)\n```\nThat is it", "print(1)"),
+        ('{"a": 1}\nObserv', '{"a": 1}'),
+        ('{"a": 1}\nO', '{"a": 1}'),
+        ('{"a": 1}\nThought', '{"a": 1}'),
+        ("print(1)\nObse", "print(1)"),
+        ("a\nT", "a\nT"),
+        ('{"a": 1}<|im_end|>', '{"a": 1}'),
+        ('{"a": 1}\nQuestion: next', '{"a": 1}'),
+    ],
+)
+def test_an_input_in_a_fence_or_before_a_cut_marker(written: str, text: str) -> None:
+    call = react(f"Thought: t\nAction: s\nAction Input: {written}")
+    assert call.input == text
+    assert call.valid_json == text.startswith("{")
 
 
 def test_the_default_takes_a_reply_that_starts_with_its_action() -> None:
@@ -141,6 +200,64 @@ def test_arguments_are_equal_as_values(gold: str, reply: str, equal: bool) -> No
         ("<think>one</think>B\n<think>two", "onetwo", "B\n"),
         ("[THINK]A?[/THINK]B", "A?", "B"),
         ("◁think▷A?◁/think▷B", "A?", "B"),
+        (
+            "<|channel|>analysis<|message|>A? 5<|end|><|start|>assistant<|channel|>final<|message|>The answer is B.<|return|>",
+            "A? 5",
+            "The answer is B.",
+        ),
+        ("<|channel|>analysis<|message|>A? 5<|end|><|start|>assistant<|channel|>final<|message|>B", "A? 5", "B"),
+        ("<|channel|>analysis<|message|>A? 5", "A? 5", ""),
+        ("<|channel|>analysis", "", ""),
+        ("<|channel|>final<|message|>B<|return|>", "", "B"),
+        (
+            "<|start|>assistant<|channel|>analysis<|message|>A<|end|><|start|>assistant<|channel|>commentary to=functions.x <|constrain|>json<|message|>{}<|call|>",
+            "A{}",
+            "",
+        ),
+        (
+            "<|channel|>analysis<|message|>A<|end|><|start|>assistant<|channel|>commentary<|message|>I will.<|end|><|start|>assistant<|channel|>final<|message|>B",
+            "AI will.",
+            "B",
+        ),
+        (
+            "<|channel|>analysis<|message|>A? 5<|end|><|start|>assistant<|channel|>final<|message|>The answer is B.<|return|><|start|>user<|message|>7?<|end|><|start|>assistant<|channel|>final<|message|>C",
+            "A? 5",
+            "The answer is B.",
+        ),
+        ("A? 5<|end|><|start|>assistant<|channel|>final<|message|>B", "A? 5", "B"),
+        ("analysisWe need A? 5.assistantfinalThe answer is B.", "We need A? 5.", "The answer is B."),
+        ("analysisWe need A? 5", "We need A? 5", ""),
+        ("analysis\n\nOk.assistantfinal\n\nB", "Ok.", "\n\nB"),
+        ("analysis我们assistantfinalB", "我们", "B"),
+        ("analysisA.assistantcommentaryI will.assistantfinalB", "A.assistantcommentaryI will.", "B"),
+        ("assistantanalysisA.assistantfinalB", "A.", "B"),
+        ("finalThe answer is B.", "", "The answer is B."),
+        ("assistantfinalB", "", "B"),
+        ("analysis of the options: B", "", "analysis of the options: B"),
+        ("analysis: B", "", "analysis: B"),
+        ("Analysis: B", "", "Analysis: B"),
+        ("finally, B", "", "finally, B"),
+        ("final answer: B", "", "final answer: B"),
+        ("final = 3", "", "final = 3"),
+        ("The final is B; the assistant was wrong", "", "The final is B; the assistant was wrong"),
+        (
+            "<|START_THINKING|>A?<|END_THINKING|><|START_RESPONSE|>The answer is B.<|END_RESPONSE|>",
+            "A?",
+            "The answer is B.",
+        ),
+        ("<|START_THINKING|>A?<|END_THINKING|>B", "A?", "B"),
+        ("<|START_THINKING|>A?", "A?", ""),
+        ("A?<|START_RESPONSE|>B", "A?", "B"),
+        (
+            "<seed:think>A?<seed:cot_budget_reflect>x</seed:cot_budget_reflect></seed:think>B",
+            "A?<seed:cot_budget_reflect>x</seed:cot_budget_reflect>",
+            "B",
+        ),
+        ("<seed:think>A?", "A?", ""),
+        ("[THINK]A?", "A?", ""),
+        ("A?[/THINK]B", "A?", "B"),
+        ("<|channel>thought\nA?<channel|>B", "A?", "B"),
+        ("<|begin_of_thought|>A?<|end_of_thought|>\n\n<|begin_of_solution|>B<|end_of_solution|>", "A?", "B"),
         ("", "", ""),
     ],
 )
@@ -151,6 +268,26 @@ def test_reasoning_is_kept_apart(text: str, reasoning: str, reply: str) -> None:
 def test_a_prompt_that_opens_the_reasoning_makes_all_of_it_reasoning() -> None:
     assert split_reasoning("The answer may be A", opened=True) == ("The answer may be A", "")
     assert split_reasoning("A?</think>B", opened=True) == ("A?", "B")
+    assert split_reasoning("A<|end|><|start|>assistant<|channel|>final<|message|>B", opened=True) == ("A", "B")
+    for end in ("<think>\n", "[THINK]", "<|START_THINKING|>", "<|channel|>analysis<|message|>", "<|channel>thought\n"):
+        assert opens_reasoning(end)
+    for end in (
+        "<|START_THINKING|><|END_THINKING|>",
+        "<think>\n\n</think>\n\n",
+        "<|channel|>final<|message|>",
+        "assistant\n",
+    ):
+        assert not opens_reasoning(end)
+
+
+def test_marks_of_ones_own() -> None:
+    marks = ("<r>", "</r>")
+    assert split_reasoning("<r>A?</r>B", marks=marks) == ("A?", "B")
+    assert split_reasoning("A?</r>B", marks=marks) == ("A?", "B")
+    assert split_reasoning("<r>A?", marks=marks) == ("A?", "")
+    assert split_reasoning("<think>A?</think>B", marks=marks) == ("A?", "B")
+    assert split_reasoning("<r>A?</r>B") == ("", "<r>A?</r>B")
+    assert opens_reasoning("<r>\n", marks) and not opens_reasoning("<r>\n")
 
 
 @examples(300)

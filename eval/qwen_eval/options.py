@@ -81,6 +81,14 @@ def auto_or_number(text: str) -> int | None:
     return None if text == "auto" else whole_number(text)
 
 
+def marks(text: str) -> tuple[str, str]:
+    """An opening and a closing mark, for argparse."""
+    opening, _, closing = (part.strip() for part in text.partition(","))
+    if not opening or not closing or "," in closing or opening == closing:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an opening and a closing mark with a comma between them")
+    return opening, closing
+
+
 def names(text: str) -> list[str]:
     """A comma-separated list, for argparse."""
     return [name.strip() for name in text.split(",") if name.strip()]
@@ -161,6 +169,13 @@ def parser(
             choices=("auto", "on", "off"),
             default="auto",
             help="reasoning models: auto leaves it to the template",
+        )
+        add(
+            "--reasoning-marks",
+            type=marks,
+            default=(),
+            metavar="OPEN,CLOSE",
+            help="what a reply's reasoning stands between, where the model's marks are not known (<think> and others are)",
         )
 
     add = top.add_argument_group("how it is computed").add_argument

@@ -114,7 +114,8 @@ class Generate:
     prompt: what follows header and shots. shots: dropped whole, the first one first, where prompt and max_tokens do not fit the
     context (overflow "drop_shots"; "none" cuts nothing). stop: strings that end the text and are cut off. samples texts
     are made, each with its own random stream, named by the run's seed, `key` and the sample's number; temperature 0 is
-    greedy. chat_options: variables of the chat template (enable_thinking).
+    greedy. chat_options: variables of the chat template (enable_thinking). reasoning_marks: an opening and a closing mark
+    beside the known ones, between which a conversation's reply has its reasoning.
     """
 
     prompt: str | tuple[Message, ...]
@@ -127,6 +128,7 @@ class Generate:
     temperature: float = 0.0
     key: str = ""
     chat_options: Mapping[str, Any] = field(default_factory=dict)
+    reasoning_marks: tuple[str, str] | tuple[()] = field(default=(), metadata=LATER)
 
     def text(self, first_shot: int = 0) -> str | tuple[Message, ...]:
         """The prompt without its first `first_shot` shots; messages have none."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from qwen_eval.engines.reasoning import TAGS, split_reasoning
+from qwen_eval.engines.reasoning import opens_reasoning, special_marks, split_reasoning
 from qwen_eval.models.tokenizers import TextTokenizer
 from qwen_eval.schema import Generate, Generated
 
@@ -75,9 +75,25 @@ def _split(completion: Completion, request: Generate, end: str) -> tuple[str, st
     if isinstance(request.prompt, str):
         reasoning, reply = "", completion.text
     else:
-        opened = any(end.rstrip().endswith(start) for start, _ in TAGS)
-        reasoning, reply = split_reasoning(completion.text, opened)
+        marks = request.reasoning_marks
+        reasoning, reply = split_reasoning(completion.text, opens_reasoning(end, marks), marks)
     return completion.reasoning or reasoning, reply
+
+
+def split_again(request: Generate, stored: Generated) -> Generated:
+    """A stored answer with its texts split by this version's marks and those of the request."""
+    if isinstance(request.prompt, str):
+        return stored
+    parts = [split_reasoning(text, marks=request.reasoning_marks) for text in stored.texts]
+    reasoning = tuple(old + new for old, (new, _) in zip(stored.reasoning, parts, strict=True))
+    return replace(stored, texts=tuple(reply for _, reply in parts), reasoning=reasoning)
+
+
+def kept_tokens(request: Generate, tokenizer: TextTokenizer) -> frozenset[int]:
+    """The special tokens that stay in the text of a request: a conversation's marks of reasoning."""
+    if isinstance(request.prompt, str):
+        return frozenset()
+    return tokenizer.special_named(frozenset(special_marks(request.reasoning_marks)))
 
 
 def before_stop(text: str, stop: Sequence[str]) -> str | None:

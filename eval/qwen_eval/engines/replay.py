@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from qwen_eval.engines.base import BaseEngine
+from qwen_eval.engines.prompting import Completion, Prompt, answer
 from qwen_eval.schema import (
     Choose,
     Chosen,
@@ -71,7 +73,9 @@ class GivenTexts(StandIn):
         if len(requests) != len(self._texts):
             names = ", ".join(map(str, self._paths))
             raise DataError(f"{names}: {len(self._texts)} texts for {len(requests)} items; give one for each")
-        answers = [Generated(tuple(texts), ("",) * len(texts), ("file",) * len(texts)) for texts in self._texts]
-        for index, answer in enumerate(answers):
-            done(index, answer)
+        answers = []
+        for index, (request, texts) in enumerate(zip(requests, self._texts, strict=True)):
+            made = answer(request, Prompt(0, "", 0), [Completion(text, "file", 0) for text in texts])
+            answers.append(replace(made, new_tokens=()))
+            done(index, answers[-1])
         return answers

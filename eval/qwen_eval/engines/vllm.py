@@ -13,7 +13,7 @@ from typing import Any
 
 from qwen_eval.engines import chunks, plan
 from qwen_eval.engines.base import BaseEngine
-from qwen_eval.engines.prompting import Completion, answer, encode_prompt, end_reason, stream_seed
+from qwen_eval.engines.prompting import Completion, answer, encode_prompt, end_reason, kept_tokens, stream_seed
 from qwen_eval.models import memory, versions
 from qwen_eval.models.checkpoint import Checkpoint, open_checkpoint
 from qwen_eval.schema import (
@@ -174,6 +174,8 @@ class VLLMEngine(BaseEngine):
             "stop_token_ids": list(ends),
             "ignore_eos": True,
         }
+        if kept_tokens(request, self.tokenizer):
+            settings["skip_special_tokens"] = False
         if request.temperature > 0:
             settings["seed"] = stream_seed(self._seed, request, sample)
         return settings

@@ -13,7 +13,7 @@ import inspect
 import sys
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -56,8 +56,8 @@ class TextTokenizer(ABC):
         """Ids of a text in which special tokens are recognised; nothing is added."""
 
     @abstractmethod
-    def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
-        """The text of some ids; bytes that are no UTF-8 become U+FFFD."""
+    def decode(self, ids: Iterable[int], skip_special: bool = False, kept: Collection[int] = ()) -> str:
+        """The text of some ids; bytes that are no UTF-8 become U+FFFD. skip_special: without special tokens but those kept."""
 
     @abstractmethod
     def chat_ids(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> list[int]:
@@ -76,6 +76,10 @@ class TextTokenizer(ABC):
         """Whether the template writes this conversation otherwise at another time. Raises CheckpointError for a template that
         writes it otherwise at the same time."""
         return False
+
+    def special_named(self, names: Collection[str]) -> frozenset[int]:
+        """The special tokens of these names."""
+        return frozenset()
 
     def encode(self, text: str) -> list[int]:
         """encode_batch for one text."""
@@ -149,7 +153,7 @@ class QwenTokenizer(TextTokenizer):
     def encode_special(self, text: str) -> list[int]:
         return self._encoding.encode(unicodedata.normalize("NFC", text), allowed_special="all")
 
-    def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
+    def decode(self, ids: Iterable[int], skip_special: bool = False, kept: Collection[int] = ()) -> str:
         limit = self.endoftext if skip_special else self.vocab_size
         return self.token_bytes(index for index in ids if index < limit).decode("utf-8", "replace")
 
@@ -266,10 +270,14 @@ class HubTokenizer(TextTokenizer):
                 return whole[:start]
         return []
 
+    @cached_property
+    def _special_names(self) -> dict[str, int]:
+        return {token.content: index for index, token in self.tok.added_tokens_decoder.items() if token.special}
+
     @property
     def special_ids(self) -> set[int]:
         """The special tokens, which plain text never becomes."""
-        return {index for index, token in self.tok.added_tokens_decoder.items() if token.special}
+        return set(self._special_names.values())
 
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -328,8 +336,14 @@ class HubTokenizer(TextTokenizer):
         pieces = self.tok.convert_ids_to_tokens([int(index) for index in ids if index < self.vocab_size])
         return b"".join(map(self._piece_bytes, pieces))
 
-    def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
+    def special_named(self, names: Collection[str]) -> frozenset[int]:
+        return frozenset(self._special_names[name] for name in names if name in self._special_names)
+
+    def decode(self, ids: Iterable[int], skip_special: bool = False, kept: Collection[int] = ()) -> str:
         known = [int(index) for index in ids if index < self.vocab_size]  # some output matrices have more rows
+        if skip_special and kept:
+            special = self.special_ids
+            known, skip_special = [index for index in known if index not in special or index in kept], False
         text: str = self.tok.decode(known, skip_special_tokens=skip_special, clean_up_tokenization_spaces=False)
         return text
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
+from qwen_eval.engines.prompting import split_again
 from qwen_eval.runs import workers
 from qwen_eval.runs.samples import (
     SampleFile,
@@ -19,7 +20,7 @@ from qwen_eval.runs.samples import (
     stored_response,
     withheld,
 )
-from qwen_eval.schema import Choose, Engine, Generate, Measure, Sample, Score, Scored
+from qwen_eval.schema import Choose, Engine, Generate, Generated, Measure, Sample, Score, Scored
 from qwen_eval.tasks.benchmark import Benchmark
 
 Check: TypeAlias = Callable[[Sequence[Sample]], object]
@@ -66,7 +67,10 @@ def answer(
 
         for index, sample in enumerate(asked):
             if sample.id in known:
-                take(index, stored_response(known[sample.id]))
+                response = stored_response(known[sample.id])
+                if sample.id not in before and isinstance(response, Generated) and isinstance(sample.request, Generate):
+                    response = split_again(sample.request, response)
+                take(index, response)
             else:
                 left.append(index)
         remove_rank_files(args.output_dir, run_id)

@@ -172,7 +172,7 @@ def chat(
     temperature: float = 0.0,
     stop: tuple[str, ...] = (),
 ) -> Generate:
-    """One user turn as a request, with the run's system text, reply length and thinking mode."""
+    """One user turn as a request, with the run's system text, reply length, thinking mode and reasoning marks."""
     messages: tuple[Message, ...] = ({"role": "user", "content": turn},)
     if args.system_prompt is not None:
         messages = ({"role": "system", "content": args.system_prompt}, *messages)
@@ -185,6 +185,7 @@ def chat(
         temperature=temperature,
         key=key,
         chat_options=variables,
+        reasoning_marks=args.reasoning_marks,
     )
 
 
@@ -194,12 +195,15 @@ def digest(text: str) -> str:
 
 
 def signature(args: argparse.Namespace) -> dict[str, str]:
-    """The signature's fields for generated text: reply length and, in chat, the system text and the thinking mode."""
+    """The signature's fields for generated text: reply length and, in chat, the system text, the thinking mode and reasoning
+    marks that were given."""
     fields = {"max": str(args.max_new_tokens)}
     if options.mode(args) == "chat":
         system = args.system_prompt
         fields["system"] = "own" if system is None else digest(system)
         fields["thinking"] = args.thinking
+        if args.reasoning_marks:
+            fields["marks"] = digest(",".join(args.reasoning_marks))
     return fields
 
 

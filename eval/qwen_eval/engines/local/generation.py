@@ -22,7 +22,7 @@ from qwen_eval.engines.local.cascade import Ancestor, Cascade, Unsupported
 from qwen_eval.engines.local.runtime import Runtime
 from qwen_eval.engines.local.sampling import Reply, choose_tokens, stream
 from qwen_eval.engines.local.slots import Slots, Step
-from qwen_eval.engines.prompting import Completion, answer, encode_prompt
+from qwen_eval.engines.prompting import Completion, answer, encode_prompt, kept_tokens
 from qwen_eval.models import caches
 from qwen_eval.models.configs import generation_config
 from qwen_eval.models.memory import free_bytes
@@ -275,6 +275,7 @@ class _Collected:
         tokenizer = self._tokenizer
         chat = not isinstance(request.prompt, str)
         ends = frozenset(tokenizer.stop_ids if chat else tokenizer.eos_ids)
+        kept = kept_tokens(request, tokenizer)
         prompt = np.array(self._prompts[index][0], dtype=np.int32)
         for sample in range(request.samples):
             yield Reply(
@@ -286,6 +287,7 @@ class _Collected:
                 ends,
                 request.temperature,
                 partial(stream, seed, request, sample),
+                kept,
             )
 
     def add(self, reply: Reply) -> None:

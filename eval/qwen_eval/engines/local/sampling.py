@@ -20,7 +20,8 @@ CONTEXT = 4
 
 @dataclass(eq=False)
 class Reply:
-    """One text while it is generated. prompt: int32 [length]. ends: the tokens that end it. open_stream: gives this sample's
+    """One text while it is generated. prompt: int32 [length]. ends: the tokens that end it. kept: special tokens that
+    stay in the text. open_stream: gives this sample's
     random numbers from the start, None for greedy decoding."""
 
     request: int
@@ -31,6 +32,7 @@ class Reply:
     ends: frozenset[int]
     temperature: float = 0.0
     open_stream: Callable[[], random.Random | None] = lambda: None
+    kept: frozenset[int] = frozenset()
     tokens: list[int] = field(default_factory=list)
     reason: str = ""
     text: str = ""
@@ -61,9 +63,11 @@ class Reply:
     def _finish(self, reason: str, tokenizer: TextTokenizer) -> bool:
         """Ends the text, cut before the first stop string. "stop" only ends it if there is one."""
         before = [int(token) for token in self.prompt[-CONTEXT:]]
-        context = tokenizer.decode(before, skip_special=True)
-        text = tokenizer.decode(before + self.tokens, skip_special=True)
-        text = text[len(context) :] if text.startswith(context) else tokenizer.decode(self.tokens, skip_special=True)
+        context, text, alone = (
+            tokenizer.decode(ids, skip_special=True, kept=self.kept)
+            for ids in (before, before + self.tokens, self.tokens)
+        )
+        text = text[len(context) :] if text.startswith(context) else alone
         cut = before_stop(text, self.stop)
         if cut is not None:
             text, reason = cut, "stop"

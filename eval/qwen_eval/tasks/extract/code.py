@@ -11,24 +11,17 @@ import builtins
 import re
 import textwrap
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from qwen_eval.tasks.extract import ending, fences, statements
+from qwen_eval.tasks.extract.statements import DEFINITION
 
 # A line that starts like this is a new top-level statement: what a base model writes after the function it was asked for.
 BASE_STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint", "\n@", "\n```")
 
 _TRIPLE_QUOTED = re.compile(r'("""|\'\'\')(.*?)\1', re.DOTALL)
-_FENCE = re.compile(r"\s*(?P<fence>`{3,}|~{3,})(?P<info>.*)")
-_LANGUAGE = re.compile(r"\A\s*(?:python3?|py)?\s+", re.IGNORECASE)
-_IMPORT = re.compile(r"from\s+[\w.]+\s+import\b|import\s+[\w.]+(?:\s+as\s+\w+)?\s*(?:[,;#]|$)")
-_DEFINITION = re.compile(r"^(?:async[ \t]+)?def[ \t]+\w+[ \t]*[(\[]|^class[ \t]+\w+[ \t]*[(:]", re.MULTILINE)
-_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*(?:\s*:\s*[\w\[\], .]+)?\s*=(?!=)\s*\S")
-_TOP_LEVEL = (_IMPORT, _DEFINITION, _ASSIGNMENT, re.compile(r"@\w"))
 # A reply that starts like this is code, not prose: "return x", "for i in y:", "total = 0", "if not x: return 0".
 _STATEMENT = re.compile(r"return\b|(?:for|if|while|with|try)\b.*:|[a-z_]\w*(?:\s*,\s*\w+)*\s*[-+*/]?=(?!=)")
-# Strings and comments are skipped whole, so that brackets inside them do not count.
-_TOKEN = re.compile(r"""\"{3}.*?(?:\"{3}|$)|'{3}.*?(?:'{3}|$)|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|#.*|[()\[\]{}]""")
 _FUTURE = re.compile(r"^from __future__ import .*\n?", re.MULTILINE)
 _BRACKETS = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
 
@@ -132,42 +125,48 @@ def _body(text: str, definition: re.Pattern[str]) -> str | None:
 
 
 def humaneval_base(completion: str) -> str:
-    """The completion up to the first line that starts a new top-level statement; blank lines and nested functions stay."""
+    """The completion up to its end token, or to the first line that starts a new top-level statement; blank lines and nested
+    functions stay."""
     ends = [index for stop in BASE_STOPS if (index := completion.find(stop)) >= 0]
-    return completion[: min(ends, default=len(completion))]
+    return completion[: min([*ends, ending.end(completion)])]
 
 
 def humaneval_chat(response: str, entry_point: str, prompt: str = "") -> str | None:
     """The whole program in a chat reply; None if it holds no code.
 
-    The last fenced block that defines the entry point; else the function in the text, with the imports, definitions and
-    constants around it; else, with the prompt, a bare function body that continues it. What the prompt has before the
-    entry point (imports, and helpers that the tests call) is put before a program.
+    The last fenced block that defines the entry point, after what it uses of the reply's other blocks; else the function in
+    the text, with the imports, definitions and constants around it; else, with the prompt, a bare function body that
+    continues it. What the prompt has before the entry point (imports, and helpers that the tests call) is put before a
+    program.
     """
-    text = response.replace("\r\n", "\n")
+    text = ending.reply(response.replace("\r\n", "\n"))
     name = re.escape(entry_point)
     defines = re.compile(rf"^(?:(?:async[ \t]+)?def[ \t]+{name}[ \t]*[(\[]|{name}[ \t]*=(?!=))", re.MULTILINE)
-    fences = list(_fences(text))
-    if programs := [fence for fence in map(textwrap.dedent, fences) if defines.search(fence)]:
-        return _complete(programs[-1], entry_point, prompt)
+    blocks = list(fences.blocks(text))
+    flat = list(map(textwrap.dedent, blocks))
+    if places := [index for index, block in enumerate(flat) if defines.search(block)]:
+        last = places[-1]
+        program = statements.with_helpers(flat[last], flat[:last], flat[last + 1 :], entry_point)
+        return _complete(program, entry_point, prompt)
     if defines.search(text):
-        return _complete(_statements(text, entry_point), entry_point, prompt)
-    if programs := [fence for fence in fences if _DEFINITION.search(fence)]:
+        return _complete(statements.program(text, entry_point), entry_point, prompt)
+    if programs := [block for block in blocks if DEFINITION.search(block)]:
         return _complete(programs[-1], entry_point, prompt)  # under another name: the test will say so
-    body = next((fence for fence in fences if fence.strip()), None) if fences else _leading_body(text)
+    body = next((block for block in blocks if block.strip()), None) if blocks else _leading_body(text)
     return prompt + _as_body(body) if body and prompt else None
 
 
 def program(response: str) -> str:
-    """The program in a chat reply, whatever it defines: the fenced blocks that define something, one after the other; else
-    any fenced block; else the statements in the text. "" where there is no code."""
-    text = response.replace("\r\n", "\n")
-    fences = list(map(textwrap.dedent, _fences(text)))
-    if defining := [fence for fence in fences if _DEFINITION.search(fence)]:
-        return "\n".join(defining)
-    if fences:
-        return fences[-1]
-    return _statements(text, "") if _DEFINITION.search(text) else ""
+    """The program in a chat reply, whatever it defines: the fenced blocks that define something, one after the other, after
+    what they use of the others; else any fenced block; else the statements in the text. "" where there is no code."""
+    text = ending.reply(response.replace("\r\n", "\n"))
+    blocks = list(map(textwrap.dedent, fences.blocks(text)))
+    if defining := [block for block in blocks if DEFINITION.search(block)]:
+        others = [block for block in blocks if block not in defining]
+        return statements.with_helpers("\n".join(defining), others, (), "")
+    if blocks:
+        return blocks[-1]
+    return statements.program(text, "") if DEFINITION.search(text) else ""
 
 
 def builtin_overrides(solution: str) -> tuple[str, ...]:
@@ -200,28 +199,6 @@ def _complete(program: str, entry_point: str, prompt: str) -> str:
     return f"{future}{preamble}\n\n\n{_FUTURE.sub('', program)}"
 
 
-def _fences(text: str) -> Iterator[str]:
-    """The contents of the fenced blocks; the last one may be cut off. Code on the fence's own line is not lost."""
-    opened = ""
-    lines: list[str] = []
-    for line in text.split("\n"):
-        found = _FENCE.match(line)
-        if not opened:
-            if found and "`" not in found["info"]:
-                opened = found["fence"]
-                lines = [code for code in [_LANGUAGE.sub("", found["info"])] if _DEFINITION.match(code)]
-        elif (found and found["fence"].startswith(opened) and not found["info"].strip()) or line.rstrip().endswith(
-            opened
-        ):
-            before = line.rstrip().rstrip("`~")
-            yield "\n".join([*lines, before] if before.strip() else lines) + "\n"
-            opened = ""
-        else:
-            lines.append(line)
-    if opened:
-        yield "\n".join(lines) + "\n"
-
-
 def _leading_body(text: str) -> str | None:
     """The indented lines that a reply starts with, or all of one that starts with a statement; None for prose."""
     lines = text.strip("\n").split("\n")
@@ -239,46 +216,3 @@ def _as_body(code: str) -> str:
     if alone and not (first.rstrip().endswith(":") and margins[0] == min(margins)):
         code = f"{first}\n{textwrap.dedent(rest)}"
     return textwrap.indent(textwrap.dedent(code), "    ")
-
-
-@dataclass
-class _Statement:
-    """A top-level statement as its lines come in, with the brackets and the triple quote it has open."""
-
-    lines: list[str] = field(default_factory=list)
-    depth: int = 0
-    quote: str = ""
-
-    def add(self, line: str) -> None:
-        self.lines.append(line)
-        if self.quote and self.quote not in line:
-            return
-        if self.quote:
-            line, self.quote = line.split(self.quote, 1)[1], ""
-        for token in _TOKEN.findall(line):
-            self.depth = max(0, self.depth + _BRACKETS.get(token, 0))
-            if token[:3] in ('"""', "'''") and not (len(token) >= 6 and token.endswith(token[:3])):
-                self.quote = token[:3]
-
-    def takes(self, line: str) -> bool:
-        """Whether a line continues the statement: it is blank, indented, or inside brackets or a string."""
-        return bool(self.depth or self.quote or not line.strip() or line[0] in " \t)]}")
-
-
-def _statements(text: str, entry_point: str) -> str:
-    """The top-level imports, definitions with their decorators, and assignments of a text, each with its block.
-
-    The prose between them is dropped, and so are prints and calls of the function, which are usage examples.
-    """
-    kept: list[_Statement] = []
-    open_now = False
-    for line in text.split("\n"):
-        if open_now and kept[-1].takes(line):
-            kept[-1].add(line)
-            continue
-        example = entry_point and _ASSIGNMENT.match(line) and f"{entry_point}(" in line
-        open_now = any(kind.match(line) for kind in _TOP_LEVEL) and not example
-        if open_now:
-            kept.append(_Statement())
-            kept[-1].add(line)
-    return "\n".join(line for statement in kept for line in statement.lines).rstrip() + "\n"

@@ -1,20 +1,21 @@
 """GSM8K: the number in a reply.
 
 `default` reads the last number as a person would write it: sign, thousands separators, decimals, fractions, LaTeX, Chinese
-numerals. Values are decimals; no text is ever evaluated. The 2023 rules keep their quirks: they lose signs and decimals,
-and take a range for a negative number.
+numerals; a number behind `####` or in a box is the answer whatever follows. Values are decimals; no text is ever
+evaluated. The 2023 rules keep their quirks: they lose signs and decimals, and take a range for a negative number.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal, DecimalException
 from typing import NamedTuple
 
 from qwen_eval.schema import DataError
-from qwen_eval.tasks.extract import numerals
+from qwen_eval.tasks.extract import ending, numerals
 
 TOLERANCE_2023 = Decimal("1e-4")
 
@@ -85,75 +86,202 @@ class Found(NamedTuple):
     ordinal: bool = False
 
 
-def number(reply: str) -> Decimal | None:
-    """The last number of the reply; None if there is none.
+def number(reply: str, cut: bool = False) -> Decimal | None:
+    """The number that the reply answers with; None if there is none.
+
+    It is the last number of the reply. Where one stands behind `####` or in a box, it is the last that the reply names as its
+    answer, there or after "the answer is". cut: the reply was ended by its length; if its last sentence was not finished, it
+    commits to nothing but an answer that it named before.
 
     Ordinals ("3rd", 第三) count only where there is no other number, and so do numbers written in words, except for
     structured Chinese numerals (三十六) and a word right after "the answer is".
     """
-    text = _normal(reply)
+    text, finished = _proper(reply, cut)
     written = list(_numbers(text))
+    named = _named(text, written)
+    if not finished or any(item.marked for item in named):
+        return max(named).value if named else None
     plain = [item for item in written if not item.ordinal]
     found = plain + [Found(*item) for item in numerals.find(text, everywhere=not plain)] or written
     return max(found).value if found else None
 
 
-def strict_number(reply: str) -> Decimal | None:
-    """The number after the last "The answer is" that has one; None otherwise."""
-    text = _normal(reply)
-    found = sorted([*_numbers(text), *(Found(*item) for item in numerals.find(text, everywhere=False))])
+def strict_number(reply: str, cut: bool = False) -> Decimal | None:
+    """The number that the reply last names as its answer: after "The answer is" or `####`, or in a box; None otherwise.
+    cut: as for `number`."""
+    text, _ = _proper(reply, cut)
+    named = _named(text, list(_numbers(text)))
+    return max(named).value if named else None
+
+
+# -- what of a reply counts, and where it names its answer
+
+_SENTENCE = re.compile(r"[.!?][)\]}\"'*_`$”’]*\s|[。！？]|\n")
+_FINISHED = re.compile(r"(?:(?<!\.)\.|[!?。！？])[)\]}\"'*_`$”’）】]*\s*\Z|\\\]\s*\Z")
+_UNFINISHED_LINE = re.compile(r"(?:[=+\-−–×÷/:,;，；：、(\[{<&|]|(?<!\*)\*|\\\\)\s*\Z")
+_LABEL = re.compile(r"[ \t>]*(?:[-*•]|[(（]?\d{1,2}[.)）]|.*\b(?:Mr|Mrs|Ms|Dr|vs|e\.g|i\.e|approx)\.)\s*")
+
+
+def _proper(reply: str, cut: bool) -> tuple[str, bool]:
+    """The normal text of the reply proper, and whether it is finished: of one that was cut within a sentence only the
+    sentences before, and boxes that were closed."""
+    text = ending.reply(reply)
+    unfinished = cut and ending.end(reply) == len(reply) and not _is_finished(text)
+    text = _normal(text)
+    if unfinished:
+        last = max((found.end() for found in _SENTENCE.finditer(text)), default=0)
+        boxed = max((end + 1 for _, end in _boxes(text)), default=0)
+        text = text[: max(last, boxed)]
+    return text, not unfinished
+
+
+def _is_finished(text: str) -> bool:
+    """Whether a text ends with a sentence, or with a line that is complete."""
+    line = text.rstrip().rpartition("\n")[2]
+    if len(line) < 200 and _LABEL.fullmatch(line):
+        return False
+    last = text[len(text.rstrip()) :]
+    return bool(_FINISHED.search(text[-20:]) or ("\n" in last and not _UNFINISHED_LINE.search(line[-20:])))
+
+
+class Named(NamedTuple):
+    """A number that a reply names as its answer: where, how much, and whether a mark (`####`, a box) names it."""
+
+    start: int
+    value: Decimal
+    marked: bool
+
+
+_BOX = "\ue000"  # stands for \boxed in a normal text
+_ANSWER = re.compile(r"\bthe\s+(?:final\s+)?answer\s+is\b", re.IGNORECASE)
+_HASHES = re.compile(
+    r"#{4,}[\s*_:：]*(?:(?:the\s+)?(?:final\s+)?answer(?:\s+is)?[\s*_:：]*)?(?!#)|####[\s*_]*答案[是为]?[\s*:：]*",
+    re.IGNORECASE,
+)
+
+
+_HEADING = re.compile(r"[.)][ \t]*\**[ \t]*[^\W\d]")  # "#### 1. Eggs", "#### 2. Money"
+_SUM = re.compile(r"[ \t\d+\-*/×÷x.,$()%=]*=")  # "#### 9 * 2 = 18"
+
+
+def _named(text: str, written: list[Found]) -> list[Named]:
+    """The numbers that a normal text names as its answer. written: those that it has in digits."""
+    found = sorted([*written, *(Found(*item) for item in numerals.find(text, everywhere=False))])
     starts = [item.start for item in found]
-    for cue in reversed(list(re.finditer(r"\bthe\s+(?:final\s+)?answer\s+is\b", text, re.IGNORECASE))):
+    named = []
+    for cue in _ANSWER.finditer(text):
         index = bisect_left(starts, cue.end())
         if index < len(found) and _BETWEEN.fullmatch(text[cue.end() : found[index].start][:60]):
-            return found[index].value
-    return None
+            named.append(Named(cue.start(), found[index].value, False))
+    steps = 0  # the headings so far
+    for cue in _HASHES.finditer(text):
+        index = bisect_left(starts, cue.end())
+        if index == len(found) or not re.fullmatch(_MARKS, text[cue.end() : found[index].start][:60]):
+            continue
+        first = found[index]
+        if first.value == steps + 1 and _HEADING.match(text, first.end):
+            steps += 1
+            continue
+        sum_ = _SUM.match(text, first.end)
+        named.append(Named(cue.start(), _at(found, starts, sum_.end() if sum_ else first.start), True))
+    for start, end in _boxes(text):
+        inside = found[bisect_left(starts, start) : bisect_left(starts, end)] or sorted(
+            Found(start + item[0], start + item[1], item[2]) for item in numerals.find(text[start:end], everywhere=True)
+        )
+        if inside:
+            equals = text.rfind("=", start, end)
+            after = [item for item in inside if item.start > equals >= 0]
+            named.append(Named(start, (after or inside[-1:])[0].value, True))
+    return named
+
+
+def _at(found: Sequence[Found], starts: Sequence[int], index: int) -> Decimal:
+    """The value of the first number from an index of the text on, else of the last."""
+    return found[min(bisect_left(starts, index), len(found) - 1)].value
+
+
+def _boxes(text: str) -> list[tuple[int, int]]:
+    """Start and end of what the closed boxes of a normal text contain."""
+    found = []
+    for box in re.finditer(rf"{_BOX}\s*\{{", text):
+        depth = 1
+        for brace in re.finditer(r"[{}]", text[box.end() : box.end() + 300]):
+            depth += 1 if brace[0] == "{" else -1
+            if not depth:
+                found.append((box.end(), box.end() + brace.start()))
+                break
+    return found
 
 
 _CURRENCY = "$€£¥￥₹"
-_MARKS = rf"[\s:*_`~≈=(\[{{+\-{_CURRENCY}]*"
+_MARKS = rf"[\s:*_`~≈=(\[{{+\-{_BOX}{_CURRENCY}]*"
 _BETWEEN = re.compile(
     rf"{_MARKS}(?:(?:now|thus|therefore|then|about|approximately|roughly|exactly|only|just|equal\s+to)\b{_MARKS})*"
 )
 
+_FRACTIONS = "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"
 _CHARACTERS = str.maketrans(
     {
         **{chr(ord("０") + digit): str(digit) for digit in range(10)},
-        **dict(zip("．，－−–‐‑﹣＋％／＝（）", ".,------+%/=()", strict=True)),
-        **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad", None),
+        **dict(zip("．，－−–‐‑﹣＋％／＝（）⁄∕", ".,------+%/=()//", strict=True)),
+        **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad" + _BOX, None),
         **dict.fromkeys("\u00a0\u2009\u202f\u3000—―", " "),
-        **{fraction: f" {value}" for fraction, value in {"½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3"}.items()},
+        # 2½ and 2 ½ are mixed numbers
+        **{sign: f"\\frac{{{unicodedata.normalize('NFKC', sign).replace('⁄', '}{')}}}" for sign in _FRACTIONS},
     }
 )  # fmt: skip
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉", "0123456789" * 2)
+_ABOVE, _BELOW = r"(?:\{\s*(-?\s?[\d,.]+)\s*\}|\s*(\d))", r"\s*(?:\{\s*([\d,.]+)\s*\}|(\d))"
 # LaTeX and currency codes, rewritten in this order.
-_REWRITES = tuple(
+_REWRITES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
+        (
+            r"(?<![⁰¹²³⁴-⁹])[⁰¹²³⁴-⁹]{1,4}/[₀-₉]{1,4}",
+            lambda found: "\\frac{{{}}}{{{}}}".format(*found[0].translate(_RAISED).split("/")),
+        ),
         (r"\{,\}", ","),
         (r"\\[,!;: ]", ""),
-        (r"\\([%$#&])", r"\1"),
-        (r"\\[dt]?frac\s*\{\s*(-?[\d,.]+)\s*\}\s*\{\s*([\d,.]+)\s*\}", r" \1/\2 "),
-        (r"\\[dt]?frac\s*(\d)\s*(\d)", r" \1/\2 "),
+        (r"\\([%$#&_])", r"\1"),
+        (r"\\?(?<![a-zA-Z])(?:boxed|fbox)(?=\s*\{)", f" {_BOX}"),
+        (r"<\|begin_of_box\|>([^<]*)<\|end_of_box\|>", rf" {_BOX}{{\1}}"),
+        (rf"(?:(?<=\d)[ ~]*|(?<=-)|)\\[cdtx]?frac\s*{_ABOVE}{_BELOW}", lambda found: _fraction(found)),
         (r"\\(?:times|cdot)(?![a-zA-Z])", " × "),
         (r"\\[a-zA-Z]+", " "),
         (r"\^\s*[{(]\s*(-?\d+)\s*[})]", r"^\1"),
-        (r"\b(?:(?:USD?|CNY|RMB|EUR|GBP|HKD|Rs\.?)\s?\$?|[ACS]\$)(?=\d)", " $"),
+        (r"\b(?:(?:USD?|CNY|RMB|EUR|GBP|HKD|INR|Rs\.?)\s?\$?|[ACS]\$)(?=\d)", " $"),
     )
 )
 
-# The groups of a thousands separator have three digits each, else the separator only separates two numbers.
-_PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,3}(?: \d{3})+(?![\d/]|[.,]\d)|\d+)(?:\.\d+)?|(?<![\w.)])\.\d+"
+
+def _fraction(found: re.Match[str]) -> str:
+    """A fraction in a line; a minus before it stays next to it, as do the digits of a mixed number but for one space."""
+    above, below = found[1] or found[2], found[3] or found[4]
+    return f"{'' if found.string[found.start() - 1 : found.start()] == '-' else ' '}{above.replace(' ', '')}/{below} "
+
+
+# The groups of a thousands separator have three digits each (in India two before the last), else the separator only
+# separates two numbers. With a comma before the cents, points and spaces separate thousands.
+_PLAIN = "|".join(
+    (
+        r"(?P<comma>\d{1,3}(?:[.\x20]\d{3})+,\d{1,2}(?![\d,])|\d{1,3}(?:\.\d{3}){2,}(?![\d.]|,\d)"
+        r"|\d+,\d{1,2}(?=\s?(?:€|EUR\b))|(?<=€)\d+,\d{1,2}(?![\d,])|(?<=€\x20)\d+,\d{1,2}(?![\d,]))",
+        r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,2}(?:,\d{2})+,\d{3}(?![\d,])|\d{1,3}(?:['’]\d{3})+(?![\d'’])"
+        r"|\d{1,3}(?:_\d{3})+(?!\w)|\d{1,3}(?:\x20\d{3})+(?![\d/]|[.,]\d)|\d+)(?:\.\d+)?",
+        r"(?<![\w.)])\.\d+",
+    )
+)
 _CHINESE_SCALE = r"(?:[百千]?[万亿]|百(?!分)|千(?![克米瓦卡焦帕赫升]))"
 _NUMBER = re.compile(
     rf"""(?:(?<![A-Za-z0-9_])|(?<=[0-9][xX]))
-    (?P<plain>{_PLAIN.replace(" ", "[ ]")})
+    (?P<plain>{_PLAIN})
     (?:
       (?P<power>[eE][+-]?\d{{1,2}}(?!\w)|\s{{0,3}}[×xX*]\s{{0,3}}10\^[+-]?\d{{1,2}}(?!\d))
       |\^(?P<exponent>-?\d{{1,2}})(?![\d.])
       |\s?/\s?(?P<below>\d+(?:\.\d+)?)(?![\d/])
       |[ ](?:and[ ])?(?P<over>\d{{1,4}})/(?P<under>\d{{1,4}})(?![\d/])
       |[ ]and[ ]a[ ](?P<half>half)\b
-      |[ -]?(?P<scale>hundred|thousand|million|billion)\b
+      |[ -]?(?P<scale>hundred|thousand|lakh|million|crore|billion|trillion)\b
       |(?P<chinese>{_CHINESE_SCALE}(?:零?\d+(?:\.\d+)?{_CHINESE_SCALE})*)
       |分之(?P<part>\d+)
       |(?P<thousands>[kK])\b
@@ -161,7 +289,15 @@ _NUMBER = re.compile(
     )?""",
     re.VERBOSE,
 )
-_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9}
+_SCALES = {
+    "hundred": 100,
+    "thousand": 10**3,
+    "lakh": 10**5,
+    "million": 10**6,
+    "crore": 10**7,
+    "billion": 10**9,
+    "trillion": 10**12,
+}
 _CHINESE_SCALES = {"百": 100, "千": 1000, "万": 10**4, "亿": 10**8}
 
 
@@ -188,7 +324,10 @@ def _numbers(text: str) -> Iterator[Found]:
 
 def _value(match: re.Match[str]) -> Decimal | None:
     """The value of a match of `_NUMBER` without its sign; None for one that is not a number (1/0)."""
-    value = Decimal(re.sub(r"[ ,]", "", match["plain"]))
+    plain = match["plain"]
+    if match["comma"]:
+        plain = re.sub(r"[ .]", "", plain).replace(",", ".")
+    value = Decimal(re.sub(r"[ ,_'’]", "", plain))
     if len(match["plain"]) > 40:  # nothing sensible is scaled, and the arithmetic would round
         return value
     try:
@@ -241,5 +380,5 @@ def _negative(text: str, start: int) -> bool:
         return False
     previous, gap, space = found.groups()
     if space:  # a sign only where an operand is expected
-        return previous in ("=", "(", ":", "≈")
+        return previous in ("=", "(", ":", "≈", "{") or (previous == "$" and not gap)
     return not re.match(r"[0-9)\]}%°]" if gap else r"[A-Za-z0-9_)\]}%°]", previous)

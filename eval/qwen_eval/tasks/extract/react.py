@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from qwen_eval.tasks.extract import ending
 
 JSON5_LIMIT = 8_000  # characters; json5 is a parser in Python and takes a second for these
 
@@ -67,42 +70,85 @@ class Call:
     final_answer: str | None
 
 
-_ACTION = re.compile(r"(?:\AAction:|\nAction: )([^\n]*)")
-_INPUT = re.compile(r"\n[ \t]*Action Input:")
-_NEXT = re.compile(r"\n[ \t]*(?:Observation|Thought|Action|Final Answer):")
-_FINAL = re.compile(r"(?:\A|\n)[ \t]*Final Answer:")
+# A marker is the first thing on its line; models set it in bold, or with a Chinese colon.
+_LINE, _COLON = r"(?:\A|\n)[ \t]*\*{0,2}", r"\*{0,2}[ \t]*[:：]\*{0,2}"
+_MARKERS = r"Observation|Thought|Action Input|Action|Final Answer|Question"
+_ACTION = re.compile(rf"{_LINE}Action{_COLON}[ \t]*(?P<here>[^\n]*)(?=(?:\n\s*(?P<next>[^\n]*))?)")
+_MARKER = re.compile(rf"[ \t]*\*{{0,2}}(?:{_MARKERS}){_COLON}")
+_INPUT = re.compile(rf"(?:{_LINE}|[ \t])Action Input{_COLON}")
+_NEXT = re.compile(rf"\n[ \t]*\*{{0,2}}(?:{_MARKERS}){_COLON}")
+_FINAL = re.compile(rf"{_LINE}Final Answer{_COLON}")
+_FENCED = re.compile(r"`{3,}[ \t]*(?:json5?|JSON5?|python|text)?[ \t]*\n?(?P<inside>.*?)\s*(?:`{3,}.*)?", re.DOTALL)
+# A name that says that there is no tool to call.
+_NONE = re.compile(
+    r"(?:none|nothing|null|nil|n/?a)\b.*|no"
+    r"|(?:no|not)\b(?:[ \w]*\b)?(?:actions?|tools?|need(?:ed)?|required|necessary|applicable)\b.*"
+    r"|[-—]+|无(?:需|法|须|合适|适用|可用|工具|动作|行动|操作|相关)?|(?:无(?:需|法|须|合适|适用|可用|相关)|没有|不需要|不必|不使用|不调用).*",
+    re.IGNORECASE,
+)
+
+
+class _Action(NamedTuple):
+    start: int
+    end: int  # of the tool's name
+    name: str
+
+
+def _actions(reply: str) -> Iterator[_Action]:
+    """The calls of a reply: the marker at the start of a line, and behind it or on the next line the name of a tool."""
+    for found in _ACTION.finditer(reply):
+        here, following = found["here"], found["next"] or ""
+        if here.strip():
+            name, end = here, found.end("here")
+            if same_line := _INPUT.search(here):
+                name, end = here[: same_line.start()], found.start("here") + same_line.start()
+        elif following and not _MARKER.match(following):
+            name, end = following, found.end("next")
+        else:
+            name, end = "", found.end("here")
+        name = name.strip().strip("*`'\"[]").strip()
+        if not _NONE.fullmatch(name.strip("()（）.。")):
+            yield _Action(found.start(), end, name)
 
 
 def react(reply: str) -> Call:
     """The first tool call of a reply: markers count at the start of a line only."""
-    actions = list(_ACTION.finditer(reply))
+    reply = ending.reply(reply)
+    actions = list(_actions(reply))
     if not actions:
-        *thought, answer = _FINAL.split(reply)
-        return Call(
-            _thought(thought[0] if thought else reply), None, "", "", False, 0, answer.strip() if thought else None
-        )
+        thought, *answers = _FINAL.split(reply)
+        return Call(_thought(thought), None, "", "", False, 0, answers[-1].strip() if answers else None)
     first = actions[0]
-    end = actions[1].start() if len(actions) > 1 else len(reply)
-    marker = _INPUT.search(reply, first.end(), end)
+    end = actions[1].start if len(actions) > 1 else len(reply)
+    marker = _INPUT.search(reply, first.end, end)
     text = ""
     if marker:
         following = _NEXT.search(reply, marker.end(), end)
-        text = reply[marker.end() : following.start() if following else end].strip()
-    answers = _FINAL.split(reply[first.end() :])
+        text = _input(reply[marker.end() : following.start() if following else end].strip())
+    answers = _FINAL.split(reply[first.end :])[1:]
     return Call(
-        thought=_thought(reply[: first.start()]),
-        action=first.group(1).strip(),
+        thought=_thought(reply[: first.start]),
+        action=first.name,
         input=text,
         arguments=canonical(text) if text else "",
         valid_json=_strict_json(text),
         actions=len(actions),
-        final_answer=answers[-1].strip() if len(answers) > 1 else None,
+        final_answer=answers[-1].strip() if answers else None,
     )
 
 
+def _input(text: str) -> str:
+    """An input without a fence around it, and without the marker that the end of the reply cut off ("Observ")."""
+    before, _, last = text.rpartition("\n")
+    if last and any(marker.startswith(last.strip()) for marker in ("Observation:", "Thought:", "Final Answer:")):
+        text = before.rstrip() if len(last.strip()) > 2 or canonical(before) is not None else text
+    fenced = _FENCED.fullmatch(text)
+    return fenced["inside"] if fenced else text
+
+
 def names_action(reply: str) -> bool:
-    """Whether the reply uses a tool under `default`, where the reply may also start with `Action:`."""
-    return _ACTION.search(reply) is not None
+    """Whether the reply uses a tool under `default`, where a line that starts with `Action:` and names one is a call."""
+    return react(reply).action is not None
 
 
 def action_right(gold: str, reply: str) -> bool:

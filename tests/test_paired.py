@@ -38,7 +38,7 @@ def answers(both: int, lost: int, won: int, neither: int) -> tuple[list[float], 
 
 @pytest.mark.parametrize("counts", [(20, 4, 1, 5), (50, 0, 0, 50), (0, 10, 0, 0), (700, 60, 30, 529)])
 def test_the_interval_of_independent_items_is_bonett_and_prices(counts: tuple[int, int, int, int]) -> None:
-    """From the table with one added to either discordant cell, as in their paper; a macro average over one subject is the same."""
+    """From the table with one added to either discordant cell, as in their paper; so is a macro average of one subject."""
     a, b = answers(*counts)
     result = paired.shares(a, b, [""] * len(a))
     n = sum(counts) + 2

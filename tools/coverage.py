@@ -365,8 +365,10 @@ def perplexity_ratio(rng: np.random.Generator, draws: int, count: int) -> Iterat
             for other in (False, True):
                 key = ("ratio", sigma, rho, kind, other)
                 if key not in RATES:
-                    sums = np.sum([[part.sum() for part in both(np.random.default_rng(seed), (200_000,), sigma, rho, kind, other)]
-                                   for seed in range(5)], 0)  # fmt: skip
+                    drawn = [
+                        both(np.random.default_rng(seed), (200_000,), sigma, rho, kind, other) for seed in range(5)
+                    ]
+                    sums = np.sum([[part.sum() for part in parts] for parts in drawn], 0)
                     RATES[key] = float(sums[2] / sums[3] - sums[0] / sums[1])
                 a, ta, b, tb = both(rng, (draws, count), sigma, rho, kind, other)
                 change, error, df = two_runs.rate_of_loss(a, ta, b, tb)

@@ -63,7 +63,7 @@ def stratified_mean(
     found = [(values, ids) for values, ids in zip(flags, by or [None] * len(flags), strict=True) if values]
     if not found:
         return Metric(metric, group, nan, nan, nan, 0)
-    value = 100 * sum(sum(values) / len(values) for values, _ in found) / len(found)
+    value = 100 * (sum(sum(values) / len(values) for values, _ in found) / len(found))
     bounds = one_run.macro([stratum(values, ids) for values, ids in found])
     return _metric(metric, group, value, bounds, sum(len(values) for values, _ in found), 100)
 

@@ -182,10 +182,10 @@ class Plugin(Benchmark):
     @staticmethod
     def _figure(name: str, group: str, stat: str, items: Sequence[Scored]) -> Metric:
         """Scores between 0 and 1 are means, of tool inputs as a fraction, of the agent in percent; all others are shares."""
+        values, by = [item.score.stats.get(stat, 0.0) for item in items], intervals.clusters_of(items)
         if stat not in SCORES:
-            return intervals.of_items(name, group, items, stat)
-        values = [item.score.stats.get(stat, 0.0) for item in items]
-        return intervals.mean(name, group, values, intervals.clusters_of(items), percent=group == "hfagent")
+            return intervals.share(name, group, values, by)
+        return intervals.mean(name, group, values, by, percent=group == "hfagent")
 
     def remarks(self, scored: Sequence[Scored]) -> list[str]:
         """What was not asked, the isolation of the agent's code, what could not be scored, and how the replies ended."""

@@ -85,7 +85,7 @@ def clusters_of(scored: Iterable[Scored]) -> Clusters:
 
 def of_items(metric: str, group: str, scored: Sequence[Scored], stat: str) -> Metric:
     """The share of items with a statistic (0 or 1, or a score between) in percent, by the clusters that they are in."""
-    return share(metric, group, [item.score.stats.get(stat, 0.0) for item in scored], clusters_of(scored))
+    return share(metric, group, [item.score.stats[stat] for item in scored], clusters_of(scored))
 
 
 def share_of_texts(metric: str, group: str, scored: Sequence[Scored], stat: str) -> Metric:

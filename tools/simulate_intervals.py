@@ -1,8 +1,8 @@
 """How often the interval of every figure that a table shows holds the true value: `make coverage`.
 
-python tools/coverage.py                     all figures; writes the table of docs/intervals.md (minutes)
-python tools/coverage.py --only macro ppl    some of them, printed
-python tools/coverage.py --draws 4000        more draws a setting (default 1,000)
+python tools/simulate_intervals.py                     all figures, into docs/intervals.md (minutes)
+python tools/simulate_intervals.py --only macro ppl    some of them
+python tools/simulate_intervals.py --draws 4000        more draws a setting (default 1,000)
 
 Every figure is drawn many times from a model with a known true value, in several settings, at the sizes that tables have. Ours
 is the code of eval/qwen_eval/stats itself. Beside it stand a textbook's method and the one that evalstats 0.3.3 chooses
@@ -125,9 +125,11 @@ def peer_difference(differences: np.ndarray) -> Callable[[int], Interval]:
 
 # -------------------------------------------------------------------------------------------------------------- figures
 def items(rng: np.random.Generator, draws: int, n: int) -> Iterator[Cell]:
-    for p in (0.01, 0.05, 0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 0.95, 0.99):
+    for p in np.arange(0.01, 1, 0.02):
         hits = rng.binomial(n, p, draws)
-        yield Cell(f"p {p}", p, one_run.share(hits, n), wald(hits / n, n), peer("wilson_ci", hits, np.full(draws, n)))
+        yield Cell(
+            f"p {p:.2f}", p, one_run.share(hits, n), wald(hits / n, n), peer("wilson_ci", hits, np.full(draws, n))
+        )
 
 
 DESIGNS = {
@@ -882,6 +884,18 @@ def lines_of(figure: Figure, rows: Sequence[Row]) -> list[str]:
     return [*lines, ""]
 
 
+def write(tables: dict[str, str], draws: int) -> None:
+    """Replaces the tables of these figures on the page; others stay."""
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    old, _, after = rest.partition(END)
+    told = {part.partition("\n")[0]: f"### {part.rstrip()}\n" for part in old.split("### ")[1:]}
+    named = {name: f"{figure.name[0].upper()}{figure.name[1:]}" for name, figure in FIGURES.items()}
+    found = [tables.get(name, told.get(title, "")) for name, title in named.items()]
+    said = f"{draws:,} draws a setting (of BLEU and chrF 200 to 400), {OTHERS} of them for evalstats {VERSION}."
+    text = "\n".join([said, "", *(table for table in found if table)])
+    PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=1000, help="draws a setting (default 1,000; fewer of corpora)")
@@ -894,26 +908,23 @@ def main() -> int:
             f"evalstats {VERSION} is not installed (pip install -e '.[coverage]'): its columns stay empty",
             file=sys.stderr,
         )
-    started, text, short = time.process_time(), [], []
+    started, short = time.process_time(), []
+    tables: dict[str, str] = {}
     for seed, (name, figure) in enumerate(FIGURES.items()):
         if args.only and name not in args.only:
             continue
         rows = list(rows_of(figure, seed, args.draws))
         short += [f"{figure.name} at {row.size}: {row.ours[0]:.4f}" for row in rows if row.short]
-        lines = lines_of(figure, rows)
-        text += lines
-        print("\n".join(lines), flush=True)
+        tables[name] = "\n".join(lines_of(figure, rows))
+        print(tables[name], flush=True)
     print(f"{time.process_time() - started:.0f} s of CPU time", file=sys.stderr)
     for line in short:
         print(f"below {WANTED}: {line}", file=sys.stderr)
-    if not args.only and PEER:
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-        after = rest.partition(END)[2]
-        said = (
-            f"{args.draws:,} draws a setting (of BLEU and chrF 200 to 400), {OTHERS} of them for evalstats {VERSION}."
-        )
-        PAGE.write_text(f"{before}{BEGIN}\n\n{said}\n\n" + "\n".join(text) + f"{END}{after}", encoding="utf-8")
+    if PEER:
+        write(tables, args.draws)
         print(f"written to {PAGE.relative_to(ROOT)}", file=sys.stderr)
+    else:
+        print(f"not written to {PAGE.relative_to(ROOT)}, whose columns of evalstats would be lost", file=sys.stderr)
     return 1 if short else 0
 
 

@@ -12,6 +12,7 @@
 # make gate    the demonstration model against its stored baseline      make baseline  stores that anew
 # make shared  the third-party files that tests ask for and a hub has, into SHARED_DIR (../shared)
 # make bench-gpu  the 7B layout on a GPU, against its floor         make bench-vllm  against lm-eval over vLLM
+# make coverage  how often every interval holds the true value, into docs/intervals.md; DRAWS=4000 for more draws
 # make docs    the documentation as a site, in build/site       make clean  removes environments and what was built
 
 PYTHON ?= python3
@@ -19,13 +20,14 @@ BIN := .venv/bin
 READY := .venv/.ready
 BENCH_READY := .venv/.bench
 DOCS_READY := .venv/.docs
+COVERAGE_READY := .venv/.coverage
 # Arguments for pip when it installs torch, e.g. an --index-url with another build than your platform's default.
 TORCH_PIP_ARGS ?=
 # What pins versions; it holds on Python 3.10 to 3.13. `make setup CONSTRAINTS=` takes the newest that pyproject.toml allows.
 CONSTRAINTS ?= constraints.txt
 PINNED := $(CONSTRAINTS:%=--constraint %)
 
-.PHONY: setup demo real shared test test-real peer test-slow test-versions test-vllm test-faults lint format bench bench-vllm bench-gpu verify tables structure docs demo-model gate baseline clean
+.PHONY: setup demo real shared test test-real peer test-slow test-versions test-vllm test-faults lint format bench bench-vllm bench-gpu verify coverage tables structure docs demo-model gate baseline clean
 
 setup: $(READY)
 
@@ -132,6 +134,14 @@ bench-gpu: $(READY)
 verify: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python tools/verify.py
 	$(BIN)/python eval/report.py
+
+# evalstats is installed for this alone
+$(COVERAGE_READY): $(READY)
+	$(BIN)/python -m pip install --quiet $(PINNED) --editable '.[coverage]'
+	touch $(COVERAGE_READY)
+
+coverage: $(COVERAGE_READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tools/simulate_intervals.py $(DRAWS:%=--draws %)
 
 # mkdocs is installed for this alone
 $(DOCS_READY): $(READY)

@@ -124,6 +124,8 @@ def wmt22(root: Path) -> None:
             column = 0 if side.endswith("en") else 1
             text = "".join(pair[column] + "\n" for pair in drawn)
             write(root / "wmt22" / f"generaltest2022.{direction}.{side}", text)
+        documents = "".join(f"document {number // 4}\n" for number in range(len(drawn)))
+        write(root / "wmt22" / f"generaltest2022.{direction}.docid", documents)
 
 
 def react(root: Path) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
+from math import isnan
 from pathlib import Path
 
 from qwen_eval import options, schema, terminal
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace, shared: Sequence[str]) -> int:
     for line in failures:
         show([f"FAIL {line}"])
     if not failures and (args.exact or args.max_loss is not None or args.non_inferior is not None):
-        print("PASS " + "; ".join(gate_names(args)))
+        print("PASS " + "; ".join(gate_names(args)) + not_judged(args, results))
     return REGRESSION if failures else 0
 
 
@@ -136,6 +137,14 @@ def gate_names(args: argparse.Namespace) -> list[str]:
     return names
 
 
+def not_judged(args: argparse.Namespace, results: Mapping[str, paired.Result]) -> str:
+    """What a gate that passed could not judge: figures without an interval, whose loss cannot be told from chance."""
+    names = [name for name, result in results.items() if isnan(result.bounds(paired.LEVEL)[0])]
+    if args.max_loss is None or not names:
+        return ""
+    return f"; not judged, with too few independent items for an interval: {text.first_few(names)}"
+
+
 def failed(args: argparse.Namespace, joined: Sequence[pairs.Joined], results: Mapping[str, paired.Result]) -> list[str]:
     """Why the gates fail, one sentence each; empty when they pass or there are none."""
     lines = []
@@ -158,7 +167,11 @@ def failed(args: argparse.Namespace, joined: Sequence[pairs.Joined], results: Ma
     if args.non_inferior is not None:
         for name, result in results.items():
             low, high = result.bounds(paired.LEVEL)
-            if not high < args.non_inferior:  # not-a-number, where there is no interval, fails too
+            if isnan(high):
+                lines.append(
+                    f"{name}: too few independent items for an interval, so not surely below {args.non_inferior:g}"
+                )
+            elif high >= args.non_inferior:
                 lines.append(f"{name}: the loss is {low:.2f} to {high:.2f}, not surely below {args.non_inferior:g}")
     return lines
 

@@ -112,9 +112,7 @@ class Gsm8k(generation.Text):
     def metrics(self, scored: Sequence[Scored]) -> list[Metric]:
         """Accuracy, strict accuracy, and the shares of replies without a number and of replies cut by their length."""
         names = {"acc": "correct", "acc_strict": "strict", "invalid": "invalid"}
-        table = [
-            intervals.share(name, "all", [item.score.stats[stat] for item in scored]) for name, stat in names.items()
-        ]
+        table = [intervals.of_items(name, "all", scored, stat) for name, stat in names.items()]
         return [*table, generation.cut_share(scored)]
 
 

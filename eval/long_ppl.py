@@ -88,15 +88,11 @@ class LongPpl(Benchmark):
         return figures
 
     def remarks(self, scored: Sequence[Scored]) -> list[str]:
-        """Documents that were too short, and lengths without an interval."""
+        """Documents that were too short."""
         dropped = {
             item.sample.group: int(item.score.stats["dropped"]) for item in scored if item.score.stats["dropped"]
         }
-        found = [f"{count} documents are too short for length {length}" for length, count in dropped.items()]
-        alone = [item.sample.group for item in scored if item.score.stats["documents"] == 1]
-        if alone:
-            found.append(f"a single document gives no interval (length {', '.join(alone)})")
-        return found
+        return [f"{count} documents are too short for length {length}" for length, count in dropped.items()]
 
     def fields(self) -> dict[str, str]:
         return {

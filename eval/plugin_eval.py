@@ -32,6 +32,7 @@ OWN_SET = demo.FOLDER / "data" / "plugin" / "hfagent.jsonl"
 # where the tool would speak now; where the agent's prompt would begin another task
 STOPS = {"react_positive": "Observation:", "react_negative": "Observation:", "hfagent": "Task:"}
 ENDS = ("eos", "stop", "length")
+SCORES = ("input", "selection", "used", "code")  # statistics between 0 and 1
 OWN_NOTE = (
     "Signatures with `hfagent-own` answer our own instructions in place of the 27 published ones; the agent's prompt is "
     "ours unless `--agent-prompt` gave another."
@@ -122,7 +123,11 @@ class Plugin(Benchmark):
         for part, items in self.data.items():
             if part == "hfagent":
                 turns = [agent.prompt(self.template, items.tools, task.instruction) for task in items.tasks]
-                made += [Sample(f"{part}/{i}", self.ask(part, i, turn), i, part) for i, turn in enumerate(turns)]
+                names = [None] * len(turns) if items.problems is None else [f"problem {n}" for n in items.problems]
+                made += [
+                    Sample(f"{part}/{i}", self.ask(part, i, turn), i, part, cluster=name)
+                    for i, (turn, name) in enumerate(zip(turns, names, strict=True))
+                ]
             else:
                 made += [
                     Sample(f"{part}/{item.index}", self.ask(part, item.index, item.prompt), item.response, part)
@@ -155,12 +160,9 @@ class Plugin(Benchmark):
         return [found[sample.id] for sample in samples]
 
     def metrics(self, scored: Sequence[Scored]) -> list[Metric]:
-        """The published figures of both groups and, beside them, why they are what they are. Scores between 0 and 1 have
-        Wilson's interval, as shares do: on the safe side, since nothing in [0, 1] of that mean varies more than a share."""
-        positive, negative, code = (
-            [item.score.stats for item in scored if item.sample.group == part] for part in STOPS
-        )
-        both, made = positive + negative, [stats for stats in positive if stats["made"]]
+        """The published figures of both groups and, beside them, why they are what they are."""
+        positive, negative, code = ([item for item in scored if item.sample.group == part] for part in STOPS)
+        both, made = positive + negative, [item for item in positive if item.score.stats["made"]]
         table = [
             ("tool_selection", "react", "selected", positive),
             ("tool_selection", "hfagent", "selection", code),
@@ -175,13 +177,15 @@ class Plugin(Benchmark):
             *((kind, "hfagent", kind, code) for kind in ("unsplit", "raised", "died", "timeout", "infrastructure")),
             *((f"end_{why}", "hfagent", f"end_{why}", code) for why in ENDS),
         ]
-        return [
-            (intervals.mean if name == "tool_input" else intervals.share)(
-                name, group, [stats.get(stat, 0.0) for stats in items]
-            )
-            for name, group, stat, items in table
-            if items
-        ]
+        return [self._figure(*row) for row in table if row[-1]]
+
+    @staticmethod
+    def _figure(name: str, group: str, stat: str, items: Sequence[Scored]) -> Metric:
+        """Scores between 0 and 1 are means, of tool inputs as a fraction, of the agent in percent; all others are shares."""
+        values, by = [item.score.stats.get(stat, 0.0) for item in items], intervals.clusters_of(items)
+        if stat not in SCORES:
+            return intervals.share(name, group, values, by)
+        return intervals.mean(name, group, values, by, percent=group == "hfagent")
 
     def remarks(self, scored: Sequence[Scored]) -> list[str]:
         """What was not asked, the isolation of the agent's code, what could not be scored, and how the replies ended."""

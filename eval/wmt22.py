@@ -1,7 +1,8 @@
 """WMT22 general translation, English to Chinese (2,037 segments) and Chinese to English (1,875).
 
 python eval/wmt22.py -c Qwen/Qwen-7B                   both directions, 5-shot; sacrebleu fetches the test set
-python eval/wmt22.py -c Qwen/Qwen-7B -d DIR            DIR holds generaltest2022.en-zh.src.en, ...ref.A.zh and so on
+python eval/wmt22.py -c Qwen/Qwen-7B -d DIR            DIR holds generaltest2022.en-zh.src.en, ...ref.A.zh and so on;
+                                                       ...en-zh.docid, the document of every line, if there is one
 python eval/wmt22.py --hypotheses FILE --direction en-zh    scores another system's translations, no model
 python eval/wmt22.py -c demo                           the embedded demonstration, in seconds
 
@@ -77,7 +78,8 @@ class Translation(Benchmark):
             first, second = (LANGUAGES[code] for code in part.direction.split("-"))
             header = f"Translate the following sentences from {first} into {second}.\n\n"
             examples = shots(self.args.shots_file, part.direction, self.shot_count)
-            for segment in part.segments:
+            documents = part.documents or [None] * len(part.segments)
+            for segment, document in zip(part.segments, documents, strict=True):
                 name = f"{part.direction}/{segment.index}"
                 request = Generate(
                     pair(part.direction, segment.source),
@@ -87,7 +89,8 @@ class Translation(Benchmark):
                     stop=("\n",),
                     key=f"wmt22/{name}",
                 )
-                made.append(Sample(name, request, list(segment.references), part.direction))
+                sample = Sample(name, request, list(segment.references), part.direction, cluster=document)
+                made.append(sample)
         return made
 
     def score(self, sample: Sample, reply: Generated) -> Score:
@@ -97,17 +100,25 @@ class Translation(Benchmark):
 
     def metrics(self, scored: Sequence[Scored]) -> list[Metric]:
         """BLEU and chrF2 by direction and their means ("all"), the shares of empty and of cut translations."""
-        empty = intervals.share("empty", "all", [item.score.stats["empty"] for item in scored])
+        empty = intervals.of_items("empty", "all", scored, "empty")
         table, _ = self._figures(scored)
         return [*table, empty, generation.cut_share(scored)]
 
     def remarks(self, scored: Sequence[Scored]) -> list[str]:
-        """sacrebleu's signatures, and how the replies ended."""
+        """sacrebleu's signatures, what the intervals take as independent, and how the replies ended."""
         _, signatures = self._figures(scored)
-        return [f"{name}: {text}" for name, text in signatures.items()] + generation.remarks(scored)
+        lines = [f"{name}: {text}" for name, text in signatures.items()]
+        unknown = list(dict.fromkeys(item.sample.group for item in scored if item.sample.cluster is None))
+        if unknown:
+            lines.append(
+                f"the documents of {' and '.join(unknown)} are not known: the intervals take segments as independent, and are "
+                f"too narrow where quality differs between documents; put their names, one a line, into "
+                f"{' and '.join(f'generaltest2022.{group}.docid' for group in unknown)} beside the other files"
+            )
+        return lines + generation.remarks(scored)
 
     def _figures(self, scored: Sequence[Scored]) -> tuple[list[Metric], dict[str, str]]:
-        """The figures of these responses, computed once: a thousand resamples of each corpus."""
+        """The figures of these responses, computed once: each corpus without each of its parts."""
         if self._computed is None or self._computed[0] is not scored:
             self._computed = scored, figures(scored)
         return self._computed[1]
@@ -177,9 +188,10 @@ def figures(scored: Sequence[Scored]) -> tuple[list[Metric], dict[str, str]]:
         translations = [item.score.answer for item in items]
         references = list(zip(*(item.sample.target for item in items), strict=True))
         tokenize = TOKENIZE[direction.split("-")[1]]
+        documents = [item.sample.cluster for item in items]
         for name, (metric, signature) in {
-            "bleu": scores.bleu(direction, translations, references, tokenize),
-            "chrf2": scores.chrf(direction, translations, references),
+            "bleu": scores.bleu(direction, translations, references, tokenize, documents),
+            "chrf2": scores.chrf(direction, translations, references, documents),
         }.items():
             table[name].append(metric)
             signatures[f"{name} {direction}"] = signature

@@ -23,7 +23,7 @@ from qwen_eval.models.tokenizers import QwenTokenizer
 from qwen_eval.runs import results
 from qwen_eval.runs.samples import read_samples
 from qwen_eval.schema import Chosen, Sample
-from qwen_eval.stats import intervals
+from qwen_eval.stats import one_run
 from qwen_eval.tasks import choice, load
 from qwen_eval.tasks.benchmark import Benchmark
 from shared import REPOSITORY, shared
@@ -171,7 +171,7 @@ def coverage(samples: Iterable[Mapping[str, Any]], permutations: int = 2000) -> 
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(permutations):
-        low, high = intervals.wilson(int((answers == rng.permutation(golds)).sum()), n)
+        low, high = one_run.share(int((answers == rng.permutation(golds)).sum()), n)
         covered += low <= expected <= high
     narrower = (p @ (g - p @ g) ** 2 + g @ (p - p @ g) ** 2) / (expected * (1 - expected))
     return 100 * covered / permutations, 100 * erf(1.959964 / sqrt(2 * (1 - narrower)))

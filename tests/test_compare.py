@@ -60,9 +60,18 @@ def sample_file(folder: Path, benchmark: str) -> Path:
 def test_another_batch_size_changes_nothing(reference: Path, tmp_path: Path, call: Compare) -> None:
     """Choices, texts, translations and perplexities."""
     other = measure(tmp_path, "-c", "demo", "--batch-size", "3")
-    status, out = call(reference, other, "--exact", "--max-loss", "--non-inferior", "20")
+    status, out = call(reference, other, "--exact", "--max-loss")
     assert status == 0 and out.count(": 0 of ") == 4 and "PASS" in out
     assert out.count("signatures are equal") == 4 and "p (Holm)" in out
+    # five segments a direction have no interval, which a gate says; it is no proof that nothing was lost
+    assert "not judged, with too few independent items for an interval: wmt22 bleu en-zh, wmt22 bleu zh-en" in out
+    status, out = call(reference, other, "--non-inferior", "25")
+    failed = [line for line in out.splitlines() if line.startswith("FAIL")]
+    assert (
+        status == compare.REGRESSION
+        and len(failed) == 2
+        and all("wmt22" in line and "nan" not in line for line in failed)
+    )
 
 
 def test_a_planted_regression_is_caught(reference: Path, tmp_path: Path, call: Compare) -> None:
@@ -207,17 +216,6 @@ def test_runs_are_found_by_id_and_by_model(reference: Path, call: Compare) -> No
 def test_bad_usage_is_a_one_line_error(words: list[str], call: Compare) -> None:
     status, out = call(*words)
     assert status == 2 and len(out.strip().splitlines()) == 1
-
-
-def test_questions_about_one_passage_are_one_cluster() -> None:
-    passage = "This question refers to the following text. " + "It was a long day at the harbour. " * 8
-    shots = "Header.\n\nShot 1\n\n"
-    asked = [f"{shots}{passage}Who?", f"{shots}{passage}Why?", f"{shots}Short question?", f"{shots}Another one?"]
-    rows = [{"group": "history", "prompt": prompt} for prompt in asked]
-    clusters = comparison.passage_clusters(rows)
-    assert clusters is not None and clusters[0] == clusters[1] and len(set(clusters)) == 3
-    assert comparison.passage_clusters(rows[1:]) is None
-    assert comparison.passage_clusters([{**row, "prompt": {"sha256": "0"}} for row in rows]) is None
 
 
 def test_macro_benchmarks_are_compared_by_their_own_average(tmp_path: Path) -> None:

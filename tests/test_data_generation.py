@@ -201,7 +201,7 @@ try:
     else:
         loaded = getattr(problems, benchmark)(Source())
         rows = loaded.train + loaded.test if benchmark == "gsm8k" else loaded.tasks
-    answer = {"hash": content_hash(rows), "origin": loaded.origin}
+    answer = {"hash": content_hash(rows), "origin": loaded.origin, "documents": getattr(loaded, "documents", None)}
 except InputError as error:
     answer = {"error": str(error)}
 print(json.dumps(answer | {"connections": connections}))
@@ -276,7 +276,7 @@ def test_wmt22_from_sacrebleu(tmp_path: Path) -> None:
         url = f"{hub.endpoint}/datasets/wmt/news/resolve/main/v1.1.tar.gz"
         answer = client(env("good"), "wmt22", url, md5)
         assert answer["hash"] == expected
-        assert answer["origin"].startswith("sacrebleu ")
+        assert answer["origin"].startswith("sacrebleu ") and answer["documents"] == ["d", "d", "d"]
         refused(client(env("damaged"), "wmt22", url, "0" * 32), "is damaged: delete ", str(tmp_path / "damaged/wmt22"))
         refused(client(env("missing"), "wmt22", url.replace("v1.1", "v9")), "failed (HTTPError: HTTP Error 404")
     assert client(env("good"), "wmt22", url, md5)["hash"] == expected  # there already, the server gone

@@ -9,18 +9,18 @@ import pytest
 from scipy.stats import binomtest
 
 from qwen_eval.schema import Chosen, Sample, Score, Scored
-from qwen_eval.stats import intervals
+from qwen_eval.stats import intervals, one_run
 from qwen_eval.tasks.choice import best_option, double_softmax
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 5), (5, 5), (1, 27), (660, 1319), (8000, 14042)])
 def test_wilson_equals_scipy(hits: int, n: int) -> None:
     theirs = binomtest(hits, n).proportion_ci(0.95, method="wilson")
-    assert intervals.wilson(hits, n) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    assert one_run.share(hits, n) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
 def test_wilson_of_nothing_is_not_a_number() -> None:
-    assert all(map(isnan, intervals.wilson(0, 0)))
+    assert all(map(isnan, one_run.share(0, 0)))
 
 
 @pytest.mark.parametrize("p", [0.05, 0.5, 0.95])
@@ -30,7 +30,7 @@ def test_wilson_covers_the_truth(n: int, p: float) -> None:
     from scipy.stats import binom
 
     hits = np.arange(n + 1)
-    covered = [low <= p <= high for low, high in (intervals.wilson(int(hit), n) for hit in hits)]
+    covered = [low <= p <= high for low, high in (one_run.share(int(hit), n) for hit in hits)]
     assert binom.pmf(hits, n, p)[covered].sum() >= 0.93
 
 

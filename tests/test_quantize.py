@@ -171,18 +171,14 @@ def test_four_precisions_of_the_demonstration(tmp_path: Path, capsys: pytest.Cap
     assert list(runs) == ["bf16", "fp32", "int8+bf16", "nf4+bf16"]
     (tmp_path / "published.csv").write_text("table,model,metric,group,setting,value,source\n")
     table = report.read(tmp_path).markdown("precision")
-    # by hand: Agresti and Min's interval of a paired difference, a pseudo-item of weight W/2 on either side in each subject
+    # by hand: Bonett and Price's interval of a paired difference of independent items (docs/intervals.md)
     wide, nf4 = (
         {name: row["stats"]["correct"] for name, row in runs[label].samples.items()} for label in ("bf16", "nf4+bf16")
     )
     assert len(wide) == 30 and wide.keys() == nf4.keys()
-    smoothed = variance = 0.0
-    for subject in ("formal_logic", "nutrition"):
-        moves = [nf4[name] - wide[name] for name in wide if name.startswith(subject)]
-        padded, mean = 15 + 1, sum(moves) / 16
-        squares = sum((move - mean) ** 2 for move in moves) + 0.25 * (1 - mean) ** 2 + 0.25 * (1 + mean) ** 2
-        variance += 0.25 * (squares + 0.5 * mean**2) / padded**2
-        smoothed += mean / 2
+    moves = [nf4[name] - wide[name] for name in wide]
+    smoothed = sum(moves) / 32
+    variance = ((sum(map(abs, moves)) + 2) / 32 - smoothed**2) / 32
     (row,) = [row for row in runs["nf4+bf16"].rows if row["metric"] == "acc_minus_bf16"]
     assert float(row["value"]) == pytest.approx(100 * (sum(nf4.values()) - sum(wide.values())) / 30, abs=1e-4)
     half = 1.959964 * variance**0.5

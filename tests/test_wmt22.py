@@ -98,19 +98,88 @@ def test_figures_equal_sacrebleu_s_command_line(
         assert float(figure["ci_low"]) < row["score"] < float(figure["ci_high"])
 
 
-def test_the_bootstrap_agrees_with_sacrebleu_s_own() -> None:
+def halves(direction: str, count: int) -> tuple[list[str], list[str]]:
+    """References of the real set, and hypotheses of which every second has lost its end."""
+    path = shared("data/wmt22") / f"generaltest2022.{direction}.ref.A.{direction.split('-')[1]}"
+    lines = path.read_text(encoding="utf-8").splitlines()[:count]
+    return lines, [line[: len(line) * 2 // 3] if index % 2 else line for index, line in enumerate(lines)]
+
+
+def test_the_jackknife_agrees_with_sacrebleu_s_bootstrap() -> None:
+    """Over many independent segments both estimate the same width."""
     from sacrebleu.metrics import BLEU
 
-    lines = (shared("data/wmt22") / "generaltest2022.zh-en.ref.A.en").read_text(encoding="utf-8").splitlines()[:300]
-    worse = [line[: len(line) * 2 // 3] if index % 2 else line for index, line in enumerate(lines)]
+    lines, worse = halves("zh-en", 300)
     ours, _ = scores.bleu("zh-en", worse, [lines], "13a")
     theirs = BLEU(tokenize="13a").corpus_score(worse, [lines], n_bootstrap=1000)
     assert (ours.ci_high - ours.ci_low) / 2 == pytest.approx(theirs._ci, rel=0.15)
 
 
-def test_worthless_translations_have_an_interval_all_the_same() -> None:
-    figure, _ = scores.chrf("en-zh", ["x", "y"], [["一", "二"]])
-    assert (figure.value, figure.ci_low, figure.ci_high) == (0, 0, 0)
+@pytest.mark.parametrize("metric", ["bleu", "chrf"])
+def test_the_jackknife_by_hand(metric: str) -> None:
+    """Each document left out in turn, scored by sacrebleu; equal documents have the t distribution with K - 1."""
+    from sacrebleu.metrics import BLEU, CHRF
+    from scipy.stats import t
+
+    lines, worse = halves("zh-en", 60)
+    lines = [line[:40].ljust(40, ".") for line in lines]  # every document weighs the same
+    names = [f"d{index // 6}" for index in range(60)]
+    score = BLEU(tokenize="13a") if metric == "bleu" else CHRF()
+    whole = score.corpus_score(worse, [lines]).score
+    left = []
+    for name in dict.fromkeys(names):
+        kept = [index for index in range(60) if names[index] != name]
+        left.append(score.corpus_score([worse[i] for i in kept], [[lines[i] for i in kept]]).score)
+    error = np.sqrt(9 / 10 * np.sum((np.array(left) - np.mean(left)) ** 2))
+    factor = np.exp(t.ppf(0.975, 9) * error / whole)
+    extra = ("13a",) if metric == "bleu" else ()
+    figure, _ = getattr(scores, metric)("zh-en", worse, [lines], *extra, names)
+    assert (figure.value, figure.ci_low, figure.ci_high) == pytest.approx(
+        (whole, whole / factor, whole * factor), rel=1e-6
+    )
+
+
+def test_too_few_segments_or_documents_and_worthless_translations_have_no_interval() -> None:
+    lines, worse = halves("zh-en", 40)
+    twenty, _ = scores.bleu("zh-en", worse[:20], [lines[:20]], "13a")
+    fewer, _ = scores.bleu("zh-en", worse[:19], [lines[:19]], "13a")
+    assert not np.isnan(twenty.ci_low) and np.isnan(fewer.ci_low) and np.isnan(fewer.ci_high)
+    for count, known in ((4, False), (5, True)):
+        names = [str(index % count) for index in range(40)]
+        figure, _ = scores.bleu("zh-en", worse, [lines], "13a", names)
+        assert np.isnan(figure.ci_low) != known
+    nothing, _ = scores.chrf("en-zh", ["x"] * 30, [["一"] * 30])
+    assert nothing.value == 0 and np.isnan(nothing.ci_low)
+    perfect, _ = scores.chrf("zh-en", lines, [lines])
+    assert perfect.value == pytest.approx(100) and np.isnan(perfect.ci_high)  # before: 100 to 100
+
+
+def test_documents_are_read_stored_and_told(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a file beside the lines; the run keeps its name, and its rows say which document each segment is in."""
+    plain = benchmark_of("wmt22", "-d", folder, "--direction", "en-zh")
+    assert [sample.cluster for sample in plain.asked] == [None] * 3
+    hypotheses = tmp_path / "hyp.txt"
+    hypotheses.write_text("\n".join(SOURCES["zh"]) + "\n", encoding="utf-8")
+    words = ["--hypotheses", hypotheses, "--direction", "en-zh", "-d", folder, "-o", tmp_path, "--quiet"]
+    work("wmt22", *words)
+    out = capsys.readouterr().out
+    assert "the documents of en-zh are not known" in out and "generaltest2022.en-zh.docid" in out
+    (path,) = (tmp_path / "samples").glob("*.jsonl")
+    assert [json.loads(line)["cluster"] for line in path.read_text().splitlines()] == [None] * 3
+    (folder / "generaltest2022.en-zh.docid").write_text("news.1\nnews.1\nnews.2\n")
+    named = benchmark_of("wmt22", "-d", folder, "--direction", "en-zh")
+    assert [sample.cluster for sample in named.asked] == ["news.1", "news.1", "news.2"]
+    assert named.signature == plain.signature
+    work("wmt22", *words)
+    out = capsys.readouterr().out
+    assert "are not known" not in out and list((tmp_path / "samples").glob("*.jsonl")) == [path]
+    assert [json.loads(line)["cluster"] for line in path.read_text().splitlines()] == ["news.1", "news.1", "news.2"]
+
+
+def test_a_document_file_of_another_length_is_an_error(folder: Path) -> None:
+    (folder / "generaltest2022.en-zh.docid").write_text("a\nb\n")
+    with pytest.raises(DataError, match=r"en-zh\.docid has 2 lines; give it one line for each of the 3 segments"):
+        benchmark_of("wmt22", "-d", folder, "--direction", "en-zh")
 
 
 def test_the_mean_of_two_directions() -> None:

@@ -191,7 +191,8 @@ Response: TypeAlias = Chosen | Generated | Measured
 class Sample:
     """One item: id ("anatomy/0": set and row from 0), what is asked, the gold answer, the group (subject) it is in, and
     the id that its own file gives it, which a submission file needs. labels: what the options are called, where that is not
-    A, B, C ..."""
+    A, B, C ... cluster: what it shares with other items of its group (a passage, a document, a problem), "" where it is by
+    itself; None where items do come in clusters and its own is not known. It is no part of the run's identity."""
 
     id: str
     request: Request
@@ -199,6 +200,7 @@ class Sample:
     group: str = ""
     file_id: str = ""
     labels: tuple[str, ...] = ()
+    cluster: str | None = ""
 
 
 @dataclass(frozen=True)

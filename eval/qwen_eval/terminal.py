@@ -72,8 +72,8 @@ def number(metric: Metric) -> str:
 
 
 def interval(metric: Metric) -> str:
-    """The 95% interval; nothing where there is none (a single document)."""
-    return "" if isnan(metric.ci_low) else f"{metric.ci_low:.2f} to {metric.ci_high:.2f}"
+    """The 95% interval; "none" where there are too few independent items for one."""
+    return "none" if isnan(metric.ci_low) else f"{metric.ci_low:.2f} to {metric.ci_high:.2f}"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 from qwen_eval.compare import matching, waterfall
+from qwen_eval.compare.pairs import clusters_of
 from qwen_eval.compare.readers.common import Item, Samples
 from qwen_eval.compare.text import difference, first_few, outcome, shortened
 from qwen_eval.compare.waterfall import Stage
@@ -82,10 +84,12 @@ def summary(joined: JoinedSamples) -> list[str]:
     scores, groups = joined.scores, joined.groups
     our_scores, their_scores = [scores[name] for name in matched], [item.score for item in matched.values()]
     # with theirs as the reference the loss is theirs - ours
-    result = paired.shares(their_scores, our_scores, [groups[name] for name in matched])
+    units, told = clusters_of([(ours.rows[name], ours.rows[name]) for name in matched])
+    result = paired.shares(their_scores, our_scores, [groups[name] for name in matched], clusters=units)
     low, high = result.bounds(paired.LEVEL)
+    interval = "no interval" if isnan(low) else f"{low:.2f} to {high:.2f}"
     lines.append(
-        f"theirs - ours on the joined items: {result.loss:+.2f} points ({low:.2f} to {high:.2f}; {result.method}, "
+        f"theirs - ours on the joined items: {result.loss:+.2f} points ({interval}; {result.method}{told}, "
         f"p {result.p:.4f}); {result.worse} right only there, {result.better} only here"
     )
     return lines + samples.notes

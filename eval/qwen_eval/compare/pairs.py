@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from qwen_eval.data.texts import common_length
-from qwen_eval.runs import signature
+from qwen_eval.runs import clusters, signature
 from qwen_eval.runs.find import Run
 from qwen_eval.runs.kept import kept_target
 from qwen_eval.runs.samples import WITHHELD, same_texts
 from qwen_eval.schema import InputError
 from qwen_eval.stats import paired
+from qwen_eval.stats.clusters import named
 from qwen_eval.tasks.facts import USUAL, Facts, View
 
 Row = Mapping[str, Any]
 
 NLL_MARGIN = 1e-4  # nats per token: what float32 may change in another order of summation
-PASSAGE = (
-    200  # length of a common beginning, in characters, from which on two questions count as being about one passage
-)
 
 
 @dataclass(frozen=True)
@@ -97,8 +93,9 @@ def _shares(joined: Joined, shown: Sequence[View]) -> Iterator[tuple[str, paired
         first = [_score(view, joined.a, name, one) for name, one, _ in mine]
         second = [_score(view, joined.b, name, other) for name, _, other in mine]
         groups = [one["group"] for _, one, _ in mine]
-        units = passage_clusters([one for _, one, _ in mine])
-        yield view.metric, paired.shares(first, second, groups, average, units, view.lower_is_better)
+        units, told = clusters_of([(one, other) for _, one, other in mine])
+        result = paired.shares(first, second, groups, average, units, view.lower_is_better)
+        yield view.metric, replace(result, method=result.method + told)
 
 
 def _score(view: View, run: Run, name: str, row: Row) -> float:
@@ -108,25 +105,18 @@ def _score(view: View, run: Run, name: str, row: Row) -> float:
     return stats.get(view.stat, 0.0) / (stats[view.per] if view.per else 1.0)
 
 
-def passage_clusters(rows: Sequence[Row]) -> list[Hashable] | None:
-    """The cluster of every row: questions of a subject that begin with the same 200 characters or more, as those about one
-    passage do, are one cluster. None where every row is a cluster of its own.
-
-    The question of a row is its prompt without what all prompts of its subject begin with (instruction and shots); rows
-    that keep only the prompt's hash have none.
-    """
-    by_group: dict[str, list[str]] = defaultdict(list)
-    for row in rows:
-        if isinstance(row["prompt"], str):
-            by_group[row["group"]].append(row["prompt"])
-    start = {
-        group: common_length(min(prompts), max(prompts)) for group, prompts in by_group.items() if len(prompts) > 1
-    }
-    clusters: list[Hashable] = []
-    for index, row in enumerate(rows):
-        tail = row["prompt"][start.get(row["group"], 0) :] if isinstance(row["prompt"], str) else ""
-        clusters.append((row["group"], tail[:PASSAGE]) if row["group"] in start and len(tail) > PASSAGE else index)
-    return clusters if len(set(clusters)) < len(clusters) else None
+def clusters_of(rows: Sequence[tuple[Row, Row]]) -> tuple[list[Hashable] | None, str]:
+    """The cluster of every item of two runs, from the run that knows more of them, and what a reader must be told: "" where all
+    are known. None for the clusters where every item is by itself."""
+    sides = [clusters.clusters_of([pair[side] for pair in rows]) for side in (0, 1)]
+    names = min(sides, key=lambda found: found.count(None))
+    unknown = names.count(None)
+    told = (
+        ""
+        if not unknown
+        else f"; {unknown} of {len(names)} items taken as independent (what belongs together was not stored)"
+    )
+    return named(names, [one["group"] for one, _ in rows]), told
 
 
 def _translations(joined: Joined, shown: Sequence[View]) -> Iterator[tuple[str, paired.Result]]:
@@ -135,7 +125,9 @@ def _translations(joined: Joined, shown: Sequence[View]) -> Iterator[tuple[str, 
         first, second = [one["answer"] for one, _ in rows], [other["answer"] for _, other in rows]
         references = list(zip(*(_references(joined, one, other) for one, other in rows), strict=True))
         tokenize = "zh" if view.group.endswith("-zh") else "13a"
-        yield f"{view.metric} {view.group}", paired.bleu(first, second, references, tokenize)
+        sides = [[row.get("cluster") for row in side] for side in zip(*rows, strict=True)]
+        documents = next((side for side in sides if None not in side), None)
+        yield f"{view.metric} {view.group}", paired.bleu(first, second, references, tokenize, documents)
 
 
 def _references(joined: Joined, one: Row, other: Row) -> Sequence[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from math import isnan
 from typing import Any
 
 from qwen_eval.compare import pairs
@@ -56,15 +57,24 @@ def table(results: Mapping[str, paired.Result]) -> list[str]:
     lines = [f"{'':{width}}  {'n':>6}  {'A':>8}  {'B':>8}  {'loss':>7}  {'95% interval':>17}  {p_name:>8}  {'lost':>5}  {'won':>5}  could show"]  # noqa: E501  # fmt: skip
     for name, result in results.items():
         low, high = result.bounds(paired.LEVEL)
+        interval = "none" if isnan(low) else f"{low:.2f} to {high:.2f}"
         lines.append(
             f"{name:{width}}  {result.n:6}  {result.a:8.3f}  {result.b:8.3f}  {result.loss:7.2f}  "
-            f"{f'{low:.2f} to {high:.2f}':>17}  {adjusted[name]:8.4f}  "
+            f"{interval:>17}  {_or_dash(adjusted[name], 4):>8}  "
             f"{'-' if result.worse is None else result.worse:>5}  {'-' if result.better is None else result.better:>5}  "
-            f"{result.detectable:.2f}"
+            f"{_or_dash(result.detectable, 2)}"
         )
     lines += ["", "loss: points (perplexity: percent of A) that B is worse; could show: the loss found in 4 cases of 5"]
     lines += [f"{method}" for method in dict.fromkeys(result.method for result in results.values())]
+    none = [name for name, result in results.items() if isnan(result.bounds(paired.LEVEL)[0])]
+    if none:
+        lines.append(f"too few independent items, passages or documents for an interval: {', '.join(none)}")
     return lines
+
+
+def _or_dash(value: float, digits: int) -> str:
+    """A number; "-" where there is none."""
+    return "-" if isnan(value) else f"{value:.{digits}f}"
 
 
 def flips(joined: Joined, show: int) -> list[str]:

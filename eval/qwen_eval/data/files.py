@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -146,11 +146,17 @@ def texts(record: Mapping[str, Any], where: str, remedy: str) -> dict[str, str]:
 def content_hash(rows: Iterable[Any]) -> str:
     """Eight hex digits that identify `rows` (dataclass instances, or JSON values) in their order.
 
-    SHA-256 over one canonical JSON line per row, so that equal rows from files and hub have equal hashes.
+    SHA-256 over one canonical JSON line per row, so that equal rows from files and hub have equal hashes. A field of a
+    dataclass with the metadata `hashed: False` does not count.
     """
     digest = hashlib.sha256()
     for row in rows:
-        value = asdict(row) if is_dataclass(row) and not isinstance(row, type) else row
+        value = row
+        if is_dataclass(row) and not isinstance(row, type):
+            value = asdict(row)
+            for field in fields(row):
+                if not field.metadata.get("hashed", True):
+                    del value[field.name]
         line = json.dumps(value, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
         digest.update(line.encode("ascii") + b"\n")
     return digest.hexdigest()[:8]

@@ -63,10 +63,12 @@ class AgentTask:
 
 @dataclass(frozen=True)
 class AgentSet:
-    """Instructions, and all tools that an agent may choose from."""
+    """Instructions, and all tools that an agent may choose from. problems: of every task the number of its problem, which
+    several instructions may put in other words; None where it is not known."""
 
     tools: tuple[FakeTool, ...]
     tasks: tuple[AgentTask, ...]
+    problems: tuple[int, ...] | None = None
 
 
 def option(part: str) -> str:
@@ -125,11 +127,13 @@ def agent_set(path: Path) -> AgentSet:
         else:
             raise DataError(f"{where}: neither 'tool' nor 'instructions' is given; {AGENT_HOW}")
     tasks: list[AgentTask] = []
-    for where, problem in problems:
+    numbers: list[int] = []
+    for number, (where, problem) in enumerate(problems):
         tasks += _tasks(problem, where, tools, len(tasks))
+        numbers += [number] * (len(tasks) - len(numbers))
     if not tools or not tasks:
         raise DataError(f"{path} has {len(tools)} tools and {len(tasks)} instructions; {AGENT_HOW}")
-    return AgentSet(tuple(tools.values()), tuple(tasks))
+    return AgentSet(tuple(tools.values()), tuple(tasks), tuple(numbers))
 
 
 def _tool(record: Mapping[str, Any], where: str) -> FakeTool:

@@ -27,12 +27,16 @@ class Segment:
 
 @dataclass(frozen=True)
 class Wmt22:
-    """One direction's segments; `refs` names the references ("A", "B"); origin: "files" or "sacrebleu <version>"."""
+    """One direction's segments; `refs` names the references ("A", "B"); origin: "files" or "sacrebleu <version>".
+
+    documents: the document of every segment, "" for one that the file leaves empty; None where no file says. They stand
+    beside the segments, whose hash they are no part of."""
 
     direction: str
     refs: tuple[str, ...]
     segments: tuple[Segment, ...]
     origin: str = "files"
+    documents: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,26 +58,41 @@ def wmt22(source: Source, direction: str, refs: Sequence[str] = ("A",)) -> Wmt22
     """The segments of "en-zh" or "zh-en" with references "A", "B" or both, in the order named.
 
     Runs of white space become one space, as in sacrebleu's copy of the set, so that both sources have the same rows (43 of
-    the official lines have such a run). Without a folder sacrebleu downloads the set, whatever the source's hub.
+    the official lines have such a run). Without a folder sacrebleu downloads the set, whatever the source's hub. The
+    documents are sacrebleu's field docid; in a folder those of the file generaltest2022.en-zh.docid, where there is one.
     Raises DataError for anything missing or malformed, ValueError for another direction or reference.
     """
     if direction not in DIRECTIONS or not refs or not set(refs) <= {"A", "B"}:
         raise ValueError(f"WMT22 has {' and '.join(DIRECTIONS)} with references A and B, not {direction} with {refs}")
     origin = "files"
     if source.directory is None:
-        paths, origin = _from_sacrebleu(direction, refs)
+        paths, ids, origin = _from_sacrebleu(direction, refs)
     else:
         first, second = direction.split("-")
         stem = f"generaltest2022.{direction}"
         names = [f"{stem}.src.{first}", *(f"{stem}.ref.{ref}.{second}" for ref in refs)]
         root = find_root(source.directory, names[0], HOW)
         paths = [root / name for name in names]
+        ids = root / f"{stem}.docid"
     sides = [_lines(path) for path in paths]
     for path, side in zip(paths, sides, strict=True):
         if len(side) != len(sides[0]):
             raise DataError(f"{path} has {len(side)} lines, {paths[0]} has {len(sides[0])}; get the files again: {HOW}")
     segments = (Segment(i, first, tuple(rest)) for i, (first, *rest) in enumerate(zip(*sides, strict=True)))
-    return Wmt22(direction, tuple(refs), tuple(segments), origin)
+    return Wmt22(direction, tuple(refs), tuple(segments), origin, _documents(ids, len(sides[0])))
+
+
+def _documents(path: Path | None, count: int) -> tuple[str, ...] | None:
+    """The document of every segment, one a line; None where there is no such file. Raises DataError for another number of lines
+    than there are segments."""
+    if path is None or not path.exists():
+        return None
+    remedy = f"give it one line for each of the {count} segments, the name of the document that it is in, or delete it"
+    text = decode(read_file(path, remedy), remedy).removesuffix("\n")
+    names = tuple(line.strip() for line in text.split("\n"))
+    if len(names) != count:
+        raise DataError(f"{path} has {len(names)} lines; {remedy}")
+    return names
 
 
 def translation_shots(path: Path) -> tuple[TranslationShot, ...]:
@@ -104,8 +123,8 @@ def _lines(path: Path) -> list[str]:
     return lines
 
 
-def _from_sacrebleu(direction: str, refs: Sequence[str]) -> tuple[list[Path], str]:
-    """sacrebleu's files of the direction, source first, downloaded if necessary."""
+def _from_sacrebleu(direction: str, refs: Sequence[str]) -> tuple[list[Path], Path | None, str]:
+    """sacrebleu's files of the direction, source first, downloaded if necessary; its document ids; where it is from."""
     try:
         import sacrebleu
         from lxml import etree
@@ -118,7 +137,8 @@ def _from_sacrebleu(direction: str, refs: Sequence[str]) -> tuple[list[Path], st
         if not any(folder.rglob("*.xml")):
             hub.probe(url)  # sacrebleu has no timeout
         found = dict(zip(dataset.fieldnames(direction), map(Path, dataset.get_files(direction)), strict=True))
-        return [found["src"], *(found[f"ref:{ref}"] for ref in refs)], f"sacrebleu {sacrebleu.__version__}"
+        paths = [found["src"], *(found[f"ref:{ref}"] for ref in refs)]
+        return paths, found.get("docid"), f"sacrebleu {sacrebleu.__version__}"
     except SystemExit:  # how it reports a wrong checksum
         raise DataError(f"sacrebleu's download of WMT22 is damaged: delete {folder.parent}, or {HOW}") from None
     except (OSError, EOFError, tarfile.TarError, etree.XMLSyntaxError, KeyError, ValueError) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ def _entry(hub: tuple[str, str] | None, row: Mapping[str, str]) -> Any:
     assert hub
     dataset, task = hub
     value, low, high = (round(float(row[name]), 2) for name in ("value", "ci_low", "ci_high"))
-    notes = f"{row['metric']}, percent, 95% interval {low} to {high}; {row['signature']}"
+    interval = "no interval" if isnan(low) else f"95% interval {low} to {high}"
+    notes = f"{row['metric']}, percent, {interval}; {row['signature']}"
     return EvalResultEntry(dataset_id=dataset, task_id=task, value=value, date=row["timestamp"], notes=notes)
 
 

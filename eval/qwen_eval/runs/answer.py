@@ -95,7 +95,8 @@ def answer(
                 together = benchmark.score_all(asked, replies, engine.token_texts, bar.update)
             scores = dict(enumerate(together))
         scored = [Scored(asked[index], responses[index], scores[index]) for index in order]
-        if benchmark.together:
+        moved = any(stored[sample.id].get("cluster", "?") != sample.cluster for sample in asked if sample.id in stored)
+        if benchmark.together or moved:
             file.replace([sample_row(item, keep_prompt=not args.no_prompts) for item in scored])
         return scored
     finally:

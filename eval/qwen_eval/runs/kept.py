@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen_eval.runs import files
+from qwen_eval.runs.clusters import clusters_of
 from qwen_eval.runs.samples import packed_path, read_samples, withheld_text
 from qwen_eval.runs.signature import prompt_hash
 from qwen_eval.schema import InputError
@@ -32,7 +33,9 @@ def keep(output: Path, run: str) -> Path:
     path = output / "samples" / f"{run}.jsonl"
     if not path.exists():
         raise InputError(f"{path} does not exist; name a run of {output}")
-    rows = [kept_row(row, path) for row in read_samples(path).values()]
+    stored = list(read_samples(path).values())
+    # what is in a cluster can no longer be told once prompts are hashes
+    rows = [kept_row({**row, "cluster": name}, path) for row, name in zip(stored, clusters_of(stored), strict=True)]
     packed = packed_path(path)
     # without name and time in its header, so that equal rows are equal files
     files.write_atomically(packed, gzip.compress(files.json_lines(rows), mtime=0))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from qwen_eval.runs import samples, signature
 from qwen_eval.schema import EngineInfo, Metric, Scored
-from qwen_eval.stats import paired
+from qwen_eval.stats import intervals, paired
 from qwen_eval.tasks.benchmark import Benchmark
 
 METRIC = "acc_minus_bf16"
@@ -45,6 +45,7 @@ def against_bf16(benchmark: Benchmark, info: EngineInfo, scored: Sequence[Scored
     wide = [float(known[item.sample.id]["stats"]["correct"]) for item in scored]
     own = [item.score.stats["correct"] for item in scored]
     average = benchmark.signature.get("avg", "micro")
-    result = paired.shares(wide, own, [item.sample.group for item in scored], average)
+    groups = [item.sample.group for item in scored]
+    result = paired.shares(wide, own, groups, average, intervals.clusters_of(scored))
     low, high = result.bounds(paired.LEVEL)
     return [Metric(METRIC, "all", 0.0 - result.loss, 0.0 - high, 0.0 - low, len(scored))]

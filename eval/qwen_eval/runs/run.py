@@ -23,6 +23,7 @@ from qwen_eval.runs.commit import git_commit
 from qwen_eval.runs.rehearsal import rehearse
 from qwen_eval.runs.signature import prompt_hash, prompt_of, run_id, signature
 from qwen_eval.schema import Engine, EngineInfo, InputError, Metric, Sample
+from qwen_eval.stats import intervals
 from qwen_eval.tasks.benchmark import Benchmark
 
 Rows = Mapping[str, Mapping[str, Any]]  # stored rows by sample id
@@ -153,9 +154,8 @@ def _run_and_store(
     metrics = list(benchmark.metrics(scored))
     if metrics:
         metrics += precision.against_bf16(benchmark, info, scored, args.output_dir)
-    notes = list(
-        dict.fromkeys([*_moved(prints), *benchmark.remarks(scored), *_unverified(benchmark), *engine.notes, *notes])
-    )
+    said = [*benchmark.remarks(scored), *intervals.without(metrics), *_unverified(benchmark), *engine.notes]
+    notes = list(dict.fromkeys([*_moved(prints), *said, *notes]))
     if metrics:
         csv = args.output_dir / f"{benchmark.name}.csv"
         written = results.append_results(csv, results.result_rows(benchmark, info, metrics, execution))

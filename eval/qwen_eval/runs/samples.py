@@ -175,7 +175,7 @@ def _lines(path: Path) -> Iterator[Iterator[bytes]]:
 
 
 def sample_row(scored: Scored, keep_prompt: bool = True) -> dict[str, Any]:
-    """One sample as it is stored: id, group, prompt (or its hash), response, answer, target, statistics, and what
+    """One sample as it is stored: id, group, cluster, prompt (or its hash), response, answer, target, statistics, and what
     the options are called where that is not A, B, C ..."""
     prompt = prompt_of(scored.sample.request)
     if not keep_prompt:
@@ -184,6 +184,7 @@ def sample_row(scored: Scored, keep_prompt: bool = True) -> dict[str, Any]:
     return {
         "id": scored.sample.id,
         "group": scored.sample.group,
+        "cluster": scored.sample.cluster,
         "prompt": prompt,
         "response": {"kind": kind, **_stored(scored.response)},
         "answer": scored.score.answer,

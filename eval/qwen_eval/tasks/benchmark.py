@@ -143,7 +143,7 @@ class Benchmark:
 
     def metrics(self, scored: Sequence[Scored]) -> list[Metric]:
         """The figures, each with its interval: here the share of items that are "correct"."""
-        return [intervals.share("acc", "all", [item.score.stats["correct"] for item in scored])]
+        return [intervals.of_items("acc", "all", scored, "correct")]
 
     def remarks(self, scored: Sequence[Scored]) -> list[str]:
         """Sentences that the table must carry."""

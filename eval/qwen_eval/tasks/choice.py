@@ -7,12 +7,13 @@ their labels (`select = "letters"`, as MMLU) or of their texts ("texts", as ARC)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
 from qwen_eval.data.catalogue import choose_subjects, subjects
 from qwen_eval.data.choice import LETTERS, ChoiceSet
 from qwen_eval.data.files import content_hash
+from qwen_eval.data.passages import passages
 from qwen_eval.schema import Choose, Chosen, DataError, Generated, InputError, Metric, Sample, Score, Scored
 from qwen_eval.stats import intervals
 from qwen_eval.tasks import generation
@@ -45,7 +46,8 @@ class ChoiceRow(Protocol):
 @dataclass(frozen=True)
 class Question:
     """A question of a benchmark of one's own. labels: "" for A, B, C ... subject: the group that it is in. id: the one
-    that its own file gives it."""
+    that its own file gives it. cluster: names what it shares with other questions (a passage); "" finds those that begin with
+    the same 200 bytes."""
 
     question: str
     options: tuple[str, ...]
@@ -53,6 +55,7 @@ class Question:
     labels: tuple[str, ...] = ()
     subject: str = ""
     id: str = ""
+    cluster: str = field(default="", metadata={"hashed": False})
 
     def __post_init__(self) -> None:
         if not self.labels:
@@ -170,6 +173,7 @@ class MultipleChoice(Benchmark):
         self._rows: dict[str, ChoiceRow] = {}
         for subject, rows in self.data.items():
             examples = take_shots(rows.dev, self.shot_count, subject or self.name)
+            about = passages([row.question for row in rows.test])
             for index, row in enumerate(rows.test):
                 name = f"{subject}/{index}" if subject else str(index)
                 self._rows[name] = row
@@ -184,7 +188,8 @@ class MultipleChoice(Benchmark):
                     request = self.request(row, examples)
                 usual = tuple(map(_letter, range(len(row.options))))
                 labels = () if row.labels == usual else row.labels
-                made.append(Sample(name, request, row.answer, subject, row.id, labels))
+                cluster = getattr(row, "cluster", "") or about[index]
+                made.append(Sample(name, request, row.answer, subject, row.id, labels, cluster))
         return made
 
     def request(self, row: Any, examples: Sequence[Any]) -> Choose:
@@ -252,15 +257,15 @@ class MultipleChoice(Benchmark):
     def metrics(self, scored: Sequence[Scored]) -> list[Metric]:
         """Accuracy over all items, by category and by subject, and the shares of items of which a reader must know."""
         if list(self.data) == [""]:
-            table = [intervals.share("acc", "all", _column(scored, "correct"))]
+            table = [intervals.of_items("acc", "all", scored, "correct")]
         else:
             table = intervals.accuracy_table(scored, self.categories(), self.average)
         if all("correct_norm" in item.score.stats for item in scored):
-            table.append(intervals.share("acc_norm", "all", _column(scored, "correct_norm")))
+            table.append(intervals.of_items("acc_norm", "all", scored, "correct_norm"))
         if self.mode == "chat":
-            return [*table, intervals.share("invalid", "all", _column(scored, "invalid")), generation.cut_share(scored)]
+            return [*table, intervals.of_items("invalid", "all", scored, "invalid"), generation.cut_share(scored)]
         extras = {"ties": "tie", "shots_dropped": "shots_dropped", "truncated": "truncated"}
-        return table + [intervals.share(name, "all", _column(scored, stat)) for name, stat in extras.items()]
+        return table + [intervals.of_items(name, "all", scored, stat) for name, stat in extras.items()]
 
     def remarks(self, scored: Sequence[Scored]) -> list[str]:
         """Ties, and prompts that did not fit; in chat how the replies ended."""
@@ -377,10 +382,6 @@ def double_softmax(logprobs: Sequence[float]) -> list[float]:
     probabilities = np.exp(np.array(logprobs, dtype=np.float64)).astype(np.float32)
     powers = np.exp(probabilities - probabilities.max())
     return [float(value) for value in powers / powers.sum()]
-
-
-def _column(scored: Sequence[Scored], stat: str) -> list[float]:
-    return [item.score.stats[stat] for item in scored]
 
 
 def _letter(index: int) -> str:

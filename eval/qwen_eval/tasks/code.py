@@ -95,9 +95,7 @@ class Code(generation.Text):
         totals = [int(item.score.stats["texts"]) for item in scored]
         passed = [int(item.score.stats["passed"]) for item in scored]
         figures = [scores.pass_at_k(k, totals, passed) for k in KS if k <= min(totals)]
-        for kind in ("timeout", "infrastructure"):
-            hit = sum(item.score.stats[kind] for item in scored)
-            figures.append(intervals.share_of(kind, "all", hit, sum(totals)))
+        figures += [intervals.share_of_texts(kind, "all", scored, kind) for kind in ("timeout", "infrastructure")]
         return [*figures, generation.cut_share(scored)]
 
     def remarks(self, scored: Sequence[Scored]) -> list[str]:

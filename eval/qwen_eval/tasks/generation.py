@@ -8,10 +8,24 @@ from __future__ import annotations
 import argparse
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from qwen_eval import options
-from qwen_eval.schema import DataError, Generate, Generated, InputError, Message, Metric, Sample, Score, Scored
+from qwen_eval.data.passages import passages
+from qwen_eval.data.texts import common_prefix
+from qwen_eval.schema import (
+    DataError,
+    Generate,
+    Generated,
+    InputError,
+    Message,
+    Metric,
+    Request,
+    Sample,
+    Score,
+    Scored,
+)
 from qwen_eval.stats import intervals
 from qwen_eval.tasks.benchmark import Benchmark
 
@@ -55,6 +69,11 @@ class Text(Benchmark):
     def group(self, row: Any) -> str:
         """The group (subject, set) that the row is in, "" where there are none."""
         return ""
+
+    def cluster(self, row: Any) -> str | None:
+        """What the row shares with others of its group (a passage): a name, "" for nothing; None finds rows whose prompts begin
+        with the same 200 bytes, beyond what all begin with."""
+        return None
 
     def identifier(self, row: Any, index: int) -> str:
         """The row's id; here its number from 0."""
@@ -103,11 +122,11 @@ class Text(Benchmark):
                     examples = tuple(map(self.shot, self.examples())) if self.mode == "base" else ()
                 name = self.identifier(row, index)
                 request = self.request(row, examples, f"{self.name}/{name}")
-                made.append(Sample(name, request, self.target(row), self.group(row)))
+                made.append(Sample(name, request, self.target(row), self.group(row), cluster=self.cluster(row)))
             except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
                 where = f"{getattr(self.data, 'origin', 'files')}, row {index} from 0"
                 raise DataError(f"{where}: no item of {self.name} ({type(error).__name__}: {error})") from error
-        return made
+        return in_passages(made)
 
     def request(self, row: Any, examples: tuple[str, ...], key: str) -> Generate:
         """What is asked for a row. key: names the random stream of its texts."""
@@ -135,9 +154,9 @@ class Text(Benchmark):
     # -------------------------------------------------------------------------------------- how it is averaged
     def metrics(self, scored: Sequence[Scored]) -> list[Metric]:
         """Accuracy, and the shares of replies without an answer and of replies cut by their length."""
-        table = [intervals.share("acc", "all", [item.score.stats["correct"] for item in scored])]
+        table = [intervals.of_items("acc", "all", scored, "correct")]
         if all("invalid" in item.score.stats for item in scored):
-            table.append(intervals.share("invalid", "all", [item.score.stats["invalid"] for item in scored]))
+            table.append(intervals.of_items("invalid", "all", scored, "invalid"))
         return [*table, cut_share(scored)]
 
     def remarks(self, scored: Sequence[Scored]) -> list[str]:
@@ -146,6 +165,27 @@ class Text(Benchmark):
 
     def fields(self) -> dict[str, str]:
         return {**signature(self.args), **super().fields()}
+
+
+def in_passages(made: Sequence[Sample]) -> list[Sample]:
+    """The samples, those whose cluster is not known with the passage that their prompts begin with."""
+    groups: dict[str, list[int]] = {}
+    for index, sample in enumerate(made):
+        if sample.cluster is None:
+            groups.setdefault(sample.group, []).append(index)
+    found = list(made)
+    for members in groups.values():
+        texts = [_last_turn(made[index].request) for index in members]
+        start = common_prefix(texts) if len(texts) > 1 else ""
+        for index, name in zip(members, passages(texts, start), strict=True):
+            found[index] = replace(made[index], cluster=name)
+    return found
+
+
+def _last_turn(request: Request) -> str:
+    """What a request asks behind its header and shots; of messages the last."""
+    assert isinstance(request, Generate)
+    return request.prompt if isinstance(request.prompt, str) else request.prompt[-1]["content"]
 
 
 class _Named(dict[str, Any]):
@@ -218,9 +258,7 @@ def endings(answer: Generated) -> dict[str, float]:
 
 def cut_share(scored: Sequence[Scored]) -> Metric:
     """The share of texts that were cut by their length, in percent."""
-    cut = sum(item.score.stats["cut"] for item in scored)
-    texts = int(sum(item.score.stats["texts"] for item in scored))
-    return intervals.share_of("cut_by_length", "all", cut, texts)
+    return intervals.share_of_texts("cut_by_length", "all", scored, "cut")
 
 
 def remarks(scored: Sequence[Scored]) -> list[str]:

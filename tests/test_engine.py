@@ -260,4 +260,4 @@ def test_shots_that_do_not_fit_are_dropped_and_counted(checkpoints: dict[str, Pa
     chosen = engine.choose(requests, lambda *_: None)
     kept = {item.shots_used for item in chosen}
     assert len(kept) > 1 and min(kept) < 3
-    assert all(item.prompt_tokens <= 150 or (item.truncated and item.shots_used == 0) for item in chosen)
+    assert all(item.prompt_tokens <= 150 and not item.truncated for item in chosen)

@@ -16,7 +16,7 @@ from qwen_eval import main
 from qwen_eval.data.choice import ChoiceSet
 from qwen_eval.runs import results as results_csv
 from qwen_eval.runs import run, samples
-from qwen_eval.schema import Choose, Chosen, EngineInfo, InputError, OnResponse, Sample, Score
+from qwen_eval.schema import Choose, Chosen, EngineInfo, InputError, OnResponse, Sample, Score, Unanswered
 from qwen_eval.tasks.benchmark import Benchmark, code_hash
 from qwen_eval.tasks.choice import ChoiceRow, MultipleChoice, Question, categories
 
@@ -34,6 +34,9 @@ class Letters:
 
     def describe(self) -> EngineInfo:
         return EngineInfo("some/model", "abc", "f00d", 8192, "fp32", "none", "hf", "cpu")
+
+    def too_long(self, requests: Sequence[Choose]) -> dict[int, Unanswered]:
+        return {}
 
     def usage(self) -> dict[str, float]:
         return {"tokens": 1, "prompt_tokens": 1, "peak_memory_gb": 0.1}

@@ -275,7 +275,7 @@ def text_stages(
         replies: dict[str, Generated] = {}
 
         def text(name: str, request: Generate) -> Generate:
-            return dataclasses.replace(request, header="", shots=(), prompt=matched[name].prompt)
+            return dataclasses.replace(request, header="", shots=(), prompt=matched[name].prompt, overflow="keep_last")
 
         def stops(name: str, request: Generate) -> Generate:
             item = matched[name]

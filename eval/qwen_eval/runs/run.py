@@ -18,11 +18,11 @@ import jsonlines
 from qwen_eval import __version__, options, terminal
 from qwen_eval.data import demo
 from qwen_eval.engines.replay import StandIn
-from qwen_eval.runs import answer, manifest, precision, results, samples, self_check, workers
+from qwen_eval.runs import answer, manifest, precision, results, samples, self_check, stored, unanswered, workers
 from qwen_eval.runs.commit import git_commit
 from qwen_eval.runs.rehearsal import rehearse
 from qwen_eval.runs.signature import prompt_hash, prompt_of, run_id, signature
-from qwen_eval.schema import Engine, EngineInfo, Metric, Sample
+from qwen_eval.schema import Engine, EngineInfo, Metric, Sample, Unanswered
 from qwen_eval.tasks.benchmark import Benchmark
 
 Rows = Mapping[str, Mapping[str, Any]]  # stored rows by sample id
@@ -44,6 +44,8 @@ def run(benchmark: Benchmark, engine: Engine, processes: workers.Processes = wor
 
     Raises InputError for bad input; what was answered until then is stored.
     """
+    # by the first process alone, before the weights are downloaded or read
+    benchmark.too_long = processes.broadcast(unanswered.find(benchmark, engine) if processes.is_first else {})
     info = engine.describe()
     if benchmark.args.checkpoint_path == demo.NAME and info.engine != "file":
         info = dataclasses.replace(info, model=demo.NAME, revision="demo")
@@ -57,9 +59,15 @@ def run(benchmark: Benchmark, engine: Engine, processes: workers.Processes = wor
 def rescore(benchmark: Benchmark) -> None:
     """Scores the stored responses of another run under this benchmark's recipe; no model is asked.
 
-    Raises InputError for a run that does not exist and for items that it has not answered.
+    Raises InputError, before anything is written, for a run that does not exist or is unfinished, and for items that it has not
+    answered.
     """
-    info, given = manifest.read_run(benchmark.args.output_dir, benchmark.args.rescore)
+    info, given = stored.read(benchmark)
+    benchmark.too_long = {
+        sample.id: response
+        for sample in benchmark.asked
+        if isinstance(response := samples.stored_response(given[sample.id]), Unanswered)
+    }
     _run_locked(benchmark, StandIn(info), info, workers.SINGLE, given)
 
 
@@ -128,8 +136,13 @@ def _run_and_store(
     }
     metrics = list(benchmark.metrics(scored))
     if metrics:
+        metrics += unanswered.share(scored)
         metrics += precision.against_bf16(benchmark, info, scored, args.output_dir)
-    notes = list(dict.fromkeys([*benchmark.remarks(scored), *_unverified(benchmark), *engine.notes, *notes]))
+    notes = list(
+        dict.fromkeys(
+            [*unanswered.remark(benchmark), *benchmark.remarks(scored), *_unverified(benchmark), *engine.notes, *notes]
+        )
+    )
     if metrics:
         csv = args.output_dir / f"{benchmark.name}.csv"
         written = results.append_results(csv, results.result_rows(benchmark, info, metrics, execution))

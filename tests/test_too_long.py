@@ -150,7 +150,7 @@ def test_a_question_where_no_tool_fits_is_wrong_when_unasked(
     assert run_script("plugin_eval", words, tmp_path / "results", capsys).status == 2
     done = run_script("plugin_eval", [*words, "--too-long", "wrong"], tmp_path / "results", capsys)
     assert done.status == 0, done.err
-    first, second = sorted(row["stats"]["calls"] for row in read(tmp_path / "results"))
+    _, second = sorted(row["stats"]["calls"] for row in read(tmp_path / "results"))
     assert second == 1 and "1 of 2 items do not fit" in done.out
 
 

@@ -19,8 +19,8 @@ def read_manifest(output: Path, run: str) -> dict[str, Any]:
     answered = stored_path(output, run)
     if not path.exists() and answered.exists():
         raise InputError(
-            f"run {run} is unfinished: {len(read_samples(answered))} items are answered, and it has no manifest; finish it with "
-            "its own command first"
+            f"run {run} is unfinished: {len(read_samples(answered))} items are answered, and it has no manifest; finish it "
+            "with its own command first"
         )
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))

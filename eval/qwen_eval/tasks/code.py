@@ -92,10 +92,8 @@ class Code(generation.Text):
     def unanswered(self, sample: Sample, empty: Score) -> Score:
         """The answer is an empty completion for every sample that was wanted, as in a submission."""
         stats = {**super().unanswered(sample, empty).stats, **dict.fromkeys(KINDS, 0.0), "failed": empty.stats["texts"]}
-        return Score(
-            stats,
-            [{**one, "verdict": "failed", "detail": "not asked: the prompt does not fit"} for one in empty.answer],
-        )
+        failed = {"verdict": "failed", "detail": "not asked: the prompt does not fit"}
+        return Score(stats, [{**one, **failed} for one in empty.answer])
 
     # ----------------------------------------------------------------------------------------- how it is averaged
     def metrics(self, scored: Sequence[Scored]) -> list[Metric]:
@@ -141,7 +139,8 @@ class Code(generation.Text):
                 raise InputError(f"{self.name} has no reference solution of {lacking[0]}; leave --solutions out")
             return [Path("reference-solutions")], [(golds[sample.id],) for sample in self.asked]
         path = self.args.completions
-        return ([path], [*completions(path, list(self._by_id), [sample.id for sample in self.asked])]) if path else None
+        wanted = [sample.id for sample in self.asked]
+        return ([path], [*completions(path, list(self._by_id), wanted)]) if path else None
 
 
 def judged(bodies: Sequence[str], verdicts: Sequence[sandbox.Verdict], reply: Generated) -> Score:

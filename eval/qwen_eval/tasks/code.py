@@ -130,8 +130,8 @@ class Code(generation.Text):
         add("--solutions", action="store_true", help="no model: judge the reference solutions of the data")
 
     def given_texts(self) -> tuple[list[Path], list[Sequence[str]]] | None:
-        """In a model's place the completions of a file for the tasks that are asked, as many for each (--completions), or the reference solutions
-        (--solutions). Raises InputError where the data has none."""
+        """In a model's place the completions of a file for the tasks that are asked, as many for each (--completions), or the
+        reference solutions (--solutions). Raises InputError where the data has none."""
         if self.args.solutions:
             golds = {name: self.solution(row) for name, row in self._by_id.items()}
             lacking = [name for name, text in golds.items() if not text]

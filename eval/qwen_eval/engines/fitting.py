@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qwen_eval.engines.plan import read_tokens
 from qwen_eval.engines.prompting import prompt_ids
 from qwen_eval.models.tokenizers import TextTokenizer
 from qwen_eval.schema import Choose, Generate, Request, Unanswered
+
+SLACK = 64  # tokens that an option may add to its prompt beyond those that it has by itself
 
 
 def too_long(
@@ -36,6 +38,7 @@ def too_long(
         elif rigid and request.length > limit:
             found[index] = Unanswered(request.length, limit)
     if tokenizer:
+        choices = _near(choices, tokenizer, limit - spare)
         for index, read in zip(choices, read_tokens(list(choices.values()), tokenizer), strict=True):
             request = choices[index]
             own = limit - spare if request.limit is None else request.limit
@@ -49,6 +52,20 @@ def too_long(
 def _shortest(request: Any) -> Any:
     """The request as it is when all shots that may be dropped are."""
     return dataclasses.replace(request, shots=()) if request.overflow == "drop_shots" else request
+
+
+def _near(choices: Mapping[int, Choose], tokenizer: TextTokenizer, limit: int) -> dict[int, Choose]:
+    """The choices that may not fit `limit` tokens. A prompt and an option take about as many tokens together as apart; only
+    these are worth the exact count, which takes an encoding for every option."""
+    options = sorted({option for request in choices.values() for option in request.options})
+    sizes = dict(zip(options, map(len, tokenizer.encode_batch(options)), strict=True))
+    prompts = tokenizer.encode_batch([request.prompt() for request in choices.values()])
+    return {
+        index: request
+        for (index, request), prompt in zip(choices.items(), prompts, strict=True)
+        if len(prompt) + max(map(sizes.__getitem__, request.options)) + SLACK
+        > min(limit, limit if request.limit is None else request.limit)
+    }
 
 
 def _generated(request: Generate, tokenizer: TextTokenizer | None, limit: int, rigid: bool) -> int:

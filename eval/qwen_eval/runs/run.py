@@ -22,7 +22,7 @@ from qwen_eval.runs import answer, manifest, precision, results, samples, self_c
 from qwen_eval.runs.commit import git_commit
 from qwen_eval.runs.rehearsal import rehearse
 from qwen_eval.runs.signature import prompt_hash, prompt_of, run_id, signature
-from qwen_eval.schema import Engine, EngineInfo, Metric, Sample, Unanswered
+from qwen_eval.schema import Engine, EngineInfo, InputError, Metric, Sample, Unanswered
 from qwen_eval.tasks.benchmark import Benchmark
 
 Rows = Mapping[str, Mapping[str, Any]]  # stored rows by sample id
@@ -44,8 +44,7 @@ def run(benchmark: Benchmark, engine: Engine, processes: workers.Processes = wor
 
     Raises InputError for bad input; what was answered until then is stored.
     """
-    # by the first process alone, before the weights are downloaded or read
-    benchmark.too_long = processes.broadcast(unanswered.find(benchmark, engine) if processes.is_first else {})
+    benchmark.too_long = _too_long(benchmark, engine, processes)
     info = engine.describe()
     if benchmark.args.checkpoint_path == demo.NAME and info.engine != "file":
         info = dataclasses.replace(info, model=demo.NAME, revision="demo")
@@ -54,6 +53,24 @@ def run(benchmark: Benchmark, engine: Engine, processes: workers.Processes = wor
     name = run_id(benchmark, info)
     answer.answer_share(benchmark, engine, name, lambda asked: _check(benchmark, engine, info, asked), processes)
     return None
+
+
+def _too_long(benchmark: Benchmark, engine: Engine, processes: workers.Processes) -> Mapping[str, Unanswered]:
+    """The items that do not fit the context, found by the first process before the weights are downloaded or read. Raises
+    InputError in that process; the others end without a word."""
+    found: Mapping[str, Unanswered] = {}
+    error: InputError | None = None
+    if processes.is_first:
+        try:
+            found = unanswered.find(benchmark, engine)
+        except InputError as problem:
+            error = problem
+    found, failed = processes.broadcast((found, error is not None))
+    if error:
+        raise error
+    if failed:
+        raise SystemExit(2)
+    return found
 
 
 def rescore(benchmark: Benchmark) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from qwen_eval import options
 from qwen_eval.data.choice import ChoiceRow, ChoiceSet, ceval
+from qwen_eval.data.official import official
 from qwen_eval.main import main
 from qwen_eval.runs.files import write_json
 from qwen_eval.schema import Metric, Scored
@@ -27,6 +28,7 @@ class Ceval(ChineseExam):
     recipes = ("default", "qwen2023")
     released = True
     has_subjects = True
+    sums = official("ceval")
     hub = ("ceval/ceval-exam", "val")
     suite = {"base": ((),), "chat": (("--chat",),)}
     columns = {
@@ -46,6 +48,7 @@ class Ceval(ChineseExam):
     tables = (Table("ceval", "C-Eval by category", order=9, chinese={"C-Eval by category": "C-Eval 各类别"}),)
 
     def read(self) -> Mapping[str, ChoiceSet[Any]]:
+        self.split_asked = self.args.split  # type: ignore[misc]  # this run's, not the class's
         return ceval(self.source, self.subjects(), self.args.split)
 
     def turn(self, row: Any) -> str:
@@ -62,15 +65,23 @@ class Ceval(ChineseExam):
         return [] if self.args.split == "test" else super().metrics(scored)
 
     def finish(self, run_id: str, scored: Sequence[Scored]) -> list[str]:
-        """With --split test, writes {subject: {id: letter}} as the C-Eval site takes it; says where."""
+        """With --split test, writes {subject: {id: letter}} as the C-Eval site takes it; says where. A question without an
+        answer is left out: the format has letters only. A file of a part of the questions says so in its name."""
         if self.args.split != "test":
             return []
         answers: dict[str, dict[str, str]] = {}
         for item in scored:
-            answers.setdefault(item.sample.group, {})[item.sample.file_id] = item.score.answer
-        path = self.args.output_dir / "submissions" / f"{run_id}.json"
+            letters = answers.setdefault(item.sample.group, {})
+            if item.score.answer is not None:
+                letters[item.sample.file_id] = item.score.answer
+        path = self.args.output_dir / "submissions" / f"{run_id}{'.partial' * self.partial}.json"
         write_json(path, answers)
-        return [f"submission file {path}"]
+        lines = [f"submission file {path}"]
+        if self.partial:
+            lines.append("the submission holds a part of the questions only: it is not to be submitted")
+        if left := len(scored) - sum(map(len, answers.values())):
+            lines.append(f"{left} of {len(scored)} questions have no answer and are left out of the submission")
+        return lines
 
     @classmethod
     def add_options(cls, parser: options.Parser) -> None:

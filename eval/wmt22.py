@@ -19,7 +19,7 @@ from qwen_eval.data.files import content_hash, text_lines
 from qwen_eval.data.official import official
 from qwen_eval.data.translation import Segment, Wmt22, translation_shots, wmt22
 from qwen_eval.main import main
-from qwen_eval.schema import Generate, Generated, InputError, Metric, Sample, Score, Scored
+from qwen_eval.schema import DataError, Generate, Generated, InputError, Metric, Sample, Score, Scored
 from qwen_eval.stats import intervals, scores
 from qwen_eval.tasks import generation
 from qwen_eval.tasks.benchmark import Benchmark
@@ -98,6 +98,10 @@ class Translation(Benchmark):
         translation = reply.texts[0].split("\n", 1)[0].strip()
         return Score({"empty": float(not translation), **generation.endings(reply)}, translation)
 
+    def unanswered(self, sample: Sample, empty: Score) -> Score:
+        """An empty translation."""
+        return Score(super().unanswered(sample, empty).stats, empty.answer)
+
     def metrics(self, scored: Sequence[Scored]) -> list[Metric]:
         """BLEU and chrF2 by direction and their means ("all"), the shares of empty and of cut translations."""
         empty = intervals.of_items("empty", "all", scored, "empty")
@@ -138,15 +142,26 @@ class Translation(Benchmark):
         }
 
     def given_texts(self) -> tuple[list[Path], list[Sequence[str]]] | None:
-        """With --hypotheses, the translations of a file in a model's place."""
+        """With --hypotheses, the translations of a file in a model's place: of every direction those of the segments that are
+        asked, the first ones. Raises InputError for another number of files, DataError for one of lines."""
         paths = self.args.hypotheses
         if not paths:
             return None
-        if self.args.direction == "both" and len(paths) != 2:
+        if len(paths) != len(self.data):
             raise InputError(
                 "--hypotheses takes the files of en-zh and of zh-en, in this order; or name one with --direction"
             )
-        return paths, [(line,) for path in paths for line in text_lines(path)]
+        found: list[Sequence[str]] = []
+        for path, part in zip(paths, self.data, strict=True):
+            lines, whole = text_lines(path), len(part.segments)
+            asked = sum(sample.group == part.direction for sample in self.asked)
+            if len(lines) not in (whole, asked):
+                some = f", or for the first {asked}" if asked < whole else ""
+                raise DataError(
+                    f"{path}: {len(lines)} texts for {whole} items of {part.direction}; give one for each{some}"
+                )
+            found += [(line,) for line in lines[:asked]]
+        return paths, found
 
     @classmethod
     def add_options(cls, parser: options.Parser) -> None:

@@ -247,8 +247,9 @@ def test_the_gap_of_replies_is_decomposed_too(tmp_path: Path, call: Compare) -> 
     assert moved == ["extraction"]
 
 
-def test_opencompass_and_inspect_are_read(ours: find.Run, tmp_path: Path) -> None:
+def test_opencompass_and_inspect_are_read(ours: find.Run, engine: HFEngine, tmp_path: Path) -> None:
     """The same questions in the format of each of the two."""
+    benchmark = benchmark_of("mmlu", "-c", "demo", "--limit", "12", "--subjects", ",".join(SUBJECTS))
     subject = SUBJECTS[0]
     docs = lm_eval_peer.documents(subject, "test")[:12]
     mine = [ours.rows[f"{subject}/{index}"] for index in range(12)]
@@ -290,6 +291,10 @@ def test_opencompass_and_inspect_are_read(ours: find.Run, tmp_path: Path) -> Non
         assert samples is not None and (samples.harness, samples.average) == (harness, average)
         joined = explain.join(ours, samples)
         assert len(joined.matched) == 12
+        # PPL is a mean over the whole text: sums over the options' tokens say nothing of it
+        assert samples.per_token == (path == likely)
+        _, remarks = explain.inner_stages(joined, benchmark, engine, joined.outer_stages()[0][-1])
+        assert not any("recomputed" in line for line in remarks)
         for name, item in joined.matched.items():
             row = ours.rows[name]
             assert (item.score, item.answer, item.target) == (row["stats"]["correct"], row["answer"], row["target"])

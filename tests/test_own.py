@@ -169,8 +169,55 @@ def test_it_is_compared_with_another_harness(outside: Path, runs: dict[str, tupl
     assert done.returncode == 0 and "40 items joined; 0 only ours, 0 only theirs" in done.stdout, done.stderr
     done = command(outside, *words, "--explain", "--own", "arc.py", "-d", "demo")
     assert done.returncode == 0 and "the sum of the steps" in done.stdout, done.stderr
+    # ours names options by their letters, theirs by their texts: they differ in one item only
+    assert "  gold: none\n" in done.stdout and "  answer: 1 of 40 items, first 3 " in done.stdout
     done = command(outside, *words, "--explain", "-d", "demo")
     assert done.returncode == 2 and "name its file with --own FILE" in done.stderr
+
+
+def test_options_compared_by_length_are_held_against_ours_by_length(
+    outside: Path, runs: dict[str, tuple[str, str]], tmp_path: Path
+) -> None:
+    """lm-evaluation-harness's acc_norm, worked out here: the log-probability of the whole option by the characters of its text.
+    It was held against our accuracy without length, and the difference told as one of extraction."""
+    rows = [json.loads(line) for line in (outside / "arc/test.jsonl").read_text().splitlines()]
+    name = runs["texts"][1]
+    results = shutil.copytree(outside / "out", tmp_path / "results")
+    mine = read_samples(results / "samples" / f"{name}.jsonl")
+    lines, plain, normed = [], 0, 0
+    for index, row in enumerate(rows):
+        texts, sample = row["choices"]["text"], mine[str(index)]
+        gold = row["choices"]["label"].index(row["answerKey"])
+        longest = max(range(len(texts)), key=lambda option: len(texts[option]))
+        scores = [-100.0] * len(texts)  # the gold option is the likeliest, by length the longest one is
+        scores[gold], scores[longest] = -10.0, -10.0 - (longest != gold) / 100
+        by_length = float(all(len(text) <= len(texts[gold]) for text in texts))
+        plain, normed = plain + 1, normed + by_length
+        sample["response"] |= {"logprobs": scores, "totals": scores}
+        sample["answer"] = row["answerKey"]
+        sample["stats"] |= {"correct": 1.0, "correct_norm": by_length}
+        lines.append(
+            {
+                "doc_id": index, "doc": row, "target": gold, "filter": "none", "metrics": ["acc", "acc_norm"],
+                "arguments": {
+                    f"gen_args_{i}": {"arg_0": sample["prompt"], "arg_1": f" {text}"} for i, text in enumerate(texts)
+                },
+                "resps": [[[str(score), "False"]] for score in scores],
+                "filtered_resps": [[str(score), "False"] for score in scores], "acc": 1.0, "acc_norm": by_length,
+            }
+        )  # fmt: skip
+    assert 0 < normed < plain == 40
+    (results / "samples" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in mine.values()))
+    path = tmp_path / "samples_arc_challenge_2026-01-01T00-00-00.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ("compare", name, path, "--results", results, "--explain", "--own", "arc.py", "-d", "demo")
+    for metric, count in (("acc", plain), ("acc_norm", normed)):
+        done = command(outside, *words, "--metric", metric)
+        assert done.returncode == 0, done.stderr
+        for side in ("ours", "theirs"):
+            assert f"\n{side:8}{100 * count / 40:8.3f}" in f"\n{done.stdout}"
+        assert "0 joined items score differently" in done.stdout and "  answer: none\n" in done.stdout
+        assert "gap +0.000" in done.stdout
 
 
 def test_report_and_page_need_no_code(outside: Path, runs: dict[str, tuple[str, str]], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from qwen_eval.engines import plan
 from qwen_eval.engines.local.scoring import take_pack
-from qwen_eval.schema import Choose, InputError
+from qwen_eval.schema import Choose, DoesNotFit, InputError
 
 
 def row(ids: Sequence[int], request: int = 0, positions: int = 1) -> plan.Row:
@@ -73,12 +73,34 @@ def test_shots_are_dropped_whole_first_one_first(limit: int, kept: int) -> None:
 
 
 def test_a_question_that_is_too_long_alone_keeps_its_end_and_says_so() -> None:
-    request = Choose("", (), " ".join("abcdefghij"), (" A", " B"))
+    request = Choose("", (), " ".join("abcdefghij"), (" A", " B"), overflow="keep_last")
     tokenizer = Words()
     (encoded,) = plan.encode_requests([request], tokenizer, 4)
     words = {number: word for word, number in tokenizer.ids.items()}
     assert [words[int(number)] for number in encoded.rows[0].ids] == [" g", " h", " i", " j"]
     assert encoded.truncated
+
+
+@pytest.mark.parametrize(("limit", "fits"), [(10, True), (9, False)])
+def test_what_is_too_long_without_shots_is_never_cut(limit: int, fits: bool) -> None:
+    """Ten letters, of which each is a token, are read to score options of one token."""
+    request = Choose("", ("one two\n",), " ".join("abcdefghij"), (" A", " B"))
+    if fits:
+        (encoded,) = plan.encode_requests([request], Words(), limit)
+        assert len(encoded.rows[0].ids) == 10 and encoded.shots_used == 0 and not encoded.truncated
+    else:
+        with pytest.raises(DoesNotFit, match="takes 10 tokens, and the context limit is 9"):
+            plan.encode_requests([request], Words(), limit)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.text("ab x", min_size=1, max_size=12), min_size=1, max_size=5), st.integers(1, 3), st.booleans())
+def test_the_tokens_that_are_read_are_those_of_the_longest_row(words: list[str], options: int, shots: bool) -> None:
+    """Counted as the rows are made, which is another way."""
+    ends = [f" A{' b' * count}" for count in range(options)] + [" C"]
+    requests = [Choose("h", (" s",) * shots, f" {text}:", tuple(ends), overflow="none") for text in words]
+    encoded = plan.encode_requests(requests, Words(), 10**6)
+    assert plan.read_tokens(requests, Words(), chunk=2) == [max(len(row.ids) for row in item.rows) for item in encoded]
 
 
 def test_keep_last_keeps_the_last_tokens_of_the_prompt_and_every_shot() -> None:

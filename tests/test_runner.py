@@ -6,6 +6,7 @@ import argparse
 import csv
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from qwen_eval import main
 from qwen_eval.data.choice import ChoiceSet
 from qwen_eval.runs import results as results_csv
 from qwen_eval.runs import run, samples
-from qwen_eval.schema import Choose, Chosen, EngineInfo, InputError, OnResponse, Sample, Score
+from qwen_eval.schema import Choose, Chosen, EngineInfo, InputError, OnResponse, Sample, Score, Unanswered
 from qwen_eval.tasks.benchmark import Benchmark, code_hash
 from qwen_eval.tasks.choice import ChoiceRow, MultipleChoice, Question, categories
 
@@ -34,6 +35,9 @@ class Letters:
 
     def describe(self) -> EngineInfo:
         return EngineInfo("some/model", "abc", "f00d", 8192, "fp32", "none", "hf", "cpu")
+
+    def too_long(self, requests: Sequence[Choose]) -> dict[int, Unanswered]:
+        return {}
 
     def usage(self) -> dict[str, float]:
         return {"tokens": 1, "prompt_tokens": 1, "peak_memory_gb": 0.1}
@@ -208,8 +212,56 @@ def test_stored_replies_are_scored_again_without_a_model(tmp_path: Path, capsys:
     assert {row["answer"] for row in old.values()} == {"B"} and {row["answer"] for row in new.values()} == {"A"}
     figures = [row for row in rows(tmp_path) if (row["metric"], row["group"]) == ("acc", "all")]
     assert [row["model"] for row in figures] == ["some/model"] * 2 and figures[0]["run_id"] != figures[1]["run_id"]
-    with pytest.raises(InputError, match="has no answer for 16"):
+    files = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match="has no answer for 16 of the 16 items; give the data and the options"):
         main.work(OtherItems, again)
+    assert sorted(tmp_path.rglob("*")) == files
+
+
+@pytest.mark.parametrize(
+    ("made", "asked", "remedy"),
+    [
+        (("--limit", "3"), (), "it asked a part of them: add --limit 3"),
+        (("--limit", "3"), ("--limit", "5"), "it asked a part of them: add --limit 3"),
+        (("--subjects", "virology"), (), "it asked a part of them: add --subjects virology"),
+        (("--subjects", "virology", "--limit", "2"), (), "add --subjects virology --limit 2"),
+        (("--limit", "3"), ("--limit", "2"), None),
+        (("--subjects", "virology", "--limit", "3"), ("--subjects", "virology", "--limit", "3"), None),
+    ],
+)
+def test_rescoring_a_part_names_the_part_and_leaves_nothing_behind(
+    made: Sequence[str], asked: Sequence[str], remedy: str | None, tmp_path: Path
+) -> None:
+    class Some(Questions):
+        def read(self) -> dict[str, ChoiceSet[Question]]:
+            sets = super().read()
+            return {name: sets[name] for name in self.args.subjects or sets}
+
+    ask(Some(options(tmp_path, *made)), Letters())
+    (before,) = (tmp_path / "samples").glob("*.jsonl")
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    again = options(tmp_path, "--rescore", before.stem, *asked)
+    if remedy is None:
+        assert main.work(Some, again) == 0
+        return
+    with pytest.raises(InputError, match=re.escape(remedy)):
+        main.work(Some, again)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
+
+
+def test_rescoring_an_unfinished_run_says_that_it_is_unfinished(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        ask(Questions(options(tmp_path)), Letters(fail_after=5))
+    (before,) = (tmp_path / "samples").glob("*.jsonl")
+    again = options(tmp_path, "--rescore", before.stem)
+    with pytest.raises(InputError, match="is unfinished: 5 items are answered, and it has no manifest; finish it"):
+        main.work(Questions, again)
+    ask(Questions(options(tmp_path)), Letters())
+    whole = before.read_bytes()
+    before.write_bytes(b"".join(whole.splitlines(keepends=True)[:7]))  # asked anew and interrupted
+    with pytest.raises(InputError, match="is unfinished: 7 of 16 items are answered; finish it with its own command"):
+        main.work(Questions, again)
+    assert [path.name for path in (tmp_path / "samples").glob("*.jsonl")] == [before.name]
 
 
 def test_ties_are_reported_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

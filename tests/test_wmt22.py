@@ -216,3 +216,22 @@ def test_wrong_files_are_named(folder: Path, tmp_path: Path) -> None:
         benchmark_of("wmt22", "--shots-file", broken, "-d", folder)
     with pytest.raises(InputError, match="at most 5"):
         benchmark_of("wmt22", "--shots", 6, "-d", folder)
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_hypotheses_of_a_limited_run_are_the_first_of_each_file(short: bool, folder: Path, tmp_path: Path) -> None:
+    """It was `6 texts for 4 items`. The file may hold all segments of a direction, or just the first ones that are asked."""
+    paths = []
+    for direction in wmt22.DIRECTIONS:
+        lines = [f"{direction} {number}" for number in range(2 if short else 3)]
+        paths.append(tmp_path / f"{direction}.txt")
+        paths[-1].write_text("\n".join(lines) + "\n")
+    work("wmt22", "--hypotheses", *paths, "-d", folder, "-o", tmp_path, "--limit", 2, "--quiet")
+    (samples,) = (tmp_path / "samples").glob("*.jsonl")
+    answers = {row["id"]: row["answer"] for row in map(json.loads, samples.read_text().splitlines())}
+    assert answers == {f"{name}/{number}": f"{name} {number}" for name in wmt22.DIRECTIONS for number in range(2)}
+    paths[1].write_text("one\n")
+    with pytest.raises(
+        DataError, match=r"zh-en\.txt: 1 texts for 3 items of zh-en; give one for each, or for the first 2"
+    ):
+        work("wmt22", "--hypotheses", *paths, "-d", folder, "-o", tmp_path, "--limit", 2, "--quiet")

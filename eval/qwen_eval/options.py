@@ -198,6 +198,13 @@ def parser(
         help="the model's attention implementation where prefixes are not shared",
     )
     add("--max-seq-len", type=whole_number, metavar="N", help="context limit in tokens (default: the model's own)")
+    add(
+        "--too-long",
+        choices=("error", "wrong"),
+        default="error",
+        help="items that do not fit the context even without shots: refuse the run, or leave them unanswered and count them as "
+        "wrong",
+    )
     add("--dynamic-ntk", choices=("auto", "on", "off"), default="auto", help="auto: as the checkpoint's config says")
     add("--logn", choices=("auto", "on", "off"), default="auto", help="auto: as the checkpoint's config says")
     add(

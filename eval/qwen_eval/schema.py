@@ -27,6 +27,16 @@ class CheckpointError(InputError):
     """A checkpoint cannot be found, read or loaded."""
 
 
+class DoesNotFit(InputError):
+    """A request was sent to an engine whose context it does not fit."""
+
+    def __init__(self, tokens: int, limit: int) -> None:
+        super().__init__(
+            f"a prompt with its reply or options takes {tokens} tokens, and the context limit is {limit}; shorten it, or "
+            "raise --max-seq-len where the model can take more"
+        )
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """What to load and how. Everything here comes from the command line.
@@ -62,7 +72,8 @@ class Choose:
     """A multiple-choice question: which of `options` continues header + shots + question best?
 
     overflow says what to do with a prompt longer than `limit` tokens (None: the model's context less the options):
-    "drop_shots" drops whole shots, the first one first; "keep_last" keeps the last `limit` tokens; "none" cuts nothing.
+    "drop_shots" drops whole shots, the first one first, and a prompt that is too long without any is an error; "keep_last"
+    keeps the last `limit` tokens; "none" cuts nothing.
     scoring: "context" scores the tokens that encode(prompt + option) adds to the part all options share, in float32;
     "isolated" takes each option's own single token and the softmax in the model's precision, as the 2023 scripts did;
     "split" takes the tokens that encode(prompt + option) has beyond the number that encode(prompt) has, each option cut
@@ -111,8 +122,9 @@ Message: TypeAlias = Mapping[str, str]  # {"role": "user", "content": "..."}
 class Generate:
     """Text to be continued (a string) or a conversation to be answered (messages in the chat format).
 
-    prompt: what follows header and shots. shots: dropped whole, the first one first, where prompt and max_tokens do not fit the
-    context (overflow "drop_shots"; "none" cuts nothing). stop: strings that end the text and are cut off. samples texts
+    prompt: what follows header and shots. overflow says what to do where prompt and max_tokens do not fit the context:
+    "drop_shots" drops whole shots, the first one first, and what is too long without any is an error; "keep_last" keeps the
+    last tokens; "none" cuts nothing. stop: strings that end the text and are cut off. samples texts
     are made, each with its own random stream, named by the run's seed, `key` and the sample's number; temperature 0 is
     greedy. chat_options: variables of the chat template (enable_thinking). reasoning_marks: an opening and a closing mark
     beside the known ones, between which a conversation's reply has its reasoning.
@@ -122,7 +134,7 @@ class Generate:
     max_tokens: int
     header: str = ""
     shots: tuple[str, ...] = ()
-    overflow: Literal["drop_shots", "none"] = "drop_shots"
+    overflow: Literal["drop_shots", "keep_last", "none"] = "drop_shots"
     stop: tuple[str, ...] = ()
     samples: int = 1
     temperature: float = 0.0
@@ -183,8 +195,17 @@ class Measured:
     dropped: int
 
 
+@dataclass(frozen=True)
+class Unanswered:
+    """In the place of a response: the item was not asked, since it does not fit. tokens: what it takes without any shot, with
+    its reply or its longest option. limit: what it may take."""
+
+    tokens: int
+    limit: int
+
+
 Request: TypeAlias = Choose | Generate | Measure
-Response: TypeAlias = Chosen | Generated | Measured
+Response: TypeAlias = Chosen | Generated | Measured | Unanswered
 
 
 @dataclass(frozen=True)
@@ -268,6 +289,8 @@ class Engine(Protocol):
 
     notes: sentences about how it went. usage(): "tokens" computed, "prompt_tokens" asked, "peak_memory_gb"; where they are
     known, "weights_gb" stored and "resident_gb", what loading the model added.
+    too_long(): by index those of the requests that do not fit the context even without shots, unless their protocol cuts them;
+    found without the weights, as far as tokenizer and context limit are known here.
     token_texts(): each text cut into the model's tokens, each token's bytes decoded by themselves (part of a character
     becomes U+FFFD); InputError where the tokenizer is not known here.
     moves(): whether the prompts of some of these requests have another text at another time, because the chat template reads
@@ -286,6 +309,8 @@ class Engine(Protocol):
     def generate(self, requests: Sequence[Generate], done: OnResponse) -> list[Generated]: ...
 
     def measure(self, requests: Sequence[Measure], done: OnResponse) -> list[Measured]: ...
+
+    def too_long(self, requests: Sequence[Request]) -> Mapping[int, Unanswered]: ...
 
     def extend(self, spec: ModelSpec) -> None:
         """Another context extension on the same weights. Raises InputError where there is none."""

@@ -10,13 +10,14 @@ from typing import Any
 
 from qwen_eval.compare import matching, waterfall
 from qwen_eval.compare.pairs import clusters_of
-from qwen_eval.compare.readers.common import Item, Samples
+from qwen_eval.compare.readers.common import LETTERS, Item, Samples
 from qwen_eval.compare.text import difference, first_few, outcome, shortened
 from qwen_eval.compare.waterfall import Stage
 from qwen_eval.runs.find import Run
 from qwen_eval.schema import Choose, Engine, Generate, InputError, Sample
 from qwen_eval.stats import paired
 from qwen_eval.tasks.benchmark import Benchmark
+from qwen_eval.tasks.choice import best_option
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,15 @@ class JoinedSamples:
     unmatched: Sequence[Item]
 
     @property
+    def stat(self) -> str:
+        """The statistic of ours that theirs is compared with: where they compare options by length, so do we."""
+        normed = self.samples.by_length and all("correct_norm" in row["stats"] for row in self.ours.rows.values())
+        return "correct_norm" if normed else "correct"
+
+    @property
     def scores(self) -> dict[str, float]:
         """Our scores by id."""
-        return {name: _score(self.ours, name) for name in self.ours.rows}
+        return {name: _score(self.ours, name, self.stat) for name in self.ours.rows}
 
     @property
     def groups(self) -> dict[str, str]:
@@ -59,10 +66,10 @@ def join(ours: Run, samples: Samples) -> JoinedSamples:
     return JoinedSamples(ours, samples, in_our_order, unmatched)
 
 
-def _score(ours: Run, name: str) -> float:
+def _score(ours: Run, name: str, stat: str) -> float:
     stats = ours.rows[name]["stats"]
-    if "correct" in stats:
-        return float(stats["correct"])
+    if stat in stats:
+        return float(stats[stat])
     if "passed" in stats:
         return float(stats["passed"] / stats["texts"])
     raise InputError(
@@ -100,9 +107,9 @@ def differences_by_stage(joined: JoinedSamples) -> list[str]:
     matched, rows = joined.matched, joined.ours.rows
     values: dict[str, Callable[[str], tuple[Any, Any]]] = {
         "prompt": lambda name: (rows[name]["prompt"], matched[name].prompt),
-        "gold": lambda name: (rows[name]["target"], matched[name].target),
-        "answer": lambda name: (rows[name]["answer"], matched[name].answer),
-        "score": lambda name: (_score(joined.ours, name), matched[name].score),
+        "gold": lambda name: (_option(rows[name], matched[name], rows[name]["target"]), matched[name].target),
+        "answer": lambda name: (_answer(rows[name], matched[name], joined.stat), matched[name].answer),
+        "score": lambda name: (_score(joined.ours, name, joined.stat), matched[name].score),
     }
     lines = ["stages at which items differ (A ours, B theirs):"]
     for stage, both in values.items():
@@ -122,6 +129,23 @@ def differences_by_stage(joined: JoinedSamples) -> list[str]:
         else:
             lines.append(f"    {shortened(one)} in ours, {shortened(other)} in theirs")
     return lines
+
+
+def _option(row: Mapping[str, Any], item: Item, label: Any) -> Any:
+    """What a label of ours stands for: where the texts of options are scored, theirs has the text."""
+    labels = row.get("labels") or LETTERS
+    if "totals" not in row["response"] or label not in labels[: len(item.continuations)]:
+        return label
+    return item.continuations[labels.index(label)].strip()
+
+
+def _answer(row: Mapping[str, Any], item: Item, stat: str) -> Any:
+    """Our answer, by length where theirs is."""
+    totals = row["response"].get("totals")
+    if stat == "correct_norm" and totals and len(totals) == len(item.continuations):
+        texts = [text.strip() for text in item.continuations]
+        return texts[best_option([total / len(text) for total, text in zip(totals, texts, strict=True)])[0]]
+    return _option(row, item, row["answer"])
 
 
 def _differ(stage: str, ours: Any, theirs: Any) -> bool:
@@ -161,10 +185,9 @@ def waterfall_lines(joined: JoinedSamples, benchmark: Benchmark, engine: Engine 
     changes = waterfall.changes_by_item(chain, list(joined.matched))
     lines += ["", f"{len(changes)} joined items score differently in the two runs; the steps at which each changed:"]
     for name, names in list(changes.items())[:show]:
-        item = joined.matched[name]
+        item, mine = joined.matched[name], outcome(joined.ours.rows[name], joined.stat)
         lines.append(
-            f"  {name}: ours {outcome(joined.ours.rows[name])}, theirs {shortened(item.answer)} scored {item.score:g}: "
-            + ", ".join(names)
+            f"  {name}: ours {mine}, theirs {shortened(item.answer)} scored {item.score:g}: " + ", ".join(names)
         )
     if len(changes) > show:
         lines.append(f"  ... and {len(changes) - show} more (--show N)")
@@ -180,7 +203,7 @@ def inner_stages(
         return [], ["items of this benchmark are not scored one by one: only the outer steps are told apart"]
 
     def score(sample: Sample, response: Any) -> float:
-        return float(benchmark.score(sample, response).stats["correct"])
+        return float(benchmark.score(sample, response).stats[joined.stat])
 
     remarks = []
     info = None if engine is None else engine.describe()
@@ -191,7 +214,7 @@ def inner_stages(
     if isinstance(first_request, Choose) and all(item.logprobs for item in items):
         ask = None if engine is None else lambda asked: engine.choose(asked, _ignore)
         stages, agreement = waterfall.choice_stages(samples, score, before, joined.samples, joined.matched, ask)
-        if agreement:
+        if agreement and not joined.samples.per_token:
             remarks.append(
                 f"their log-probabilities, recomputed from their prompts: within {agreement.largest:.1g} on "
                 f"{agreement.items} items"

@@ -91,11 +91,11 @@ def flips(joined: Joined, show: int) -> list[str]:
     return lines
 
 
-def outcome(row: pairs.Row) -> str:
-    """An item's answer in a run, and whether it was right, where items are right or wrong."""
+def outcome(row: pairs.Row, stat: str = "correct") -> str:
+    """An item's answer in a run, and whether it was right, where items are right or wrong. stat: the statistic that says so."""
     if row["response"].get("kind") == "measured":
         return f"{sum(row['response']['nll']):.3f} nats"
-    right = row["stats"].get("correct", row["stats"].get("passed"))
+    right = row["stats"].get(stat, row["stats"].get("passed"))
     mark = "" if right is None else (" right" if right else " wrong")
     margin = ""
     if row["response"].get("kind") == "chosen":

@@ -151,9 +151,13 @@ def choice_stages(
             stages.append(Stage(title, scores, before.groups, note))
         answers = dict(zip(names, ask([wanted[name] for name in names]), strict=True))
         recomputed = _agreement(answers, matched)
+    # theirs are of whole options
     stored = {
-        name: Chosen(item.logprobs, len(_choose(ours[name]).shots), 0) for name, item in matched.items()
-    }  # fmt: skip
+        name: Chosen(
+            item.logprobs, len(_choose(ours[name]).shots), 0, totals=item.logprobs if _choose(ours[name]).totals else ()
+        )
+        for name, item in matched.items()
+    }
     title = "arithmetic" if ask else "prompt, tokens and arithmetic"
     note = "their log-probabilities, our choice of the best option" if ask else "not told apart without the model (-c)"
     stages.append(Stage(title, scored(stored), before.groups, note))
@@ -275,7 +279,7 @@ def text_stages(
         replies: dict[str, Generated] = {}
 
         def text(name: str, request: Generate) -> Generate:
-            return dataclasses.replace(request, header="", shots=(), prompt=matched[name].prompt)
+            return dataclasses.replace(request, header="", shots=(), prompt=matched[name].prompt, overflow="keep_last")
 
         def stops(name: str, request: Generate) -> Generate:
             item = matched[name]

@@ -2,7 +2,7 @@
 
 The checksums are over rows, not bytes, so that line ends, a byte-order mark or the hub's parquet change nothing, and an edit of
 a single letter does. They were computed from the released files (the bytes of GSM8K's and HumanEval's have the SHA-256 that
-many public projects record); those of C-Eval and of the ReAct files are not known.
+many public projects record; C-Eval's from the files of its hub dataset); those of the ReAct files are not known.
 """
 
 from __future__ import annotations

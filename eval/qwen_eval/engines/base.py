@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from qwen_eval.engines.conversations import conversations
 from qwen_eval.schema import (
@@ -19,6 +19,7 @@ from qwen_eval.schema import (
     ModelSpec,
     OnResponse,
     Request,
+    Unanswered,
 )
 
 if TYPE_CHECKING:  # torch takes seconds to import, and engines without a model need none
@@ -40,10 +41,12 @@ class BaseEngine(ABC):
     """What an engine (schema.Engine) has beside what it computes.
 
     name: its name in the results. refused: the options of `_SETTINGS` that it does not support, and the error's text after
-    the option. notes: sentences about the run. checkpoint: the model's files, None where there are none here.
+    the option. notes: sentences about the run. checkpoint: the model's files, None where there are none here. spare: tokens of
+    the context that a choice needs beside its prompt (a server and vLLM generate one).
     """
 
     name: str
+    spare: ClassVar[int] = 0
     refused: tuple[frozenset[str], str] = frozenset(), ""
     checkpoint: Checkpoint | None = None
 
@@ -72,6 +75,23 @@ class BaseEngine(ABC):
         """The tokenizer of the checkpoint."""
         assert self.checkpoint is not None
         return self.checkpoint.tokenizer
+
+    @property
+    def context_limit(self) -> int:
+        """In tokens; 0 where it is not known here."""
+        return self.checkpoint.context_limit if self.checkpoint else 0
+
+    @property
+    def rigid(self) -> bool:
+        """Whether nothing longer than the context limit can be computed."""
+        return False
+
+    def too_long(self, requests: Sequence[Request]) -> Mapping[int, Unanswered]:
+        """By index the requests that do not fit the context; see fitting.too_long. Loads no weights."""
+        from qwen_eval.engines import fitting
+
+        tokenizer = self.checkpoint.tokenizer if self.checkpoint else None
+        return fitting.too_long(requests, tokenizer, self.context_limit, self.rigid, self.spare)
 
     def usage(self) -> Mapping[str, float]:
         """tokens computed, tokens in the prompts, peak memory in GB (0 where it is not this machine's)."""

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from qwen_eval.schema import Choose, Chosen, InputError
+from qwen_eval.schema import Choose, Chosen, DoesNotFit, InputError
 
 
 class Encoder(Protocol):
@@ -69,7 +69,8 @@ def encode_requests(
     requests: Sequence[Choose], tokenizer: Encoder, context_limit: int, chunk: int = 256
 ) -> list[Encoded]:
     """Tokenizes requests, in chunks that bound the memory of Python integers. Raises InputError for an option that
-    adds no token to its prompt, or shares none with the others."""
+    adds no token to its prompt, or shares none with the others, DoesNotFit for a prompt that is too long without shots and
+    not to be cut."""
     encoded: list[Encoded] = []
     for start in range(0, len(requests), chunk):
         part = requests[start : start + chunk]
@@ -123,7 +124,9 @@ def _encode(
         fed = len(shared) + max(len(tokens) for tokens in continuations) - 1
         truncated, cut = False, 0
         if request.overflow != "none" and fed > allowed:
-            if request.overflow == "drop_shots" and drops[index] < len(request.shots):
+            if request.overflow == "drop_shots":
+                if drops[index] == len(request.shots):
+                    raise DoesNotFit(fed, allowed)
                 yield None
                 continue
             # a whole option is scored after at least one token of its prompt, which may end before `shared` does
@@ -133,6 +136,23 @@ def _encode(
             truncated = True
         rows = _rows(request, shared, continuations, len(prompt) - cut, start + index)
         yield Encoded(rows, len(request.shots) - drops[index], len(prompt), truncated)
+
+
+def read_tokens(requests: Sequence[Choose], tokenizer: Encoder, chunk: int = 256) -> list[int]:
+    """By request the tokens that the model reads for its longest option, as the request stands (the last token is read by
+    nobody)."""
+    found: list[int] = []
+    start_ids = len(tokenizer.encode_batch([""])[0])
+    for start in range(0, len(requests), chunk):
+        part = requests[start : start + chunk]
+        ends = [("",) if request.scoring == "isolated" else request.options for request in part]
+        texts = [request.prompt() + end for request, own in zip(part, ends, strict=True) for end in own]
+        lengths = map(len, tokenizer.encode_batch(texts))
+        for request, own in zip(part, ends, strict=True):
+            longest = max(next(lengths) for _ in own)
+            unread = 0 if request.scoring == "isolated" else 1
+            found.append(longest - unread - (0 if request.bos else start_ids))
+    return found
 
 
 def _encode_split(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from qwen_eval.engines.reasoning import opens_reasoning, special_marks, split_reasoning
 from qwen_eval.models.tokenizers import TextTokenizer
-from qwen_eval.schema import Generate, Generated
+from qwen_eval.schema import DoesNotFit, Generate, Generated
 
 END = 16  # tokens at the end of a prompt, enough to show a reasoning mark that the template opened
 
@@ -39,19 +39,25 @@ class Completion:
 
 def encode_prompt(request: Generate, tokenizer: TextTokenizer, limit: int) -> tuple[list[int], Prompt]:
     """The prompt's ids, and its description for the answer. A prompt has to leave room for max_tokens in the context of
-    `limit` tokens."""
+    `limit` tokens. Raises DoesNotFit for one that does not without shots, and for a reply that leaves none for any prompt,
+    unless nothing is to be cut."""
     room = limit - request.max_tokens
-    truncated = False
     for dropped in range(len(request.shots) + 1):
-        prompt = request.text(dropped)
-        ids = (
-            tokenizer.encode(prompt) if isinstance(prompt, str) else tokenizer.chat_ids(prompt, **request.chat_options)
-        )
-        if len(ids) <= room or request.overflow == "none":
+        ids = prompt_ids(request, tokenizer, dropped)
+        if len(ids) <= room or request.overflow != "drop_shots":
             break
-    else:
-        ids, truncated = ids[-max(1, room) :], True
+    truncated = len(ids) > room and request.overflow != "none"
+    if truncated and (request.overflow == "drop_shots" or room < 1):
+        raise DoesNotFit(len(ids) + request.max_tokens, limit)
+    if truncated:
+        ids = ids[-room:]
     return ids, Prompt(len(ids), tokenizer.decode(ids[-END:]), len(request.shots) - dropped, truncated)
+
+
+def prompt_ids(request: Generate, tokenizer: TextTokenizer, first_shot: int) -> list[int]:
+    """The ids of a request's prompt without its first `first_shot` shots."""
+    prompt = request.text(first_shot)
+    return tokenizer.encode(prompt) if isinstance(prompt, str) else tokenizer.chat_ids(prompt, **request.chat_options)
 
 
 def answer(request: Generate, prompt: Prompt, completions: Sequence[Completion]) -> Generated:

@@ -40,7 +40,7 @@ class VLLMEngine(BaseEngine):
     vLLM is not installed or for a setting that it does not have, CheckpointError for a checkpoint.
     """
 
-    name = "vllm"
+    name, spare, rigid = "vllm", 1, True
     refused = (
         frozenset({"--quantize", "--dynamic-ntk", "--logn", "--window", "--attn"}),
         "is not for --engine vllm; use --engine hf",

@@ -13,6 +13,7 @@ import importlib.util
 import io
 import logging
 import os
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,6 +62,7 @@ class Checkpoint:
     precision: str
     header: gguf.Header | None
     _located: hub.Located
+    _own_limit: int | None
 
     @property
     def trained_length(self) -> int:
@@ -146,11 +148,34 @@ class Checkpoint:
             torch.device("meta"),
             contextlib.suppress(Exception),
         ):  # errors are raised when the model is loaded
-            config = copy.deepcopy(self.config)
-            if self.qwen1:
-                self._class(config)
-            else:
-                self._class.from_config(config, trust_remote_code=self.spec.trust_remote_code)
+            self._skeleton()
+
+    def _skeleton(self) -> Any:
+        """The model without weights, on the device that is current."""
+        config = copy.deepcopy(self.config)
+        if self.qwen1:
+            return self._class(config)
+        return self._class.from_config(config, trust_remote_code=self.spec.trust_remote_code)
+
+    @cached_property
+    def learned_positions(self) -> int:
+        """How many positions the model has learned an embedding for (GPT-2, OPT): beyond them it computes nothing. 0 for all
+        others, which rotate, shift or compute their positions."""
+        text = self.config.get_text_config()
+        if self.qwen1 or getattr(text, "rope_parameters", None) or not self._own_limit:
+            return 0
+        with configs.quiet(), torch.device("meta"):
+            try:
+                modules = self._skeleton().named_modules()
+            except Exception:  # raised when the model is loaded
+                return 0
+            tables = [
+                module.num_embeddings
+                for name, module in modules
+                if isinstance(module, torch.nn.Embedding) and re.search(r"wpe|pos", name.rpartition(".")[2])
+            ]
+        # some tables have rows beside those of positions (OPT: two)
+        return self._own_limit if any(rows >= self._own_limit for rows in tables) else 0
 
     def load(self) -> PreTrainedModel:
         """The model on its device, in evaluation mode, with its context extension installed and set to decode greedily.
@@ -279,6 +304,7 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
         precision=configs.precision(spec, config, dtype, header),
         header=header,
         _located=located,
+        _own_limit=own_limit,
     )
 
 

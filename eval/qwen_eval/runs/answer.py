@@ -20,7 +20,8 @@ from qwen_eval.runs.samples import (
     stored_response,
     withheld,
 )
-from qwen_eval.schema import Choose, Engine, Generate, Generated, Measure, Sample, Score, Scored
+from qwen_eval.runs.unanswered import empty_response
+from qwen_eval.schema import Choose, Engine, Generate, Generated, Measure, Sample, Score, Scored, Unanswered
 from qwen_eval.tasks.benchmark import Benchmark
 
 Check: TypeAlias = Callable[[Sequence[Sample]], object]
@@ -60,13 +61,15 @@ def answer(
             sample = asked[index]
             responses[index] = response
             if not benchmark.together:
-                scores[index] = benchmark.score(sample, response)
+                scores[index] = _score(benchmark, sample, response)
             if sample.id not in stored:
                 item = Scored(sample, response, scores.get(index, UNSCORED))
                 file.append(sample_row(item, keep_prompt=not args.no_prompts))
 
         for index, sample in enumerate(asked):
-            if sample.id in known:
+            if sample.id in benchmark.too_long:
+                take(index, benchmark.too_long[sample.id])
+            elif sample.id in known:
                 response = stored_response(known[sample.id])
                 if sample.id not in before and isinstance(response, Generated) and isinstance(sample.request, Generate):
                     response = split_again(sample.request, response)
@@ -91,9 +94,9 @@ def answer(
         order = range(len(asked))
         if benchmark.together:
             with progress(len(order), f"{benchmark.name} scores", args.quiet) as bar:
-                replies = [responses[index] for index in order]
+                replies = [_scorable(asked[index], responses[index]) for index in order]
                 together = benchmark.score_all(asked, replies, engine.token_texts, bar.update)
-            scores = dict(enumerate(together))
+            scores = {index: _final(benchmark, asked[index], responses[index], together[index]) for index in order}
         scored = [Scored(asked[index], responses[index], scores[index]) for index in order]
         moved = any(stored[sample.id].get("cluster", "?") != sample.cluster for sample in asked if sample.id in stored)
         if benchmark.together or moved:
@@ -116,13 +119,27 @@ def answer_share(benchmark: Benchmark, engine: Engine, run_id: str, check: Check
 
             def done(position: int, response: Any) -> None:
                 sample = asked[position]
-                score = UNSCORED if benchmark.together else benchmark.score(sample, response)
+                score = UNSCORED if benchmark.together else _score(benchmark, sample, response)
                 file.append(sample_row(Scored(sample, response, score), keep_prompt=not args.no_prompts))
 
             ask(engine, asked, done)
         finally:
             file.close()
     processes.barrier()
+
+
+def _score(benchmark: Benchmark, sample: Sample, response: Any) -> Score:
+    """The score of one response, or of an item that was not asked."""
+    return _final(benchmark, sample, response, benchmark.score(sample, _scorable(sample, response)))
+
+
+def _scorable(sample: Sample, response: Any) -> Any:
+    """What is given to the benchmark: of an item that was not asked an empty response."""
+    return empty_response(sample.request) if isinstance(response, Unanswered) else response
+
+
+def _final(benchmark: Benchmark, sample: Sample, response: Any, score: Score) -> Score:
+    return benchmark.unanswered(sample, score) if isinstance(response, Unanswered) else score
 
 
 def own_share(benchmark: Benchmark, processes: workers.Processes, left: Sequence[int] = ()) -> list[int]:

@@ -14,8 +14,14 @@ from qwen_eval.tasks.facts import Facts, from_json
 
 
 def read_manifest(output: Path, run: str) -> dict[str, Any]:
-    """The manifest of a finished run. Raises InputError when there is no such run."""
+    """The manifest of a finished run. Raises InputError when there is no such run, and for an unfinished one."""
     path = output / "samples" / f"{run}.json"
+    answered = stored_path(output, run)
+    if not path.exists() and answered.exists():
+        raise InputError(
+            f"run {run} is unfinished: {len(read_samples(answered))} items are answered, and it has no manifest; finish it "
+            "with its own command first"
+        )
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError) as error:

@@ -9,7 +9,8 @@ from typing import Any
 
 from qwen_eval.runs.files import json_lines
 from qwen_eval.runs.samples import sample_row
-from qwen_eval.schema import Choose, Chosen, Generate, Generated, InputError, Measured, Metric, Sample, Score, Scored
+from qwen_eval.runs.unanswered import empty_response
+from qwen_eval.schema import Generate, InputError, Metric, Sample, Score, Scored, Unanswered
 from qwen_eval.tasks.benchmark import Benchmark, own_code
 
 MAX_SAMPLES = 64
@@ -23,7 +24,7 @@ def rehearse(benchmark: Benchmark) -> None:
         return
     asked = _selection(benchmark.asked)
     for text in TEXTS if any(isinstance(sample.request, Generate) for sample in asked) else TEXTS[:1]:
-        _try(benchmark, asked, [_made_up(sample, text) for sample in asked])
+        _try(benchmark, asked, [empty_response(sample.request, text) for sample in asked])
 
 
 def _try(benchmark: Benchmark, asked: Sequence[Sample], replies: Sequence[Any]) -> None:
@@ -31,6 +32,10 @@ def _try(benchmark: Benchmark, asked: Sequence[Sample], replies: Sequence[Any]) 
     with own_code(type(benchmark)):
         scores = benchmark.score_all(asked, replies, lambda texts: [list(text) for text in texts], lambda: None)
         scored = [Scored(*item) for item in zip(asked, replies, scores, strict=True)]
+        if benchmark.args.too_long == "wrong":
+            first = scored[0]
+            score = benchmark.unanswered(first.sample, first.score)
+            scored[0] = Scored(first.sample, Unanswered(2, 1), score)
     for item in scored:
         if not isinstance(item.score, Score) or not all(isinstance(n, (int, float)) for n in item.score.stats.values()):
             raise InputError(f"{benchmark.name}: score has to return a Score with numbers as statistics")
@@ -58,15 +63,3 @@ def _selection(samples: Sequence[Sample]) -> list[Sample]:
     step = max(1, len(samples) // MAX_SAMPLES)
     first = {sample.group: sample for sample in reversed(samples)}
     return list({sample.id: sample for sample in [*samples[::step][:MAX_SAMPLES], *first.values()]}.values())
-
-
-def _made_up(sample: Sample, text: str) -> Any:
-    """A response in which all options are equally likely, or this text."""
-    request = sample.request
-    if isinstance(request, Choose):
-        even = tuple(-1.0 for _ in request.options)
-        return Chosen(even, len(request.shots), 1, totals=even if request.totals else ())
-    if isinstance(request, Generate):
-        count = request.samples
-        return Generated((text,) * count, ("",) * count, ("eos",) * request.samples, 1, (0,) * request.samples)
-    return Measured((1.0,), (1,), (1,), (1,), 0)

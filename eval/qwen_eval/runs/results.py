@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qwen_eval.runs import files, signature
-from qwen_eval.schema import EngineInfo, Generated, InputError, Measured, Metric, Scored
+from qwen_eval.schema import EngineInfo, Generated, InputError, Measured, Metric, Scored, Unanswered
 from qwen_eval.tasks.benchmark import Benchmark
 
 # fmt: off
@@ -31,7 +31,7 @@ def tokens_of(scored: Sequence[Scored]) -> int:
     """The number of tokens of a run's prompts and replies, of a measurement of those that were scored. It does not depend on
     interruptions; how many of them the engine computed depends on the prefixes that prompts share."""
     total = 0
-    for response in (item.response for item in scored):
+    for response in (item.response for item in scored if not isinstance(item.response, Unanswered)):
         total += sum(response.tokens) if isinstance(response, Measured) else response.prompt_tokens
         total += sum(response.new_tokens) if isinstance(response, Generated) else 0
     return total

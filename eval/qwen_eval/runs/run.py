@@ -18,11 +18,24 @@ import jsonlines
 from qwen_eval import __version__, options, terminal
 from qwen_eval.data import demo
 from qwen_eval.engines.replay import StandIn
-from qwen_eval.runs import answer, former, manifest, precision, prompts, results, samples, self_check, starts, workers
+from qwen_eval.runs import (
+    answer,
+    former,
+    manifest,
+    precision,
+    prompts,
+    results,
+    samples,
+    self_check,
+    starts,
+    stored,
+    unanswered,
+    workers,
+)
 from qwen_eval.runs.commit import git_commit
 from qwen_eval.runs.rehearsal import rehearse
 from qwen_eval.runs.signature import prompt_hash, prompt_of, run_id, signature
-from qwen_eval.schema import Engine, EngineInfo, InputError, Metric, Sample
+from qwen_eval.schema import Engine, EngineInfo, InputError, Metric, Sample, Unanswered
 from qwen_eval.stats import intervals
 from qwen_eval.tasks.benchmark import Benchmark
 
@@ -45,6 +58,7 @@ def run(benchmark: Benchmark, engine: Engine, processes: workers.Processes = wor
 
     Raises InputError for bad input; what was answered until then is stored.
     """
+    benchmark.too_long = _too_long(benchmark, engine, processes)
     info = prompts.with_day(benchmark, engine, engine.describe())
     if benchmark.args.checkpoint_path == demo.NAME and info.engine != "file":
         info = dataclasses.replace(info, model=demo.NAME, revision="demo")
@@ -56,13 +70,37 @@ def run(benchmark: Benchmark, engine: Engine, processes: workers.Processes = wor
     return None
 
 
+def _too_long(benchmark: Benchmark, engine: Engine, processes: workers.Processes) -> Mapping[str, Unanswered]:
+    """The items that do not fit the context, found by the first process before the weights are downloaded or read. Raises
+    InputError in that process; the others end without a word."""
+    found: Mapping[str, Unanswered] = {}
+    error: InputError | None = None
+    if processes.is_first:
+        try:
+            found = unanswered.find(benchmark, engine)
+        except InputError as problem:
+            error = problem
+    found, failed = processes.broadcast((found, error is not None))
+    if error:
+        raise error
+    if failed:
+        raise SystemExit(2)
+    return found
+
+
 def rescore(benchmark: Benchmark) -> None:
     """Scores the stored responses of another run under this benchmark's recipe; no model is asked.
 
-    Raises InputError for a run that does not exist and for items that it has not answered.
+    Raises InputError, before anything is written, for a run that does not exist or is unfinished, and for items that it has not
+    answered.
     """
-    info, given = manifest.read_run(benchmark.args.output_dir, benchmark.args.rescore)
+    info, given = stored.read(benchmark)
     prompt = manifest.read_manifest(benchmark.args.output_dir, benchmark.args.rescore).get("prompt")
+    benchmark.too_long = {
+        sample.id: response
+        for sample in benchmark.asked
+        if isinstance(response := samples.stored_response(given[sample.id]), Unanswered)
+    }
     _run_locked(benchmark, StandIn(info, prompt), info, workers.SINGLE, given)
 
 
@@ -153,9 +191,10 @@ def _run_and_store(
     }
     metrics = list(benchmark.metrics(scored))
     if metrics:
+        metrics += unanswered.share(scored)
         metrics += precision.against_bf16(benchmark, info, scored, args.output_dir)
-    said = [*benchmark.remarks(scored), *intervals.without(metrics), *_unverified(benchmark), *engine.notes]
-    notes = list(dict.fromkeys([*_moved(prints), *said, *notes]))
+    said = [*unanswered.remark(benchmark), *benchmark.remarks(scored), *intervals.without(metrics), *_unverified(benchmark)]
+    notes = list(dict.fromkeys([*_moved(prints), *said, *engine.notes, *notes]))
     if metrics:
         csv = args.output_dir / f"{benchmark.name}.csv"
         written = results.append_results(csv, results.result_rows(benchmark, info, metrics, execution))

@@ -21,7 +21,7 @@ import jsonlines
 
 from qwen_eval.runs import files
 from qwen_eval.runs.signature import prompt_hash, prompt_of
-from qwen_eval.schema import Chosen, Generated, InputError, Measured, Response, Scored
+from qwen_eval.schema import Chosen, Generated, InputError, Measured, Response, Scored, Unanswered
 
 WITHHELD = "not kept, sha256 "
 
@@ -29,6 +29,7 @@ RESPONSES: dict[str, type[Response]] = {
     "chosen": Chosen,
     "generated": Generated,
     "measured": Measured,
+    "unanswered": Unanswered,
 }
 
 

@@ -26,6 +26,8 @@ def signature(benchmark: Benchmark, info: EngineInfo) -> str:
     if info.known_by:
         fields["served"] = info.known_by
     fields["ctx"] = str(info.context_limit)
+    if benchmark.too_long:
+        fields["unanswered"] = str(len(benchmark.too_long))
     if info.context != "none":
         fields["ext"] = info.context
         fields["trained"] = str(info.trained_length)

@@ -33,9 +33,9 @@ from qwen_eval.data.files import Source, content_hash
 from qwen_eval.data.official import changed
 from qwen_eval.data.tables import Dataset
 from qwen_eval.data.texts import common_prefix
-from qwen_eval.schema import Choose, Generate, InputError, Measure, Metric, Sample, Score, Scored
+from qwen_eval.schema import Choose, Generate, InputError, Measure, Metric, Sample, Score, Scored, Unanswered
 from qwen_eval.stats import intervals
-from qwen_eval.tasks.facts import NAME, OWN_TABLES, Column, Facts, Table, View
+from qwen_eval.tasks.facts import NAME, OWN_TABLES, USUAL, Column, Facts, Table, View
 
 TokenTexts: TypeAlias = Callable[[Sequence[str]], list[list[str]]]
 
@@ -45,7 +45,7 @@ SCRIPTS = PACKAGE / "benchmarks" if (PACKAGE / "benchmarks").is_dir() else PACKA
 
 
 # what decides the score of a response
-SCORING = ("score", "score_all", "metrics", "completion", "program", "item", "target")
+SCORING = ("score", "score_all", "unanswered", "metrics", "completion", "program", "item", "target")
 
 
 class Benchmark:
@@ -114,6 +114,8 @@ class Benchmark:
             raise InputError(f"{self.name}: the id {twice[0]!r} is there twice; give every item an id of its own")
         self.asked: tuple[Sample, ...] = tuple(_first(every, args.limit))
         self.partial = bool(getattr(args, "subjects", None)) or len(self.asked) < len(every)
+        # by id the items that do not fit the context of the model that is asked; whoever opens the model finds them
+        self.too_long: Mapping[str, Unanswered] = {}
 
     # ------------------------------------------------------------------------------------- what a benchmark says
     def read(self) -> Any:
@@ -140,6 +142,16 @@ class Benchmark:
             scores.append(self.score(sample, reply))
             done()
         return scores
+
+    def unanswered(self, sample: Sample, empty: Score) -> Score:
+        """The score of an item that was not asked, since it does not fit the context: wrong by every figure that runs are
+        compared by, and without an answer. empty: the score of an empty reply."""
+        stats = dict(empty.stats)
+        for view in self.views or USUAL:
+            if view.stat in stats and view.group in ("", sample.group):
+                most = stats[view.per] if view.per else 1.0
+                stats[view.stat] = most if view.lower_is_better else 0.0
+        return Score({**stats, "unanswered": 1.0}, None)
 
     def metrics(self, scored: Sequence[Scored]) -> list[Metric]:
         """The figures, each with its interval: here the share of items that are "correct"."""

@@ -239,6 +239,12 @@ class MultipleChoice(Benchmark):
             stats["correct_norm"] = float(row.labels[best_option(each)[0]] == sample.target)
         return Score(stats, row.labels[best])
 
+    def unanswered(self, sample: Sample, empty: Score) -> Score:
+        score = super().unanswered(sample, empty)
+        return Score(
+            {name: value if name not in ("tie", "correct_norm") else 0.0 for name, value in score.stats.items()}, None
+        )
+
     def _score_reply(self, sample: Sample, reply: Generated, row: ChoiceRow) -> Score:
         """Reads the letter of a reply: by the rules of 2023, which always find one, or by ours, which may find none."""
         text = reply.texts[0]

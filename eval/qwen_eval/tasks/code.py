@@ -89,6 +89,12 @@ class Code(generation.Text):
             judged(texts, [next(verdicts) for _ in texts], reply) for texts, reply in zip(bodies, replies, strict=True)
         ]
 
+    def unanswered(self, sample: Sample, empty: Score) -> Score:
+        """The answer is an empty completion for every sample that was wanted, as in a submission."""
+        stats = {**super().unanswered(sample, empty).stats, **dict.fromkeys(KINDS, 0.0), "failed": empty.stats["texts"]}
+        failed = {"verdict": "failed", "detail": "not asked: the prompt does not fit"}
+        return Score(stats, [{**one, **failed} for one in empty.answer])
+
     # ----------------------------------------------------------------------------------------- how it is averaged
     def metrics(self, scored: Sequence[Scored]) -> list[Metric]:
         """pass@k for every k that the samples allow, and the shares of programs that ran out of time or were not judged."""
@@ -122,8 +128,8 @@ class Code(generation.Text):
         add("--solutions", action="store_true", help="no model: judge the reference solutions of the data")
 
     def given_texts(self) -> tuple[list[Path], list[Sequence[str]]] | None:
-        """In a model's place the completions of a file, as many for every task (--completions), or the reference solutions
-        (--solutions). Raises InputError where the data has none."""
+        """In a model's place the completions of a file for the tasks that are asked, as many for each (--completions), or the
+        reference solutions (--solutions). Raises InputError where the data has none."""
         if self.args.solutions:
             golds = {name: self.solution(row) for name, row in self._by_id.items()}
             lacking = [name for name, text in golds.items() if not text]
@@ -131,7 +137,8 @@ class Code(generation.Text):
                 raise InputError(f"{self.name} has no reference solution of {lacking[0]}; leave --solutions out")
             return [Path("reference-solutions")], [(golds[sample.id],) for sample in self.asked]
         path = self.args.completions
-        return ([path], [*completions(path, list(self._by_id))]) if path else None
+        wanted = [sample.id for sample in self.asked]
+        return ([path], [*completions(path, list(self._by_id), wanted)]) if path else None
 
 
 def judged(bodies: Sequence[str], verdicts: Sequence[sandbox.Verdict], reply: Generated) -> Score:

@@ -41,7 +41,8 @@ class Samples:
 
     harness: whose format. metric: which of their scores was taken. average: how they average over tasks, "micro" or
     "macro". bos: whether the BOS that their tokenizer adds was kept (None: not recorded). max_length: context limit of
-    their model in tokens (None: not recorded).
+    their model in tokens (None: not recorded). by_length: whether options were compared by their log-probability by character
+    of their text. per_token: whether the items' log-probabilities are means over the tokens of the whole text, prompt included.
     """
 
     harness: str
@@ -51,6 +52,8 @@ class Samples:
     average: str
     bos: bool | None = None
     max_length: int | None = None
+    by_length: bool = False
+    per_token: bool = False
     notes: list[str] = field(default_factory=list)
 
     def with_average(self, average: str) -> Samples:

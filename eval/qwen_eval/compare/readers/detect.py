@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def _merged(parts: Sequence[Samples]) -> Samples | None:
     items = tuple(item for part in parts for item in part.items)
     paths = tuple(path for part in parts for path in part.paths)
     notes = list(dict.fromkeys(note for part in parts for note in part.notes))
-    return Samples(first.harness, paths, first.metric, items, first.average, first.bos, first.max_length, notes)
+    return replace(first, paths=paths, items=items, notes=notes)
 
 
 def _read_file(path: Path, metric: str | None) -> Samples | None:

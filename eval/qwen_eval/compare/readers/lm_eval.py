@@ -17,6 +17,7 @@ from qwen_eval.schema import InputError
 QUESTION_KEYS = ("question", "Question", "query", "problem", "input")
 CHOICE_KEYS = ("choices", "options")
 PREFERRED = ("acc", "exact_match", "pass@1", "acc_norm", "score")  # metrics, where a file has several
+BY_LENGTH = "acc_norm"  # the metric that divides an option's log-probability by the characters of its text
 HARNESS = "lm-evaluation-harness"
 
 
@@ -49,13 +50,13 @@ def read(path: Path, content: Mapping[str, Any], metric: str | None) -> Samples:
     settings = _settings(path)
     if settings is None:
         notes.append(f"no results_*.json beside {path.name}: context limit and BOS are assumed to be the model's own")
-        return Samples(HARNESS, (path,), name, items, "micro", notes=notes)
+        return Samples(HARNESS, (path,), name, items, "micro", by_length=name == BY_LENGTH, notes=notes)
     model_args = settings.get("config", {}).get("model_args", {})
     bos = str(model_args.get("add_bos_token", "")) if isinstance(model_args, dict) else ""
     length = settings.get("max_length")
     return Samples(
         HARNESS, (path,), name, items, "micro", bos.lower() != "false" if bos else None,
-        int(length) if length else None, notes,
+        int(length) if length else None, name == BY_LENGTH, notes=notes,
     )  # fmt: skip
 
 
@@ -68,7 +69,8 @@ def _item(task: str, row: Mapping[str, Any], metric: str) -> Item:
     if isinstance(pairs[0][1], str):
         continuations = tuple(pair[1] for pair in pairs)
         logprobs = tuple(float(_first_leaf(reply)) for reply in row["resps"])
-        best = max(range(len(logprobs)), key=lambda index: (logprobs[index], -index))
+        sizes = [len(text.strip()) or 1 if metric == BY_LENGTH else 1 for text in continuations]
+        best = max(range(len(logprobs)), key=lambda index: (logprobs[index] / sizes[index], -index))
         if target.isdecimal() and int(target) < len(continuations):
             target = continuations[int(target)]
         return Item(

@@ -37,6 +37,7 @@ def read(path: Path, content: Mapping[str, Any], metric: str | None) -> Samples:
         items.append(Item(path.stem, index, prompt, (), gold, float(answer == gold), answer, tuple(labels), logprobs,
                           None if labels else prediction))  # fmt: skip
     notes = ["OpenCompass's predictions hold no scores: prediction compared with gold"]
-    if any(item.logprobs for item in items):
+    per_token = any(item.logprobs for item in items)
+    if per_token:
         notes.append("their options are compared by mean log-likelihood over the whole text")
-    return Samples("OpenCompass", (path,), "accuracy", tuple(items), "macro", notes=notes)
+    return Samples("OpenCompass", (path,), "accuracy", tuple(items), "macro", per_token=per_token, notes=notes)

@@ -71,7 +71,7 @@ class APIEngine(BaseEngine):
     once. seed: names the random streams. Raises CheckpointError, and InputError for a server that does not answer.
     """
 
-    name = "api"
+    name, spare, rigid = "api", 1, True
     refused = (
         frozenset({"--quantize", "--dtype", "--dynamic-ntk", "--logn", "--window", "--attn"}),
         "is the server's own setting; start the server with it, or use --engine hf",
@@ -104,7 +104,7 @@ class APIEngine(BaseEngine):
             model=checkpoint.name if checkpoint else self._model,
             revision=checkpoint.revision if checkpoint else "server",
             fingerprint=hashlib.sha256(identity.encode()).hexdigest()[:16],
-            context_limit=self._context_limit,
+            context_limit=self.context_limit,
             precision="server",
             context="none",
             engine=self.name,
@@ -152,7 +152,7 @@ class APIEngine(BaseEngine):
         return rendering.prompt_text(self._server, self._model, request)
 
     @property
-    def _context_limit(self) -> int:
+    def context_limit(self) -> int:
         """In tokens; 0 where neither the checkpoint nor the server gives one."""
         limits = [self.checkpoint.context_limit if self.checkpoint else 0, self._served.limit]
         return min(filter(None, limits), default=0)
@@ -161,7 +161,7 @@ class APIEngine(BaseEngine):
         """Scores the options of every request. An option of one token is looked up among the most likely next tokens,
         where the server lists them; else the prompt is sent with the option after it."""
         # a server needs room for a token that it generates
-        encoded = plan.encode_requests(requests, self.tokenizer, self._context_limit - 1)
+        encoded = plan.encode_requests(requests, self.tokenizer, self.context_limit - 1)
         one_token = all(len(row.targets) == 1 for item in encoded for row in item.rows)
         self._abilities.require(one_token, self._server.url)
         unlisted: set[int] = set()
@@ -228,20 +228,24 @@ class APIEngine(BaseEngine):
         by_ids = self.checkpoint is not None and self._abilities.ids
         if self.checkpoint and not by_ids and requests:
             self.notes.append("the server takes no token ids: its own tokenizer and chat template were used")
+        if not self.checkpoint and requests:
+            self.notes.append("without a tokenizer (-c) only the server knows whether a prompt fits its context")
 
         def job(index: int) -> Generated:
             request = requests[index]
             path, body = "/completions", dict[str, Any]()
-            if by_ids:
-                ids, prompt = encode_prompt(request, self.tokenizer, self._context_limit)
+            prompt = Prompt(0, "", len(request.shots))
+            if self.checkpoint:
+                ids, prompt = encode_prompt(request, self.tokenizer, self.context_limit)
                 body = {"prompt": ids}
-            elif isinstance(request.prompt, str):
-                body = {"prompt": request.text()}
-            else:
-                path, body = completions.conversation(request)
+            if not by_ids:
+                if isinstance(request.prompt, str):
+                    body = {"prompt": request.text(len(request.shots) - prompt.shots_used)}
+                else:
+                    path, body = completions.conversation(request)
             replies = [self._reply(path, body, request, sample) for sample in range(request.samples)]
             if not by_ids:
-                prompt = Prompt(completions.prompt_tokens(replies[0]) or 0, "", len(request.shots))
+                prompt = Prompt(completions.prompt_tokens(replies[0]) or 0, "", prompt.shots_used)
             return answer(request, prompt, [completions.completion(reply, request) for reply in replies])
 
         return self._each(len(requests), job, done)

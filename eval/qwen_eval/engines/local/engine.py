@@ -15,7 +15,18 @@ from qwen_eval.engines.local import generation, measuring, scoring
 from qwen_eval.engines.local.runtime import Runtime, device_failures, device_name
 from qwen_eval.models.checkpoint import Checkpoint, context_extension, open_checkpoint
 from qwen_eval.models.context import install
-from qwen_eval.schema import Choose, Chosen, EngineInfo, Generate, Generated, Measure, Measured, ModelSpec, OnResponse
+from qwen_eval.schema import (
+    CheckpointError,
+    Choose,
+    Chosen,
+    EngineInfo,
+    Generate,
+    Generated,
+    Measure,
+    Measured,
+    ModelSpec,
+    OnResponse,
+)
 
 
 class HFEngine(BaseEngine):
@@ -31,10 +42,16 @@ class HFEngine(BaseEngine):
 
     def __init__(self, spec: ModelSpec, batch_size: int | None = None, share: bool = True, seed: int = 1234) -> None:
         self.checkpoint = open_checkpoint(spec)
+        _check_limit(self.checkpoint)
         self.runtime = Runtime(self.checkpoint, batch_size)
         super().__init__(self.runtime.notes)
         self._share = share
         self._seed = seed
+
+    @property
+    def rigid(self) -> bool:
+        """Whether nothing longer than the context limit can be computed."""
+        return self.checkpoint.learned_positions > 0
 
     def describe(self) -> EngineInfo:
         """What defines the answers of this engine, and where it runs."""
@@ -73,3 +90,13 @@ class HFEngine(BaseEngine):
         self.checkpoint = self.runtime.checkpoint = dataclasses.replace(checkpoint, context=context)
         if self.runtime.loaded:
             install(self.runtime.model, context)
+
+
+def _check_limit(checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError where --max-seq-len asks for more positions than the model has learned."""
+    asked = checkpoint.spec.max_seq_len
+    if asked and checkpoint.learned_positions and asked > checkpoint.learned_positions:
+        raise CheckpointError(
+            f"--max-seq-len {asked} is more than the {checkpoint.learned_positions} positions that {checkpoint.name} has "
+            "learned; set no more than that"
+        )

@@ -112,4 +112,6 @@ def reply(row: Mapping[str, Any]) -> dict[str, Any]:
     if response["kind"] == "generated":
         found = {"t": response["texts"], "e": response["end_reasons"]}
         return found | ({"r": response["reasoning"]} if any(response["reasoning"]) else {})
+    if response["kind"] == "unanswered":
+        return {"t": [""], "e": [f"not asked, {response['tokens']} tokens in a context of {response['limit']}"]}
     return {"m": {name: value for name, value in response.items() if name != "kind"}}

@@ -5,8 +5,12 @@ Each kind has neighbours on both sides: replies that look alike and are read dif
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from known import benchmark_of
+from qwen_eval.schema import Generated
 from qwen_eval.tasks.extract.letters import letter
 
 METALS = ["copper", "iron", "zinc", "tin"]
@@ -450,3 +454,12 @@ def test_a_statement_that_answers_the_question(reply: str, answer: str | None) -
 @pytest.mark.parametrize(("reply", "answer"), CHINESE_ASKED)
 def test_a_statement_that_answers_a_chinese_question(reply: str, answer: str | None) -> None:
     assert letter(reply, CHINESE_METALS, "常用作钢材镀层的金属是____。") == answer
+
+
+def test_a_chat_benchmark_reads_replies_with_the_question() -> None:
+    benchmark = benchmark_of("mmlu", "-c", "demo", "--chat", "--limit", "1")
+    sample = benchmark.samples()[0]
+    row = benchmark._rows[sample.id]
+    benchmark._rows[sample.id] = replace(row, question=QUESTION, options=tuple(METALS))
+    scored = benchmark.score(sample, Generated(("Zinc is used to galvanize steel.",), ("",), ("eos",)))
+    assert scored.answer == "C"

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from qwen_eval.tasks.extract import letter_tokens as lt
-from qwen_eval.tasks.extract.letter_items import Item, items
+from qwen_eval.tasks.extract.letter_items import items
+from qwen_eval.tasks.extract.letter_labels import Item
 from qwen_eval.tasks.extract.letter_statements import asks_for_wrong, stated
 from qwen_eval.tasks.extract.letter_tokens import Token
 from qwen_eval.tasks.extract.letters_2023 import ceval_2023, mmlu_2023

@@ -25,6 +25,7 @@ from qwen_eval.tasks.facts import Column, Table
 
 class Ceval(ChineseExam):
     name, version, title, order = "ceval", 1, "C-Eval", 2
+    versions = {("default", "chat"): 2}
     recipes = ("default", "qwen2023")
     released = True
     has_subjects = True

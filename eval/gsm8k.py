@@ -30,6 +30,7 @@ STEPS = "Let's think step by step"
 
 class Gsm8k(generation.Text):
     name, version, title, order = "gsm8k", 1, "GSM8K", 4
+    versions = {("default", "base"): 2, ("default", "chat"): 2}
     shots = {"base": 8, "chat": 0}
     recipes = ("default", "qwen2023")
     released = True
@@ -99,7 +100,7 @@ class Gsm8k(generation.Text):
             answer = numbers.gsm8k_chat_2023(text)
             correct = numbers.gsm8k_chat_2023_correct(text, target)
         else:
-            answer = numbers.number(text, cut)
+            answer = numbers.number(text, cut, self.rows()[int(sample.id)].question)
             correct = answer == gold
         stats = {
             "correct": float(correct),

@@ -38,6 +38,7 @@ MEMORY_ZH = (
 
 class Mmlu(MultipleChoice):
     name, version, title, order = "mmlu", 1, "MMLU", 1
+    versions = {("default", "chat"): 2}
     recipes = ("default", "qwen2023")
     released = True
     has_subjects = True

@@ -107,6 +107,48 @@ def test_no_text_is_evaluated() -> None:
             quick(read, reply)
 
 
+LAMPS = "A keeper buys 18 lamps for $9 each. He opens at 7:30 and lights 4 lamps an hour for 3 days. How much?"
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        ("So he saves $2.50 by buying 18 lamps.", "2.50"),
+        ("Therefore he has 162 dollars to pay if he buys 18 lamps for $9 each.", "162"),
+        ("So the room is 40 degrees warmer at 7:30.", "40"),
+        ("So he lights 96 lamps in 3 days.", "96"),
+        ("He needs 5 boxes of 4 lamps.", "5"),
+        ("The price is $144 (with 18 lamps).", "144"),
+        # what comes out may be a number of the question
+        ("After 5 hours he has 18 lamps.", "18"),
+        ("6 boxes of 3 lamps is 18 lamps.", "18"),
+        ("6 x 3 = 18", "18"),
+        ("With 5 more, the price comes to 9.", "9"),
+        ("He needs 5 boxes and 4 lamps.", "4"),
+        ("So he lights 4 lamps in 3 days.", "3"),  # both are given: the last, as ever
+        ("That is 96. So it takes 3 days.", "3"),  # another sentence
+        ("He lights 96 lamps in 12 days.", "12"),  # not of the question
+        ("The answer is 18 of 20.", "20"),
+        ("#### 18", "18"),
+    ],
+)
+def test_what_the_last_sentence_repeats_of_the_question_is_not_its_answer(reply: str, expected: str) -> None:
+    assert number(reply, question=LAMPS) == Decimal(expected)
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        ("He has 30 lamps. The sum is the sum of lamps.\n\n", None),
+        ("He has 30 lamps. The sum is 12 lamps.", "12"),
+        ("The answer is 7. He has 30 lamps. The sum is the sum of lamps.", "7"),
+        ("So 3 * 4 = 12 lamps.\nHe goes on and on", None),
+    ],
+)
+def test_a_reply_cut_by_its_length_answers_with_its_last_sentence_alone(reply: str, expected: str | None) -> None:
+    assert number(reply, cut=True) == (None if expected is None else Decimal(expected))
+
+
 @examples(400)
 @given(reply=pieces)
 def test_any_reply_gives_a_finite_number_or_none(reply: str) -> None:
@@ -136,4 +178,5 @@ def test_long_texts_take_linear_time(length: int) -> None:
         for read in (number, strict_number, gsm8k_2023, gsm8k_chat_2023):
             quick(read, text)
         quick(number, text, True)
+        quick(number, text, False, "There were 3 lamps, 18 keepers and 2 boats, 1 of them red.")
         quick(gsm8k_chat_2023_correct, text, "#### 18")

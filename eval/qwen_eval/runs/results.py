@@ -42,7 +42,7 @@ def system_fingerprints(scored: Sequence[Scored]) -> dict[str, int]:
     has one. An item whose options were scored by several requests counts once for each of their fingerprints."""
     found: Counter[str] = Counter()
     for response in (item.response for item in scored):
-        if isinstance(response, Measured):
+        if isinstance(response, Measured | Unanswered):
             continue
         texts = len(response.texts) if isinstance(response, Generated) else 1
         found.update(name or "none" for name in response.system_fingerprints or ("none",) * texts)

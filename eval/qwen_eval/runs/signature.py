@@ -28,6 +28,8 @@ def signature(benchmark: Benchmark, info: EngineInfo) -> str:
     if info.window:
         fields["window"] = info.window
     fields["dtype"] = info.precision
+    if info.trust:
+        fields["trust"] = info.trust
     head = [benchmark.name, f"v{benchmark.version}", benchmark.recipe, benchmark.mode]
     return "|".join(head + [f"{name}:{value}" for name, value in fields.items()])
 
@@ -36,8 +38,9 @@ def run_id(benchmark: Benchmark, info: EngineInfo) -> str:
     """The run's id, usable as a file name: a readable part, and a hash of what defines the answers (model, protocol, precision,
     and every prompt with its decoding parameters), so that a change of any of them inherits no answers."""
     digest = hashlib.sha256()
+    # a run that goes on, tested or not, is the same run
     for line in (
-        signature(benchmark, info),
+        signature(benchmark, dataclasses.replace(info, trust="")),
         info.model,
         info.revision,
         info.fingerprint,

@@ -4,21 +4,24 @@ No cache, no padding, no packing, no blocked matrices, and neither our attention
 model: dynamic NTK, LogN and window attention are computed here a second time, by their formulas on whole matrices.
 
 In float32 the attention is transformers' eager one. In 16 bits that one rounds its scores before the softmax, which on some
-models is worse than anything the engine does; there it is given float32 queries, keys and values.
+models is worse than anything the engine does; there it is given float32 queries, keys and values. What rounding does on a model
+is seen where it is computed once more: in float32 by transformers' sdpa, in 16 bits with every number in float32.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -28,6 +31,8 @@ from qwen_eval.models.memory import free_bytes
 from qwen_eval.schema import InputError
 
 EAGER, SDPA, WIDE, WIDEST = "eager", "sdpa", "harness_reference", "harness_reference_double"
+FLOAT32 = "float32"  # no attention: the first one, with every number in float32
+NARROW = (torch.float16, torch.bfloat16)
 _DTYPES = {WIDE: torch.float32, WIDEST: torch.float64}
 _LOST_BY_SDPA = ("s_aux", "softcap", "position_bias")  # keywords of layers that transformers' sdpa may ignore
 
@@ -48,30 +53,39 @@ _state = _State()
 
 
 def attentions(model: Any, context: ContextExtension, longest: int) -> tuple[str, str | None]:
-    """The attention of the reference, and of a second one that tells how much rounding does on this model; None where the
-    model has only one. longest: tokens of the longest prompt."""
+    """The attention of the reference, and what it is computed with a second time, to tell how much rounding does on this model;
+    None where there is nothing to compare with. longest: tokens of the longest prompt."""
+    wide = model.dtype not in NARROW
+    plain = all(parameter.dtype in (torch.float32, *NARROW) for parameter in model.parameters())
+    second = FLOAT32 if plain and not wide else None
     if not _switches(model):
         # transformers' eager Falcon adds ALiBi twice
-        return (SDPA if model.config.model_type == "falcon" else model.config._attn_implementation), None
-    extended = context.logn or bool(context.windows) or context.dynamic_ntk
+        return (SDPA if model.config.model_type == "falcon" else model.config._attn_implementation), second
+    if context.logn or context.windows or context.dynamic_ntk:
+        return WIDE, second or WIDEST
     heads = getattr(model.config.get_text_config(), "num_attention_heads", None) or 1
-    fits = (
-        4 * longest**2 * (2 if extended or model.dtype != torch.float32 else 3 * heads) < free_bytes(model.device) / 2
-    )
-    if extended:
-        return WIDE, WIDEST
-    if not fits and model._supports_sdpa:
-        return SDPA, None
-    return (EAGER if model.dtype == torch.float32 else WIDE), (SDPA if model._supports_sdpa else WIDEST)
+    bytes_taken = 4 * longest**2 * (3 * heads if wide else 2)
+    if bytes_taken > free_bytes(model.device) / 2 and model._supports_sdpa:
+        return SDPA, second
+    if not wide:
+        return WIDE, second or WIDEST
+    return EAGER, SDPA if model._supports_sdpa else WIDEST
 
 
 def log_probabilities(
-    model: Any, ids: np.ndarray, scored: int, attention: str, context: ContextExtension, prompt: int
+    model: Any,
+    ids: np.ndarray,
+    scored: int,
+    attention: str,
+    context: ContextExtension,
+    prompt: int,
+    exact: bool = False,
 ) -> Tensor:
     """Log-probabilities of the next token at the last `scored` positions of a text, float32 [scored, vocabulary], on the CPU.
 
     attention: one of `attentions`. context: the extension in force. prompt: the number of tokens from which dynamic NTK takes
-    its factor. Raises NoReference; InputError where an extension does not reach the model's attention.
+    its factor. exact: compute with every number in float32. Raises NoReference; InputError where an extension does not reach
+    the model's attention.
     """
     _register()
     inputs = torch.from_numpy(ids.astype(np.int64))[None].to(model.device)
@@ -80,6 +94,7 @@ def log_probabilities(
     with torch.inference_mode(), ExitStack() as stack:
         stack.enter_context(_without_extension(model, context))
         stack.enter_context(_attention(model, attention))
+        stack.enter_context(_InFloat32() if exact else nullcontext())
         stack.enter_context(_rotated(model, alpha, torch.float64 if attention == WIDE else torch.float32))
         found = model(input_ids=inputs, use_cache=False, **_only_last(model, scored))
     if (context.logn or context.windows) and not _state.calls:
@@ -87,6 +102,24 @@ def log_probabilities(
         raise InputError(f"{type(model).__name__} does not let its attention be replaced, use {switch}")
     logits: Tensor = found.logits[0, -scored:]
     return logits.float().log_softmax(-1).cpu()
+
+
+class _InFloat32(TorchFunctionMode):
+    """Within it functions of torch take and give float32 in place of 16 bits; weights are widened one at a time."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__name__", "") == "__get__":  # an attribute: nothing is computed
+            return _widened(func(*args)) if isinstance(func(*args), torch.dtype) else func(*args)
+        args, kwargs = tree_map(_widened, (tuple(args), dict(kwargs or {})))
+        return func(*args, **kwargs)
+
+
+def _widened(value: Any) -> Any:
+    if isinstance(value, Tensor) and value.dtype in NARROW and value.layout == torch.strided:  # not a blocked matrix
+        return value.float()
+    return torch.float32 if isinstance(value, torch.dtype) and value in NARROW else value
 
 
 def _only_last(model: Any, count: int) -> dict[str, int]:

@@ -162,7 +162,7 @@ def probes(verb: str, run: Asked, found: Limits) -> list[Probe]:
     """The texts of the test for one verb, unequal in length."""
     length, passed = tokens_needed(run.reach, found), found.within(run.reach)
     room = max(1, run.reach - (STEPS - 1 if verb == "generate" else 0))  # positions may end there
-    prompts = [(item, ids[:room]) for item, ids in _prompts(run, length, passed)]
+    prompts = [(item, ids[:room]) for item, ids in _prompts(run, length, room, passed)]
     if verb == "measure":
         whole = _extended(run, length)
         return [Probe(run.items[0], whole, min(STRETCH, len(whole) - 1), len(whole))] if len(whole) > 1 else []
@@ -175,17 +175,22 @@ def probes(verb: str, run: Asked, found: Limits) -> list[Probe]:
     ]
 
 
-def _prompts(run: Asked, length: int, passed: Limits) -> Iterator[tuple[str, np.ndarray]]:
-    """(sample, ids) of the test's prompts. The pair passes the windows too: a window then reaches over the end of what both
-    share."""
+def _prompts(run: Asked, length: int, room: int, passed: Limits) -> Iterator[tuple[str, np.ndarray]]:
+    """(sample, ids) of the test's prompts. length: of the longest. room: tokens that any may have.
+
+    The pair passes the windows too: a window then reaches over the end of what both share.
+    """
     first, second, last = run.items
     yield first, _extended(run, length) if length > LONGEST or passed.windows else run.longest[:length]
     shared = plan.common_prefix(run.longest, run.other)
     head = max([PAIR - max(TAILS), *(window + BEYOND // 8 for window in passed.windows)])
+    head = max(FEW, min(head, room - max(TAILS)))
     begin = run.longest[: min(head, shared)] if shared >= 2 * FEW and not passed.windows else _extended(run, head)
     tails = [run.longest[shared:][: TAILS[0]], run.other[shared:][: TAILS[1]]]
     if not all(map(len, tails)):  # one prompt is the beginning of the other, or there is only one
         tails = [run.longest[-TAILS[0] :], run.longest[: TAILS[1]][::-1]]
+    if len(tails[0]) == len(tails[1]) > 1:
+        tails[0] = tails[0][:-1]
     for item, tail in zip((first, second), tails, strict=True):
         yield item, np.concatenate([begin, tail])
     yield last, run.shortest[:SHORT]

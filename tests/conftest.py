@@ -1,12 +1,22 @@
-"""The closing lines of the test report."""
+"""The folder of what is remembered, and the closing lines of the test report."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import os
+from collections.abc import Generator, Iterator
 
 import pytest
 
 from shared import MISSING, folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is remembered of weights lies in a temporary folder, for scripts that tests start, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "QWEN_EVAL_CACHE" not in os.environ:
+            patch.setenv("QWEN_EVAL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

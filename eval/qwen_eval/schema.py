@@ -260,7 +260,8 @@ class EngineInfo:
     library versions). weights: of a GGUF file how many tensors there are of each type. sampled: the fingerprint as version 0.1
     stored it. day: the date (2026-12-01) on which the chat template is rendered, "" where its text does not move with the
     clock. served: of a model behind a server what is known of it, and known_by what of it would show that it was exchanged:
-    "content", "replies", "entry", or "name": nothing."""
+    "content", "replies", "entry", or "name": nothing. trust: what the trust test gave up ("unshared",
+    "no-flash-cpu"), "untested" where it was declined, "" where the engine passed as it is."""
 
     model: str
     revision: str
@@ -279,6 +280,17 @@ class EngineInfo:
     day: str = ""
     served: Mapping[str, str] = field(default_factory=dict)
     known_by: str = ""
+    trust: str = ""
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """What an engine's test of itself came to. marks: for EngineInfo.trust. notes: sentences for the table. result: for the
+    manifest, with the largest difference found."""
+
+    marks: str
+    notes: tuple[str, ...]
+    result: Mapping[str, Any]
 
 
 OnResponse: TypeAlias = Callable[[int, Any], None]

@@ -19,6 +19,8 @@ from qwen_eval.schema import (
     ModelSpec,
     OnResponse,
     Request,
+    Sample,
+    Trusted,
     Unanswered,
 )
 
@@ -92,6 +94,11 @@ class BaseEngine(ABC):
 
         tokenizer = self.checkpoint.tokenizer if self.checkpoint else None
         return fitting.too_long(requests, tokenizer, self.context_limit, self.rigid, self.spare)
+
+    def trust(self, samples: Sequence[Sample]) -> Trusted | None:
+        """Tests, before the samples are asked, that the engine answers as the model does. None where nothing is tested. Raises
+        InputError where it does not."""
+        return None
 
     def usage(self) -> Mapping[str, float]:
         """tokens computed, tokens in the prompts, peak memory in GB (0 where it is not this machine's)."""

@@ -109,7 +109,7 @@ class Installed:
         self._hooks: list[Any] = []
         self._base_attention: str | None = None
         if extension.dynamic_ntk:
-            for module in _rotary_modules(model):
+            for module in rotary_modules(model):
                 self._hooks.append(module.register_forward_hook(self._rotate, with_kwargs=True))
         if extension.logn or extension.windows:
             self._base_attention = model.config._attn_implementation or "eager"
@@ -209,7 +209,7 @@ def installed(model: PreTrainedModel) -> Installed | None:
     return getattr(model, _ATTRIBUTE, None)
 
 
-def _rotary_modules(model: PreTrainedModel) -> list[nn.Module]:
+def rotary_modules(model: PreTrainedModel) -> list[nn.Module]:
     """The modules of a model that make rotary tables from position_ids."""
     found = [
         module
@@ -287,6 +287,11 @@ def _attention(base: str, module: nn.Module) -> Callable[..., Any]:
     if base in ALL_ATTENTION_FUNCTIONS:
         registered: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS[base]
         return registered
+    return own_attention(module)
+
+
+def own_attention(module: nn.Module) -> Callable[..., Any]:
+    """The eager attention in the file that defines a layer's class. Raises CheckpointError where there is none."""
     for kind in type(module).__mro__:
         own: Callable[..., Any] | None = getattr(sys.modules[kind.__module__], "eager_attention_forward", None)
         if own is not None:

@@ -26,7 +26,6 @@ from qwen_eval.runs import (
     prompts,
     results,
     samples,
-    self_check,
     starts,
     stored,
     unanswered,
@@ -35,11 +34,13 @@ from qwen_eval.runs import (
 from qwen_eval.runs.commit import git_commit
 from qwen_eval.runs.rehearsal import rehearse
 from qwen_eval.runs.signature import prompt_hash, prompt_of, run_id, signature
-from qwen_eval.schema import Engine, EngineInfo, InputError, Metric, Sample, Unanswered
+from qwen_eval.schema import Engine, EngineInfo, InputError, Metric, Sample, Trusted, Unanswered
 from qwen_eval.stats import intervals
 from qwen_eval.tasks.benchmark import Benchmark
 
 Rows = Mapping[str, Mapping[str, Any]]  # stored rows by sample id
+
+UNTESTED = Trusted("untested", (), {"declined": True})  # by --no-self-check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,7 @@ def run(benchmark: Benchmark, engine: Engine, processes: workers.Processes = wor
         return _run_locked(benchmark, engine, info, processes)
     name, day = processes.broadcast(None)
     prompts.set_day(benchmark, engine, day)
-    answer.answer_share(benchmark, engine, name, lambda asked: _check(benchmark, engine, info, asked), processes)
+    answer.answer_share(benchmark, engine, name, lambda asked: _trust(benchmark, engine, asked), processes)
     return None
 
 
@@ -164,6 +165,7 @@ def _run_and_store(
     started = time.monotonic()
 
     count = 0
+    tested: list[Trusted | None] = []
 
     def check(asked: Sequence[Sample]) -> None:
         nonlocal count
@@ -171,9 +173,10 @@ def _run_and_store(
         if asked and info.chat_template != "server":  # a server's template is its own affair, and told
             for line in prompts.changed(start, prompt):
                 raise InputError(f"{line}; use --overwrite, or what wrote it before")
-        notes.extend(_check(benchmark, engine, info, asked))
+        tested.append(_trust(benchmark, engine, asked))
 
     scored = answer.answer(benchmark, engine, name, given, check, processes)
+    info, trusted = _with_trust(benchmark, info, name, tested[0] if tested else None)
     doubts = [*start.doubts, *(_exchanged(engine, count) if count and info.known_by else [])]
     notes += doubts
     execution = {
@@ -204,7 +207,7 @@ def _run_and_store(
         csv = args.output_dir / f"{benchmark.name}.csv"
         written = results.append_results(csv, results.result_rows(benchmark, info, metrics, execution))
         notes.append(f"{'added to' if written else 'already in'} {csv}")
-    _write_manifest(benchmark, engine, info, name, execution, notes, processes)
+    _write_manifest(benchmark, engine, info, name, {**execution, **trusted}, notes, processes)
     starts.remove(args.output_dir, name)
     notes.append(f"samples in {args.output_dir / 'samples' / (name + '.jsonl')}")
     notes += benchmark.finish(name, scored)
@@ -236,10 +239,28 @@ def _write_manifest(
     manifest.write_manifest(benchmark.args.output_dir, name, content)
 
 
-def _check(benchmark: Benchmark, engine: Engine, info: EngineInfo, asked: Sequence[Sample]) -> list[str]:
-    """The notes of the self-check on the samples to be asked; none where the engine has none or --no-self-check is given."""
-    declined = info.engine != "hf" or benchmark.args.no_self_check
-    return [] if declined else self_check.check(engine, asked, info.precision)
+def _trust(benchmark: Benchmark, engine: Engine, asked: Sequence[Sample]) -> Trusted | None:
+    """The engine's test of itself on the samples to be asked. None where nothing is asked or the engine has no
+    test; --no-self-check declines it, which the marks say."""
+    test = getattr(engine, "trust", None)
+    if not asked or test is None:
+        return None
+    return UNTESTED if benchmark.args.no_self_check and engine.describe().engine == "hf" else test(asked)
+
+
+def _with_trust(
+    benchmark: Benchmark, info: EngineInfo, name: str, tested: Trusted | None
+) -> tuple[EngineInfo, dict[str, Any]]:
+    """The engine's description with what its test came to, and the same for the manifest. Where nothing was asked this time it
+    is what the run's manifest says."""
+    if tested is not None:
+        return dataclasses.replace(info, trust=tested.marks), {"trust": dict(tested.result)}
+    try:
+        before = manifest.read_manifest(benchmark.args.output_dir, name)
+    except InputError:
+        return info, {}
+    known = {"trust": before["trust"]} if "trust" in before else {}
+    return dataclasses.replace(info, trust=before.get("model", {}).get("trust", info.trust)), known
 
 
 def _changed_data(benchmark: Benchmark) -> list[str]:

@@ -34,6 +34,8 @@ def signature(benchmark: Benchmark, info: EngineInfo) -> str:
     if info.window:
         fields["window"] = info.window
     fields["dtype"] = info.precision
+    if info.trust:
+        fields["trust"] = info.trust
     version = benchmark.versions.get((benchmark.recipe, benchmark.mode), benchmark.version)
     head = [benchmark.name, f"v{version}", benchmark.recipe, benchmark.mode]
     return "|".join(head + [f"{name}:{value}" for name, value in fields.items()])
@@ -44,8 +46,9 @@ def run_id(benchmark: Benchmark, info: EngineInfo) -> str:
     and every prompt with its decoding parameters), so that a change of any of them inherits no answers. The date of prompts
     that show it is no part: it is that of the run's first start (starts.py), whenever the run goes on."""
     digest = hashlib.sha256()
+    # a run that goes on, tested or not, is the same run
     for line in (
-        signature(benchmark, dataclasses.replace(info, day="first start") if info.day else info),
+        signature(benchmark, dataclasses.replace(info, trust="", day="first start" if info.day else "")),
         info.model,
         info.revision,
         info.fingerprint,

@@ -9,10 +9,14 @@ attention, float32 products are summed in runs of `RUN`: then the error is the B
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from qwen_eval.models.memory import copy_from_file, free_bytes
 
@@ -60,6 +64,7 @@ class BlockedGate(nn.Module):
     def __init__(self, gated: Any) -> None:
         super().__init__()
         self.gate_proj, self.up_proj, self.down_proj = gated.gate_proj, gated.up_proj, gated.down_proj
+        self.replaced = (gated,)  # in a tuple, so that its parts are not the model's twice
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[..., width] -> [..., width]"""
@@ -89,6 +94,29 @@ def block(model: nn.Module) -> None:
             model.set_submodule(name, BlockedLinear(layer, _run(name, layer)))
         _fuse_gates(model)
         copy_from_file(model)
+
+
+@contextmanager
+def plain(model: nn.Module) -> Iterator[None]:
+    """Within it the replaced layers compute as they did before `block`: products by plain matrices, each rebuilt while it is
+    used, and gated layers of separate parts."""
+
+    def multiplied(linear: BlockedLinear, inputs: Tensor) -> Tensor:
+        return F.linear(inputs, linear.weight, linear.bias)
+
+    gates = [(name, module) for name, module in model.named_modules() if isinstance(module, BlockedGate)]
+    linears = [module for module in model.modules() if isinstance(module, BlockedLinear)]
+    for name, gate in gates:
+        model.set_submodule(name, gate.replaced[0])
+    for linear in linears:
+        linear.forward = partial(multiplied, linear)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for linear in linears:
+            del linear.forward  # the class's own again
+        for name, gate in gates:
+            model.set_submodule(name, gate)
 
 
 def _fuse_gates(model: nn.Module) -> None:

@@ -11,7 +11,7 @@ import transformers
 
 from qwen_eval.engines import chunks
 from qwen_eval.engines.base import BaseEngine
-from qwen_eval.engines.local import generation, measuring, scoring
+from qwen_eval.engines.local import generation, measuring, scoring, trust
 from qwen_eval.engines.local.runtime import Runtime, device_failures, device_name
 from qwen_eval.models.checkpoint import Checkpoint, context_extension, open_checkpoint
 from qwen_eval.models.context import install
@@ -26,6 +26,8 @@ from qwen_eval.schema import (
     Measured,
     ModelSpec,
     OnResponse,
+    Sample,
+    Trusted,
 )
 
 
@@ -45,7 +47,7 @@ class HFEngine(BaseEngine):
         _check_limit(self.checkpoint)
         self.runtime = Runtime(self.checkpoint, batch_size)
         super().__init__(self.runtime.notes)
-        self._share = share
+        self._asked_to_share = self._share = share
         self._seed = seed
 
     @property
@@ -63,6 +65,14 @@ class HFEngine(BaseEngine):
             window=",".join(map(str, checkpoint.context.windows)),
             trained_length=checkpoint.context.trained_length,
         )
+
+    def trust(self, samples: Sequence[Sample]) -> Trusted:
+        """Holds the engine against transformers' own forward before it answers; see trust.test. Prefixes are shared from then
+        on only where that gave the same."""
+        with device_failures(self.checkpoint.device):
+            verdict = trust.test(self.runtime, samples, self._asked_to_share)
+        self._share = verdict.share
+        return Trusted("+".join(verdict.marks), verdict.notes, verdict.as_json())
 
     def usage(self) -> Mapping[str, float]:
         """Tokens computed, tokens in the prompts, and memory in GB; see Runtime.usage."""

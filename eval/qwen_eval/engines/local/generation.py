@@ -8,8 +8,9 @@ cannot be computed that way are run by transformers' generate, prompts of equal 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -31,6 +32,9 @@ from qwen_eval.schema import Generate, Generated, OnResponse
 MIN_SAVING = 2048  # tokens that a shared prefix must save: its group cannot be in one batch with the others
 # Tokens generated before the device is asked for them: it does not wait for us, but tokens after an end are discarded.
 BURST = {"cuda": 8}
+Choice: TypeAlias = Callable[
+    [Tensor, Sequence[Reply]], Sequence[int]
+]  # (logits [replies, vocabulary], replies) -> tokens
 AUTO_SLOTS = {"cpu": 32, "cuda": 256, "mps": 32}
 
 
@@ -42,29 +46,36 @@ def generate(
     replies = [reply for index in range(len(requests)) for reply in collected.replies(index, seed)]
     runtime.tokens_in_prompts += sum(len(reply.prompt) for reply in replies)
     with torch.inference_mode():
-        for reply in _run(runtime, replies, share):
+        for reply in run_replies(runtime, replies, share):
             collected.add(reply)
     return collected.generated()
 
 
-def _run(runtime: Runtime, replies: Sequence[Reply], share: bool) -> Iterator[Reply]:
-    """Yields every reply once it has ended."""
+def run_replies(
+    runtime: Runtime,
+    replies: Sequence[Reply],
+    share: bool,
+    choose: Choice | None = None,
+    min_saving: int | None = None,
+) -> Iterator[Reply]:
+    """Yields every reply once it has ended. choose: who chooses the next tokens in place of choose_tokens. min_saving: in
+    place of MIN_SAVING."""
     left = list(replies)
     if share:
         try:
             with runtime.cascade_attention():
-                for prefix, alpha, group in _groups(runtime, replies):
-                    for reply in _Batch(runtime, group, prefix, alpha).run():
+                for prefix, alpha, group in _groups(runtime, replies, MIN_SAVING if min_saving is None else min_saving):
+                    for reply in _Batch(runtime, group, prefix, alpha, choose).run():
                         left.remove(reply)
                         yield reply
         except Unsupported as reason:
             runtime.notes.append(
                 f"texts were generated without shared prefixes, this model cannot share them: {reason}"
             )
-    yield from _run_plain(runtime, left)
+    yield from _run_plain(runtime, left, choose or choose_tokens)
 
 
-def _groups(runtime: Runtime, replies: Sequence[Reply]) -> list[tuple[int, float, list[Reply]]]:
+def _groups(runtime: Runtime, replies: Sequence[Reply], min_saving: int) -> list[tuple[int, float, list[Reply]]]:
     """(prefix length, NTK factor, replies): groups whose shared prefix pays, and the rest without a prefix."""
     rows = [plan.Row(reply.prompt, ((0,),), index, ()) for index, reply in enumerate(replies)]
     groups: list[tuple[int, float, list[Reply]]] = []
@@ -73,7 +84,7 @@ def _groups(runtime: Runtime, replies: Sequence[Reply]) -> list[tuple[int, float
     for alpha in dict.fromkeys(root.key for root in roots):
         for prefix, members in trie.best_groups([root for root in roots if root.key == alpha]):
             texts = [replies[row.request] for row in members]
-            if prefix * (len(texts) - 1) >= MIN_SAVING:
+            if prefix * (len(texts) - 1) >= min_saving:
                 groups.append((prefix, alpha, texts))
             else:
                 alone.setdefault(alpha, []).extend(texts)
@@ -83,12 +94,15 @@ def _groups(runtime: Runtime, replies: Sequence[Reply]) -> list[tuple[int, float
 class _Batch:
     """The live texts of one group."""
 
-    def __init__(self, runtime: Runtime, replies: Sequence[Reply], prefix: int, alpha: float) -> None:
+    def __init__(
+        self, runtime: Runtime, replies: Sequence[Reply], prefix: int, alpha: float, choose: Choice | None = None
+    ) -> None:
         self.runtime, self.prefix_length, self.alpha = runtime, prefix, alpha
         self.waiting = deque(sorted(replies, key=lambda reply: -(len(reply.prompt) + reply.max_tokens)))
         self.prefix: dict[int, tuple[Tensor, Tensor]] = {}
         self.live: list[Reply] = []  # the reply in slot i
-        self.burst = BURST.get(runtime.model.device.type, 1)
+        self.choose = choose or choose_tokens
+        self.burst = 1 if choose else BURST.get(runtime.model.device.type, 1)
         # a text may end within a burst, and its slot is written to until the burst does
         self.capacity = max(len(reply.prompt) - prefix + reply.max_tokens for reply in replies) + self.burst - 1
         count = min(len(replies), runtime.max_rows, AUTO_SLOTS.get(runtime.model.device.type, 32))
@@ -141,7 +155,7 @@ class _Batch:
         for _ in new:
             self.waiting.popleft()
         self.live += new
-        return self._take([[token] for token in choose_tokens(logits, new)], first)
+        return self._take([[token] for token in self.choose(logits, new)], first)
 
     def _step(self) -> list[Reply]:
         """The next tokens of every live text: as many as are computed before the device is asked for them."""
@@ -150,7 +164,7 @@ class _Batch:
         greedy = all(reply.stream is None for reply in self.live)
         tokens = torch.tensor([reply.tokens[-1] for reply in self.live], device=self.runtime.model.device)
         if not greedy or self.burst == 1:
-            return self._take([[token] for token in choose_tokens(self._next(tokens, held), self.live)], 0)
+            return self._take([[token] for token in self.choose(self._next(tokens, held), self.live)], 0)
         written = []
         for ahead in range(self.burst):
             tokens = self._next(tokens, [length + ahead for length in held]).argmax(-1)
@@ -197,7 +211,7 @@ def _affordable(runtime: Runtime, capacity: int) -> int:
     return int(room // (cache_bytes(runtime.model.config.get_text_config(), runtime.model.dtype.itemsize) * capacity))
 
 
-def _run_plain(runtime: Runtime, replies: Sequence[Reply]) -> Iterator[Reply]:
+def _run_plain(runtime: Runtime, replies: Sequence[Reply], choose: Choice) -> Iterator[Reply]:
     """transformers' own generate, prompts of equal length in one batch (no padding); our choice of tokens."""
     from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
@@ -214,7 +228,7 @@ def _run_plain(runtime: Runtime, replies: Sequence[Reply]) -> Iterator[Reply]:
 
         def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
             forced = torch.full_like(scores, float("-inf"))
-            for row, token in enumerate(choose_tokens(scores, self.batch)):
+            for row, token in enumerate(choose(scores, self.batch)):
                 forced[row, token] = 0.0
                 if not self.batch[row].reason:
                     self.batch[row].add(token, tokenizer)

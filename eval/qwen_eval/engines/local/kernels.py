@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -29,34 +29,56 @@ def attend_to_all(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tu
     return out.reshape(1, heads, tokens, -1), lse.reshape(1, heads, tokens)
 
 
+# Kernels that were found wrong here, or that the trust test (trust.py) sets aside: the next one is taken.
+DROPPED: set[str] = set()
+VARLEN, SLICES = "varlen", "slices"
+
+
 def attend(
     query: Tensor, key: Tensor, value: Tensor, *, causal: bool, scale: float, with_lse: bool = True
 ) -> tuple[Tensor, Tensor]:
     """softmax(scale * query key^T) value, and the log-sum-exp of the scores (natural log, float32).
 
     query [B, H, L, d], key and value [B, H, S, d]; causal needs L == S. Returns [B, H, L, d] and [B, H, L]. The kernels
-    that give a log-sum-exp are private operations of torch; where one is not supported, attention is computed in slices.
+    that give a log-sum-exp are private operations of torch; where one is not supported, the next is taken.
     """
-    if not with_lse:
+    if not with_lse and "sdpa" not in DROPPED:
         return F.scaled_dot_product_attention(query, key, value, is_causal=causal, scale=scale), query.new_empty(0)
-    ops = torch.ops.aten
-    length = query.shape[2]
-    try:
-        if query.device.type == "cpu":
-            out, lse = ops._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, causal, scale=scale)
-        elif query.device.type == "cuda" and query.dtype in (torch.float16, torch.bfloat16):
-            out, lse = ops._scaled_dot_product_flash_attention(query, key, value, 0.0, causal, False, scale=scale)[:2]
-        elif query.device.type == "cuda":
-            out, lse = ops._scaled_dot_product_efficient_attention(
-                query, key, value, None, True, 0.0, causal, scale=scale
-            )[:2]
-        else:
-            return _attend_in_slices(query, key, value, causal, scale)
-    except (RuntimeError, NotImplementedError, AttributeError) as error:
-        if "memory" in str(error):
-            raise
-        return _attend_in_slices(query, key, value, causal, scale)
-    return out, lse[..., :length].float()
+    for name in usable(query.device.type, query.dtype):
+        try:
+            out, lse = KERNELS[name](query, key, value, causal, scale)
+        except (RuntimeError, NotImplementedError, AttributeError) as error:
+            if name == SLICES or "memory" in str(error):
+                raise
+            continue
+        return out, lse[..., : query.shape[2]].float()
+    raise AssertionError("slices are never dropped")
+
+
+def usable(device: str, dtype: torch.dtype) -> list[str]:
+    """The kernels of `attend` for tensors of this type on this kind of device, the first choice first."""
+    wide = dtype not in (torch.float16, torch.bfloat16)
+    names = {"cpu": ["flash-cpu"], "cuda": ["efficient"] if wide else ["flash", "efficient"]}.get(device, [])
+    return [*(name for name in names if name not in DROPPED), SLICES]
+
+
+def _flash_cpu(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> tuple[Tensor, ...]:
+    found: tuple[Tensor, ...] = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, 0.0, causal, scale=scale
+    )
+    return found
+
+
+def _flash(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> tuple[Tensor, ...]:
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention
+    found: tuple[Tensor, ...] = kernel(query, key, value, 0.0, causal, False, scale=scale)[:2]
+    return found
+
+
+def _efficient(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> tuple[Tensor, ...]:
+    kernel = torch.ops.aten._scaled_dot_product_efficient_attention
+    found: tuple[Tensor, ...] = kernel(query, key, value, None, True, 0.0, causal, scale=scale)[:2]
+    return found
 
 
 def _attend_in_slices(
@@ -74,6 +96,14 @@ def _attend_in_slices(
         outs.append((scores - lse.unsqueeze(-1)).exp().to(value.dtype) @ value)
         lses.append(lse)
     return torch.cat(outs, 2), torch.cat(lses, 2)
+
+
+KERNELS: dict[str, Callable[[Tensor, Tensor, Tensor, bool, float], tuple[Tensor, ...]]] = {
+    "flash-cpu": _flash_cpu,
+    "flash": _flash,
+    "efficient": _efficient,
+    SLICES: _attend_in_slices,
+}
 
 
 CHEAP_CALLS = {"cpu"}  # devices where launching a kernel costs less than copying its input
@@ -95,8 +125,9 @@ class Packed:
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, with_lse: bool) -> tuple[Tensor, Tensor]:
         """query [1, heads, N, d], key and value [1, kv heads, N, d] -> the output [1, heads, N, d] and its log-sum-exp
         [1, heads, N] (of any content without with_lse)."""
-        if query.device.type == "cuda" and query.dtype in (torch.float16, torch.bfloat16):
-            found = self._variable_length(query, key, value, scale)
+        narrow = query.dtype in (torch.float16, torch.bfloat16)
+        if query.device.type == "cuda" and narrow and VARLEN not in DROPPED:
+            found = self.variable_length(query, key, value, scale)
             if found is not None:
                 return found
         heads = query.shape[1]
@@ -121,7 +152,7 @@ class Packed:
                 grid.put(lse.unsqueeze(-1), own_lse.unsqueeze(-1))
         return out, lse
 
-    def _variable_length(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor] | None:
+    def variable_length(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor] | None:
         """The same by torch's variable-length flash attention (torch 2.12 and later), None if torch has none."""
         try:
             from torch.nn.attention.varlen import AuxRequest, varlen_attn

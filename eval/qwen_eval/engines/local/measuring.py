@@ -64,6 +64,8 @@ def _measure_chunks(runtime: Runtime, chunks: Sequence[Chunk], room: float) -> I
 def _one_by_one(runtime: Runtime, batch: Sequence[Chunk], piece: int, slices: int) -> list[float]:
     """The loss of a single chunk in pieces of `piece` tokens, then in ever smaller ones. Raises InputError when none fits."""
     while True:
+        if piece < len(batch[0].ids) and runtime.no_pieces:
+            raise InputError(f"{runtime.no_pieces}; use shorter --lengths, a larger --max-memory or another --device")
         try:
             return _losses(runtime, batch, slices, piece)
         except RuntimeError as error:

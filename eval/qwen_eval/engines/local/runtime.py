@@ -43,6 +43,7 @@ class Runtime:
 
     def __init__(self, checkpoint: Checkpoint, batch_size: int | None) -> None:
         self.checkpoint = checkpoint
+        self.batch_size = batch_size
         self.max_rows = batch_size or sys.maxsize
         self.max_tokens = sys.maxsize if batch_size else AUTO_TOKENS.get(torch.device(checkpoint.device).type, 4096)
         self._automatic = batch_size is None
@@ -51,6 +52,10 @@ class Runtime:
         self.notes: list[str] = checkpoint.notes
         self.weights: dict[str, int] = {}  # stored bytes by type
         self.resident = 0  # bytes that loading the model added
+        self.before_blocking: Callable[[Any], object] = lambda model: (
+            None
+        )  # called with the model as transformers made it
+        self.no_pieces = ""  # why texts cannot be read in pieces, "" where they can
         self._model: Any = None
         self._head: Callable[[Tensor], Tensor] | None = None
         self._prunable: bool | None = None  # not known yet
@@ -91,6 +96,7 @@ class Runtime:
         before = memory.resident(self.checkpoint.device)
         model = self.checkpoint.load()
         self.weights = memory.stored_bytes(model)
+        self.before_blocking(model)
         blocked.block(model)
         memory.touch(model)
         self.resident = memory.resident(self.checkpoint.device) - before

@@ -37,12 +37,12 @@ def choose(runtime: Runtime, requests: Sequence[Choose], done: OnResponse, share
     runtime.tokens_in_prompts += sum(len(row.ids) for row in rows)
     answers = _Answers(requests, encoded, done)
     with torch.inference_mode():
-        for row, scores in _score_rows(runtime, rows, [request.scoring != "isolated" for request in requests], share):
+        for row, scores in row_scores(runtime, rows, [request.scoring != "isolated" for request in requests], share):
             answers.add(row, scores)
     return answers.chosen()
 
 
-def _score_rows(runtime: Runtime, rows: Sequence[Row], precise: Sequence[bool], share: bool) -> Iterator[RowScores]:
+def row_scores(runtime: Runtime, rows: Sequence[Row], precise: Sequence[bool], share: bool) -> Iterator[RowScores]:
     """Yields every row with its log-probabilities. precise: by request, float32 or the model's own precision."""
     left = dict.fromkeys(rows)
     if share:

@@ -1,0 +1,398 @@
+"""The trust test: before the first item the engine is held against transformers' own forward on some of the run's prompts.
+
+The engine puts its own attention, batches and matrix layout in the model's place. What an architecture has beside plain
+attention could be lost there without a word, and a kernel or a release of transformers can be wrong. So the prompts of
+probes.py go through the engine, as the run will use it, and each alone through reference.py. An engine that differs by more
+than rounding does goes on with its next attention kernel, then without shared prefixes; one that differs even then is an
+error.
+
+How much rounding does is measured: two references of transformers are compared with each other on the same prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from qwen_eval.engines.chunks import Chunk
+from qwen_eval.engines.local import blocked, generation, kernel_test, kernels, measuring, reference, scoring, verdicts
+from qwen_eval.engines.local.probes import (
+    PAIR,
+    TAILS,
+    Asked,
+    Limits,
+    Probe,
+    asked,
+    limits,
+    probes,
+    tokens_needed,
+)
+from qwen_eval.engines.local.runtime import Runtime, out_of_memory
+from qwen_eval.engines.local.sampling import Reply
+from qwen_eval.engines.local.verdicts import Tried, Verdict
+from qwen_eval.engines.plan import Row
+from qwen_eval.schema import CheckpointError, InputError, Sample
+
+TOP = 4  # of the most likely tokens at a position, compared beside those that are asked for
+MIN_SAVING = 64  # tokens: two of the test's prompts are enough to share a prefix
+LOGITS = 2**25  # at a time, of a text whose loss is measured
+# The largest difference of a log-probability that is allowed: CALIBRATED times that of two references of transformers, but no
+# less than the first number and no more than the second, which is also the limit where a model has one reference only.
+BOUNDS = {torch.float32: (1e-3, 1e-2), torch.float16: (2e-2, 0.5), torch.bfloat16: (0.1, 2.0)}
+# the same for the mean loss of the tokens of a text
+LOSS_BOUNDS = {torch.float32: (1e-4, 1e-3), torch.float16: (1e-3, 1e-2), torch.bfloat16: (5e-3, 5e-2)}
+CALIBRATED = 2.5
+# the same for the root mean square over all compared tokens, which finds what is small and everywhere
+MEAN_SHARE = 0.25  # of the first number
+FAILURES = (
+    RuntimeError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    ValueError,
+    NotImplementedError,
+    AssertionError,
+)
+REMEDY = "try --dtype float32, --attn sdpa or --batch-size 1, and report it with the model's name; --no-self-check runs anyway"
+
+Attempt: TypeAlias = Callable[[Runtime, Sequence[Probe], Sequence[Tensor], bool], list[Tensor]]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the reference gives for the texts of one verb. targets: by text, token ids [scored, n]. values: their
+    log-probabilities, float32, of "measure" the mean loss [1]. apart: how far another reference is from these, by text, None
+    where it was not computed. by: the reference's attention."""
+
+    probes: Sequence[Probe]
+    targets: Sequence[Tensor]
+    values: Sequence[Tensor]
+    apart: Sequence[Tensor | None]
+    by: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """An engine's difference from the reference: the largest, and what was allowed. fault: what is wrong, "" for nothing."""
+
+    difference: float
+    allowed: float
+    fault: str = ""
+
+
+def test(runtime: Runtime, samples: Sequence[Sample], share: bool) -> Verdict:
+    """Tests what the samples will ask, unless that was tried before, and says how the engine may answer them. share:
+    whether it is to share prefixes. Kernels that failed are dropped from then on in this process. Raises InputError where
+    the engine differs whatever is done.
+    """
+    kernels.DROPPED.clear()
+    wanted, found = asked(samples, runtime.checkpoint), limits(runtime.checkpoint)
+    needed = {verb: tokens_needed(run.reach, found) for verb, run in wanted.items()}
+    key = verdicts.key(runtime, share)
+    known = verdicts.recall(key)
+    if known is None or not known.covers(needed):
+        before = (runtime.tokens_computed, runtime.tokens_in_prompts, len(runtime.notes))
+        try:
+            verdict = _test(runtime, wanted, found, needed, share)
+        finally:
+            runtime.tokens_computed, runtime.tokens_in_prompts = before[:2]
+            del runtime.notes[before[2] :]  # what the run itself meets it will say
+        known = verdict if known is None else known.with_(verdict)
+        verdicts.remember(key, known)
+    kernels.DROPPED.update(known.dropped)
+    runtime.no_pieces = known.no_pieces
+    runtime.notes.extend(note for note in known.notes if note not in runtime.notes)
+    return known
+
+
+def _test(
+    runtime: Runtime, wanted: Mapping[str, Asked], found: Limits, needed: Mapping[str, int], share: bool
+) -> Verdict:
+    expected: dict[str, Expected] = {}
+
+    def refer(model: Any) -> None:
+        for verb, run in wanted.items():
+            if texts := probes(verb, run, found):
+                expected[verb] = _expected(model, runtime, verb, texts)
+
+    loaded, runtime.before_blocking = runtime.loaded, refer
+    try:
+        model = runtime.model
+    finally:
+        runtime.before_blocking = lambda model: None
+    if loaded:
+        with blocked.plain(model):
+            refer(model)
+    dropped = _test_kernels(runtime)
+    notes = [f"trust test: attention kernel {name} {wrong}; the next one is used" for name, wrong in dropped.items()]
+    with _without(dropped):
+        results, more, shares = _first_that_passes(runtime, expected, share)
+    notes += [f"trust test: without attention kernel {name}, with which {wrong}" for name, wrong in more.items()]
+    if share and not shares[0]:
+        notes.append(f"trust test: nothing is shared between prompts, as {shares[1]}")
+    no_pieces = _pieces(runtime, expected["measure"]) if "measure" in expected else ""
+    tried = {verb: Tried(needed[verb], one.difference, one.allowed, expected[verb].by) for verb, one in results.items()}
+    tried |= {verb: Tried(needed[verb], 0.0, 0.0, "") for verb in wanted if verb not in tried}
+    return Verdict(tried, shares[0], (*dropped, *more), tuple(notes), no_pieces)
+
+
+def _first_that_passes(
+    runtime: Runtime, expected: Mapping[str, Expected], share: bool
+) -> tuple[dict[str, Found], dict[str, str], tuple[bool, str]]:
+    """The first way to compute with which every verb passes: with the kernels as they are, with ever fewer of them, without
+    sharing. Returns the results, what was wrong by dropped kernel, and whether prefixes are shared or why not."""
+    results = _all(runtime, expected, share)
+    first = next((one.fault for one in results.values() if one.fault), "")
+    if not first:
+        return results, {}, (share, "")
+    if share:
+        dropped: dict[str, str] = {}
+        for name in _droppable(runtime):
+            dropped[name] = first
+            with _without(dropped):
+                results = _all(runtime, expected, share)
+            if not any(one.fault for one in results.values()):
+                return results, dropped, (True, "")
+        results = _all(runtime, expected, False)
+        if not any(one.fault for one in results.values()):
+            return results, {}, (False, first)
+    last = next(one.fault for one in results.values() if one.fault)
+    raise InputError(f"trust test: {last}; {REMEDY}")
+
+
+def _droppable(runtime: Runtime) -> list[str]:
+    """The attention kernels that the engine can do without, the first choice first."""
+    kind, dtype = runtime.model.device.type, runtime.model.dtype
+    names = [name for name in kernels.usable(kind, dtype) if name != kernels.SLICES]
+    narrow = dtype in (torch.float16, torch.bfloat16)
+    return [
+        name for name in ([kernels.VARLEN] if kind == "cuda" and narrow else []) + names if name not in kernels.DROPPED
+    ]
+
+
+@contextmanager
+def _without(names: Mapping[str, str]) -> Iterator[None]:
+    """Within it these kernels are not used."""
+    before = set(kernels.DROPPED)
+    kernels.DROPPED.update(names)
+    try:
+        yield
+    finally:
+        kernels.DROPPED.clear()
+        kernels.DROPPED.update(before)
+
+
+def _test_kernels(runtime: Runtime) -> dict[str, str]:
+    """The kernels that are wrong or refuse, and why."""
+    config = runtime.model.config.get_text_config()
+    heads = _whole(config, "num_attention_heads", 4)
+    kv_heads = _whole(config, "num_key_value_heads", heads)
+    size = _whole(config, "head_dim", max(1, _whole(config, "hidden_size", 64 * heads) // heads))
+    kv_heads = kv_heads if heads % kv_heads == 0 else heads
+    model = runtime.model
+    dtype = model.dtype if model.dtype in kernel_test.OUTPUT else torch.float32
+    return kernel_test.faults(heads, kv_heads, size, dtype, model.device)
+
+
+def _whole(config: Any, name: str, other: int) -> int:
+    """A number of a config, `other` where it has none or one for each layer."""
+    try:
+        value = getattr(config, name, None)
+    except Exception:  # transformers' own errors for what differs by layer
+        return other
+    return value if isinstance(value, int) and value > 0 else other
+
+
+# ------------------------------------------------------------------------------------------------------- the reference
+def _expected(model: Any, runtime: Runtime, verb: str, texts: Sequence[Probe]) -> Expected:
+    """The reference's values, and how far a second reference is from them: in 16 bits of all texts, in float32, where that
+    costs as much as the test itself, of the shorter ones."""
+    context = runtime.checkpoint.context
+    first, second = reference.attentions(model, context, max(len(text.ids) for text in texts))
+    targets, values, apart = [], [], []
+    for text in texts:
+        whole = _reference(model, runtime, text, verb, first)
+        wanted = _targets(verb, text, whole)
+        values.append(_values(verb, whole, wanted))
+        other = None
+        if second is not None and (second == reference.FLOAT32 or len(text.ids) <= PAIR + max(TAILS)):
+            try:
+                other = _values(verb, _again(model, runtime, text, verb, first, second), wanted)
+            except FAILURES as error:
+                if isinstance(error, RuntimeError) and out_of_memory(error):
+                    raise
+                second = None
+        targets.append(wanted)
+        apart.append(None if other is None else (other - values[-1]).abs())
+    return Expected(texts, targets, values, apart, "eager" if first in (reference.WIDE, reference.EAGER) else first)
+
+
+def _again(model: Any, runtime: Runtime, text: Probe, verb: str, first: str, second: str) -> Tensor:
+    """The reference once more, with its second attention or in float32."""
+    if second == reference.FLOAT32:
+        return _reference(model, runtime, text, verb, first, exact=True)
+    try:
+        return _reference(model, runtime, text, verb, second)
+    except reference.NoReference:
+        return _reference(model, runtime, text, verb, reference.WIDEST)
+
+
+def _reference(model: Any, runtime: Runtime, text: Probe, verb: str, attention: str, exact: bool = False) -> Tensor:
+    scored = text.scored + (verb == "measure")
+    try:
+        context = runtime.checkpoint.context
+        found = reference.log_probabilities(model, text.ids, scored, attention, context, text.prompt, exact)
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            f"trust test: {text.item} alone ({len(text.ids)} tokens) does not fit the memory of {runtime.checkpoint.device} in "
+            "transformers' own attention; use a smaller --max-seq-len, or --no-self-check"
+        ) from error
+    if found.isnan().any() and attention != reference.SDPA:
+        raise InputError(
+            f"trust test: the log-probabilities of {text.item} are not numbers in transformers' own forward; use --dtype "
+            "bfloat16 or float32"
+        )
+    return found
+
+
+def _targets(verb: str, text: Probe, whole: Tensor) -> Tensor:
+    """The tokens whose log-probabilities are compared at every scored position."""
+    if verb == "measure":
+        return torch.from_numpy(text.ids[-text.scored :].astype("int64"))[:, None]
+    top = whole.topk(min(TOP, whole.shape[1]), -1).indices
+    if verb == "generate":
+        following = [*text.ids[text.prompt :].tolist(), int(text.ids[-1])]  # the token that is forced next
+        return torch.cat([top, torch.tensor(following)[:, None]], 1)
+    return torch.cat([top, torch.tensor(text.options or (0,)).expand(len(top), -1)], 1)
+
+
+def _values(verb: str, whole: Tensor, wanted: Tensor) -> Tensor:
+    if verb == "measure":
+        return -whole[:-1].gather(1, wanted).double().mean(0).float()
+    return whole.gather(1, wanted)
+
+
+# ---------------------------------------------------------------------------------------------------------- the engine
+def _all(runtime: Runtime, expected: Mapping[str, Expected], share: bool) -> dict[str, Found]:
+    """What every verb came to. Stops at the first fault."""
+    results = {}
+    for verb, known in expected.items():
+        results[verb] = _verb(runtime, verb, known, share)
+        if results[verb].fault:
+            break
+    return results
+
+
+def _verb(runtime: Runtime, verb: str, expected: Expected, share: bool) -> Found:
+    texts = expected.probes
+    try:
+        with torch.inference_mode():
+            found = _ATTEMPTS[verb](runtime, texts, expected.targets, share)
+    except FAILURES as error:
+        if isinstance(error, RuntimeError) and out_of_memory(error):
+            raise
+        text = str(error).splitlines()[0][:150] if str(error) else ""
+        return Found(float("inf"), 0.0, f"the engine fails on {texts[0].item} ({type(error).__name__}: {text})")
+    return _compared(runtime, verb, expected, found)
+
+
+def _compared(runtime: Runtime, verb: str, expected: Expected, found: Sequence[Tensor]) -> Found:
+    """The largest difference, and what is wrong if it, or the mean one, is larger than is allowed."""
+    bounds = _bounds(runtime, LOSS_BOUNDS if verb == "measure" else BOUNDS)
+    apart = [item.flatten() for item in expected.apart if item is not None]
+    known = torch.cat(apart) if apart else torch.full((1,), float("inf"))
+    known = known[~known.isnan()] if not known.isnan().all() else torch.full((1,), float("inf"))
+    largest = float(known.max())
+    # references that contradict each other say nothing about rounding
+    contradict = bounds[1] <= largest < float("inf")
+    allowed = bounds[0] if contradict else min(max(CALIBRATED * largest, bounds[0]), bounds[1])
+    differences = [(one - other).abs() for one, other in zip(found, expected.values, strict=True)]
+    worst = max(range(len(found)), key=lambda index: float(differences[index].nan_to_num(float("inf")).max()))
+    difference = float(differences[worst].nan_to_num(float("inf")).max())
+    mean = float(torch.cat([item.flatten() for item in differences]).square().mean().sqrt())
+    typical = 0.0 if contradict else float(known.square().mean().sqrt())
+    mean_allowed = max(CALIBRATED * typical, MEAN_SHARE * bounds[0])
+    if difference <= allowed and mean <= mean_allowed:
+        return Found(difference, allowed)
+    place = int(differences[worst].nan_to_num(float("inf")).argmax())
+    ours, theirs = (float(item[worst].flatten()[place]) for item in (found, expected.values))
+    text, what = expected.probes[worst], "the mean loss of a token"
+    if verb != "measure":
+        token = runtime.checkpoint.tokenizer.decode([int(expected.targets[worst].flatten()[place])])
+        what = f"the log-probability of {token!r} after {len(text.ids)} tokens"
+    more = f"{allowed:.2g}" if difference > allowed else f"{mean_allowed:.2g} in the mean, {mean:.2g} here,"
+    return Found(
+        difference,
+        allowed,
+        f"in {text.item} {what} is {ours:.6g} in the engine and {theirs:.6g} in transformers' own forward ({expected.by}), "
+        f"where rounding explains {more}",
+    )
+
+
+def _bounds(runtime: Runtime, table: Mapping[torch.dtype, tuple[float, float]]) -> tuple[float, float]:
+    """Quantized matrices are computed by other kernels for other numbers of rows."""
+    dtype = runtime.model.dtype if runtime.checkpoint.spec.quantize == "none" else torch.bfloat16
+    return table.get(dtype, table[torch.bfloat16])
+
+
+def _choose(runtime: Runtime, texts: Sequence[Probe], targets: Sequence[Tensor], share: bool) -> list[Tensor]:
+    rows = [
+        Row(text.ids, tuple(map(tuple, wanted.tolist())), index, ())
+        for index, (text, wanted) in enumerate(zip(texts, targets, strict=True))
+    ]
+    found = dict(scoring.row_scores(runtime, rows, [True] * len(rows), share))
+    return [torch.from_numpy(found[row]).float() for row in rows]
+
+
+def _generate(runtime: Runtime, texts: Sequence[Probe], targets: Sequence[Tensor], share: bool) -> list[Tensor]:
+    """Teacher-forced: the given tokens are taken whatever is likely."""
+    found: list[dict[int, Tensor]] = [{} for _ in texts]
+
+    def take(logits: Tensor, replies: Sequence[Reply]) -> list[int]:
+        precise = logits.float().log_softmax(-1).cpu()
+        tokens = []
+        for row, reply in enumerate(replies):
+            text, step = texts[reply.request], min(len(reply.tokens), texts[reply.request].scored - 1)
+            found[reply.request].setdefault(step, precise[row, targets[reply.request][step]])
+            tokens.append(int(text.ids[min(text.prompt + step, len(text.ids) - 1)]))
+        return tokens
+
+    replies = [
+        Reply(index, 0, text.ids[: text.prompt], text.scored, (), frozenset()) for index, text in enumerate(texts)
+    ]
+    for _ in generation.run_replies(runtime, replies, share, take, MIN_SAVING):
+        pass
+    return [torch.stack([steps[step] for step in range(text.scored)]) for steps, text in zip(found, texts, strict=True)]
+
+
+def _measure(
+    runtime: Runtime, texts: Sequence[Probe], targets: Sequence[Tensor], share: bool, piece: int | None = None
+) -> list[Tensor]:
+    chunks = [Chunk(text.ids, text.scored, 0) for text in texts]
+    losses = [measuring._losses(runtime, [chunk], LOGITS, piece)[0] / chunk.scored for chunk in chunks]
+    return [torch.tensor([loss]) for loss in losses]
+
+
+def _pieces(runtime: Runtime, expected: Expected) -> str:
+    """Why texts cannot be read in pieces, "" where they can: three pieces against the reference."""
+    text = expected.probes[0]
+    if len(text.ids) < 3:
+        return ""
+    try:
+        with torch.inference_mode():
+            found = _measure(runtime, expected.probes, expected.targets, False, -(-len(text.ids) // 3))
+    except (*FAILURES, CheckpointError) as error:
+        if isinstance(error, RuntimeError) and out_of_memory(error):
+            raise
+        return f"this model's texts cannot be read in pieces ({str(error or repr(error)).splitlines()[0][:150]})"
+    wrong = _compared(runtime, "measure", expected, found).fault
+    return f"this model's texts cannot be read in pieces: {wrong}" if wrong else ""
+
+
+_ATTEMPTS: dict[str, Attempt] = {"choose": _choose, "generate": _generate, "measure": _measure}

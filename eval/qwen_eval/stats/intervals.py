@@ -90,10 +90,11 @@ def of_items(metric: str, group: str, scored: Sequence[Scored], stat: str) -> Me
 
 def share_of_texts(metric: str, group: str, scored: Sequence[Scored], stat: str) -> Metric:
     """The share of all texts that a statistic counts, in percent, where the statistic "texts" says how many an item has."""
+    hits = [item.score.stats[stat] for item in scored]
     totals = [item.score.stats["texts"] for item in scored]
     if max(totals, default=0) <= 1:
         return of_items(metric, group, scored, stat)
-    return rate(metric, group, [item.score.stats[stat] for item in scored], totals)
+    return rate(metric, group, hits, totals)
 
 
 def by_group(scored: Iterable[Scored], stat: str) -> dict[str, list[float]]:

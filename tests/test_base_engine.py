@@ -95,6 +95,8 @@ def test_texts_are_cut_before_the_first_stop_string() -> None:
         ("Continue", "ue", Completion("<think>x</think>y", "eos", 3), ("", "<think>x</think>y")),
         ("chat", "assistant\n", Completion("<think>x</think>y", "eos", 3), ("x", "y")),
         ("chat", "<think>\n", Completion("still thinking", "length", 3), ("still thinking", "")),
+        ("chat", "", Completion("analysisx.assistantfinaly", "eos", 3), ("x.", "y")),
+        ("chat", "<|channel|>analysis<|message|>", Completion("still thinking", "length", 3), ("still thinking", "")),
         ("chat", "", Completion("y", "eos", 3, "taken out by the server"), ("taken out by the server", "y")),
     ],
 )
@@ -110,6 +112,11 @@ def test_texts_of_files_stand_for_a_model() -> None:
     asked: Sequence[Generate] = [Generate("p", 4), Generate("q", 4, samples=2)]
     assert [item.texts for item in engine.generate(asked, lambda *_: None)] == [("x",), ("y", "z")]
     assert engine.usage() == {"tokens": 0, "prompt_tokens": 0, "peak_memory_gb": 0.0} and engine.notes == []
+    talk = ({"role": "user", "content": "hello"},)
+    made = GivenTexts([Path("a")], [("<think>x</think>y",), ("<think>x",), ("<r>x</r>y",)]).generate(
+        [Generate(talk, 4), Generate(talk, 4), Generate(talk, 4, reasoning_marks=("<r>", "</r>"))], lambda *_: None
+    )
+    assert [(item.reasoning[0], item.texts[0]) for item in made] == [("x", "y"), ("x", ""), ("x", "y")]
     assert engine.describe().model == "a.jsonl+b.jsonl"
     with pytest.raises(DataError, match="2 texts for 1 items; give one for each"):
         engine.generate(asked[:1], lambda *_: None)

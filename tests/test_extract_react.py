@@ -23,8 +23,8 @@ from qwen_eval.tasks.extract.react import (
 
 pieces = texts(
     "Thought:", "Action:", "Action: search", "Action Input:", "Observation:", "Final Answer:", "\n", " ", '{"q": "a"}',
-    "{a: 1}", "[1,", "]", "<think>", "</think>", "[THINK]", "NaN", "<|channel|>final<|message|>", "<|START_RESPONSE|>", "analysis", "assistantfinal", "```",
-    "<|end|>", "'", '"',
+    "{a: 1}", "[1,", "]", "<think>", "</think>", "[THINK]", "NaN", "<|channel|>final<|message|>", "<|START_RESPONSE|>",
+    "analysis", "assistantfinal", "```", "<|end|>", "'", '"',
 )  # fmt: skip
 
 REPLY = 'Thought: I look it up.\nAction: search\nAction Input: {"q": "Paris", "n": 3}\n'
@@ -66,6 +66,10 @@ def test_a_call_and_a_final_answer() -> None:
         ("Action: search Action Input: {}", "search"),
         ("Question: a?\nThought: b\nAction: search\n", "search"),
         ("Action: search<|im_end|>\n", "search"),
+        ("I follow the format.\n\nQuestion: a?\nThought: b\nAction: search\n", "search"),
+        ("Final Answer: 3\n\nQuestion: b?\nThought: c\nAction: search\n", None),
+        ("It is 3.<|im_end|>\n<|im_start|>user\nAction: search\n", None),
+        ("It is 3.\nHuman: b?\nAction: search\n", None),
         ("Action: None\nThought: hm\nAction: search\nAction Input: {}", "search"),
         ("Action:\nAction Input: {}", ""),
         ("Thought: Action plan: search", None),
@@ -85,8 +89,9 @@ def test_a_tool_is_called_on_a_line_of_its_own(reply: str, action: str | None) -
 @pytest.mark.parametrize(
     "name",
     [
-        "None", "none.", "无", "无需使用工具", "无合适的工具", "N/A", "n/a (no tool)", "NA", "No tool needed", "no", "not applicable",
-        "null", "None of the tools", "不需要", "没有合适的工具", "-", "(none)", "`None`", "No action required", "Nothing",
+        "None", "none.", "无", "无需使用工具", "无合适的工具", "N/A", "n/a (no tool)", "NA", "No tool needed", "no",
+        "not applicable", "null", "None of the tools", "不需要", "没有合适的工具", "-", "(none)", "`None`",
+        "No action required", "Nothing",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("marker", ["Action: ", "Action:", "Action:\n", "Thought: x\n Action: "])
@@ -186,6 +191,10 @@ def test_arguments_are_equal_as_values(gold: str, reply: str, equal: bool) -> No
     assert arguments_equal(*calls) == equal
 
 
+ANALYSIS, FINAL = "<|channel|>analysis<|message|>", "<|start|>assistant<|channel|>final<|message|>"
+COMMENTARY = "<|start|>assistant<|channel|>commentary"
+
+
 @pytest.mark.parametrize(
     ("text", "reasoning", "reply"),
     [
@@ -201,30 +210,30 @@ def test_arguments_are_equal_as_values(gold: str, reply: str, equal: bool) -> No
         ("[THINK]A?[/THINK]B", "A?", "B"),
         ("◁think▷A?◁/think▷B", "A?", "B"),
         (
-            "<|channel|>analysis<|message|>A? 5<|end|><|start|>assistant<|channel|>final<|message|>The answer is B.<|return|>",
+            f"{ANALYSIS}A? 5<|end|>{FINAL}The answer is B.<|return|>",
             "A? 5",
             "The answer is B.",
         ),
-        ("<|channel|>analysis<|message|>A? 5<|end|><|start|>assistant<|channel|>final<|message|>B", "A? 5", "B"),
-        ("<|channel|>analysis<|message|>A? 5", "A? 5", ""),
+        (f"{ANALYSIS}A? 5<|end|>{FINAL}B", "A? 5", "B"),
+        (f"{ANALYSIS}A? 5", "A? 5", ""),
         ("<|channel|>analysis", "", ""),
         ("<|channel|>final<|message|>B<|return|>", "", "B"),
         (
-            "<|start|>assistant<|channel|>analysis<|message|>A<|end|><|start|>assistant<|channel|>commentary to=functions.x <|constrain|>json<|message|>{}<|call|>",
+            f"<|start|>assistant{ANALYSIS}A<|end|>{COMMENTARY} to=functions.x <|constrain|>json<|message|>{{}}<|call|>",
             "A{}",
             "",
         ),
         (
-            "<|channel|>analysis<|message|>A<|end|><|start|>assistant<|channel|>commentary<|message|>I will.<|end|><|start|>assistant<|channel|>final<|message|>B",
+            f"{ANALYSIS}A<|end|>{COMMENTARY}<|message|>I will.<|end|>{FINAL}B",
             "AI will.",
             "B",
         ),
         (
-            "<|channel|>analysis<|message|>A? 5<|end|><|start|>assistant<|channel|>final<|message|>The answer is B.<|return|><|start|>user<|message|>7?<|end|><|start|>assistant<|channel|>final<|message|>C",
+            f"{ANALYSIS}A? 5<|end|>{FINAL}The answer is B.<|return|><|start|>user<|message|>7?<|end|>{FINAL}C",
             "A? 5",
             "The answer is B.",
         ),
-        ("A? 5<|end|><|start|>assistant<|channel|>final<|message|>B", "A? 5", "B"),
+        (f"A? 5<|end|>{FINAL}B", "A? 5", "B"),
         ("analysisWe need A? 5.assistantfinalThe answer is B.", "We need A? 5.", "The answer is B."),
         ("analysisWe need A? 5", "We need A? 5", ""),
         ("analysis\n\nOk.assistantfinal\n\nB", "Ok.", "\n\nB"),

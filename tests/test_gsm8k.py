@@ -102,6 +102,54 @@ def test_scores_by_hand(recipe: str, reply: str, answer: str | None, correct: in
     assert scored.stats["invalid"] == (answer is None)
 
 
+@pytest.mark.parametrize(("reason", "answer"), [("eos", "24"), ("length", None)])
+def test_a_reply_that_was_cut_within_a_sentence_is_invalid(reason: str, answer: str | None) -> None:
+    sample = Sample("0", None, "#### 24")  # type: ignore[arg-type]
+    reply = Generated(("So far it is 24 truck tires repaired +",), ("",), (reason,))
+    scored = benchmark_of("gsm8k", "-c", "demo").score(sample, reply)
+    assert (scored.answer, scored.stats["correct"], scored.stats["invalid"]) == (answer, answer == "24", answer is None)
+    named = Generated(("The answer is 24.\nIt is 24 truck tires +",), ("",), (reason,))
+    scored = benchmark_of("gsm8k", "-c", "demo").score(sample, named)
+    assert (scored.answer, scored.stats["strict"]) == ("24", 1)
+
+
+def test_reasoning_marks_are_part_of_the_request_and_of_the_signature() -> None:
+    plain = benchmark_of("gsm8k", "-c", "demo", "--chat")
+    given = benchmark_of("gsm8k", "-c", "demo", "--chat", "--reasoning-marks", "<r>, </r>")
+    assert given.asked[0].request.reasoning_marks == ("<r>", "</r>") and plain.asked[0].request.reasoning_marks == ()
+    digest = hashlib.sha256(b"<r>,</r>").hexdigest()[:8]
+    assert given.fields()["marks"] == digest and "marks" not in plain.fields()
+    assert benchmark_of("gsm8k", "-c", "demo").fields().keys() == plain.fields().keys() - {"system", "thinking"}
+
+
+@pytest.mark.parametrize("marks", ["<r>", "<r>,", ",</r>", "<r>,<r>", "a,b,c", ""])
+def test_reasoning_marks_are_two(marks: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        benchmark_of("gsm8k", "-c", "demo", "--chat", "--reasoning-marks", marks)
+    assert ended.value.code == 2
+    assert "is not an opening and a closing mark with a comma between them" in capsys.readouterr().err
+
+
+def test_a_budget_that_ends_in_the_reasoning_is_no_answer(tmp_path: Path) -> None:
+    """Stored replies of another version, which did not know the marks, are split when they are scored again."""
+    work("gsm8k", "-c", "demo", "--chat", "-o", tmp_path, "--quiet", "--limit", 3)
+    (stored,) = (tmp_path / "samples").glob("*.jsonl")
+    rows = sorted((json.loads(line) for line in stored.read_text().splitlines()), key=lambda row: row["id"])
+    texts = ["<r>2 + 2 = 5?</r>The answer is 4", "<r>The answer is 3.", "The answer is 2"]
+    for row, text in zip(rows, texts, strict=True):
+        row["response"]["texts"] = [text]
+    stored.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["--chat", "-d", "demo", "-o", tmp_path, "--quiet", "--limit", 3]
+    for marks, answers in ([], ["4", "3", "2"]), (["--reasoning-marks", "<r>,</r>"], ["4", None, "2"]):
+        before = set((tmp_path / "samples").glob("*.jsonl"))
+        work("gsm8k", *words, *marks, "--rescore", stored.stem)
+        (made,) = set((tmp_path / "samples").glob("*.jsonl")) - before
+        again = [json.loads(line) for line in made.read_text().splitlines()]
+        assert [row["answer"] for row in sorted(again, key=lambda row: row["id"])] == answers
+        if marks:
+            assert "2 + 2 = 5?" in [row["response"]["reasoning"][0] for row in again]
+
+
 def test_end_to_end_base_and_chat(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "data"
     folder.mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import unicodedata
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,19 @@ def others(tmp_path_factory) -> dict[str, HubTokenizer]:
         kind: open_tokenizer(write(root / kind), qwen1=False)
         for kind, write in (("llama", write_llama), ("qwen2", write_qwen2))
     }
+
+
+def test_special_tokens_that_mark_reasoning_can_stay(tmp_path: Path) -> None:
+    tokenizer = open_tokenizer(write_qwen2(tmp_path / "model"), qwen1=False)
+    assert isinstance(tokenizer, HubTokenizer)
+    tokenizer.tok.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]", "<|other|>"]})
+    tokenizer.vocab_size = len(tokenizer.tok)
+    ids = tokenizer.encode_special("[THINK]the boat[/THINK]the sea<|other|>")
+    kept = tokenizer.special_named(["[THINK]", "[/THINK]", "[no such]"])
+    assert len(kept) == 2
+    assert tokenizer.decode(ids, skip_special=True) == "the boatthe sea"
+    assert tokenizer.decode(ids, skip_special=True, kept=kept) == "[THINK]the boat[/THINK]the sea"
+    assert tokenizer.decode(ids, skip_special=True, kept=[]) == "the boatthe sea"
 
 
 def test_ids_and_text_equal_the_recorded_ones(qwen, golden, record_property):

@@ -134,7 +134,7 @@ def test_a_budget_that_ends_in_the_reasoning_is_no_answer(tmp_path: Path) -> Non
     """Stored replies of another version, which did not know the marks, are split when they are scored again."""
     work("gsm8k", "-c", "demo", "--chat", "-o", tmp_path, "--quiet", "--limit", 3)
     (stored,) = (tmp_path / "samples").glob("*.jsonl")
-    rows = [json.loads(line) for line in stored.read_text().splitlines()]
+    rows = sorted((json.loads(line) for line in stored.read_text().splitlines()), key=lambda row: row["id"])
     texts = ["<r>2 + 2 = 5?</r>The answer is 4", "<r>The answer is 3.", "The answer is 2"]
     for row, text in zip(rows, texts, strict=True):
         row["response"]["texts"] = [text]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from qwen_eval.engines.reasoning import opens_reasoning, special_marks, split_reasoning
-from qwen_eval.models.tokenizers import TextTokenizer
 from qwen_eval.schema import DoesNotFit, Generate, Generated
+
+if TYPE_CHECKING:  # tokenizers take long to load, and texts of files and stored replies need none
+    from qwen_eval.models.tokenizers import TextTokenizer
 
 END = 16  # tokens at the end of a prompt, enough to show a reasoning mark that the template opened
 

@@ -40,6 +40,7 @@ _HEADER = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 
+_QUESTION = re.compile(r"\bquestion|\bQ\b|问|题目", re.IGNORECASE)
 _USER = r"(?i:human|user|question|instruction|instruct)|Q|用户|人类|问题|提问|问|题目"
 _OTHER = r"(?i:assistant)|AI|Bot"
 # A name and a colon on a line's beginning (Human: **User:** ### Question:), a numbered question, a heading, or the name of a
@@ -68,12 +69,13 @@ _QUOTED = re.compile(r'"""[\s\S]*?"""|\'\'\'[\s\S]*?\'\'\'')
 _QUOTES = re.compile(r"""["]|(?<!`)`(?!`)|(?<![A-Za-z])'|'(?![A-Za-z])""")
 
 
-def reply(text: str) -> str:
-    """The reply proper: without a header of its own turn that it repeats, and without what follows its end."""
-    return text[_start(text) : end(text)]
+def reply(text: str, questions: bool = True) -> str:
+    """The reply proper: without a header of its own turn that it repeats, and without what follows its end.
+    questions: whether a next question ends it."""
+    return text[_start(text) : end(text, questions)]
 
 
-def end(text: str) -> int:
+def end(text: str, questions: bool = True) -> int:
     """The index at which the reply ends: of the first end token or new turn, else the text's length.
 
     Tokens and names in quotes or in a multi-line string of Python do not count, and neither does a question that the reply
@@ -81,7 +83,11 @@ def end(text: str) -> int:
     """
     start = _start(text)
     strings = _Spans(text)
-    return min(_first_token(text, start, strings), _first_turn(text, start, strings), _first_inline(text, start))
+    return min(
+        _first_token(text, start, strings),
+        _first_turn(text, start, strings, questions),
+        _first_inline(text, start, questions),
+    )
 
 
 def _start(text: str) -> int:
@@ -123,7 +129,7 @@ def _in_quotes(before: str, after: str) -> bool:
     return bool(opened) and opened in _QUOTES.findall(after)
 
 
-def _first_turn(text: str, start: int, strings: _Spans) -> int:
+def _first_turn(text: str, start: int, strings: _Spans, questions: bool) -> int:
     asked = False  # whether the reply began with a question, which the next speaker answers
     numbers = {0}  # of the questions so far: a reply may number its own steps
     begun, read = False, start
@@ -133,6 +139,8 @@ def _first_turn(text: str, start: int, strings: _Spans) -> int:
         if int(found["number"] or 0) - 1 in numbers or strings.hold(found.start()):
             continue
         if _PYTHON.match(text, found.start()) or _is_quantity(text, found):
+            continue
+        if not questions and (found["number"] or _QUESTION.search(found[0])):
             continue
         begun = begun or not all(map(_LEAD_IN.fullmatch, text[read : found.start()].split("\n")))
         read = found.start()
@@ -151,8 +159,8 @@ def _is_quantity(text: str, found: re.Match[str]) -> bool:
     return (found["user"] or "").lower() in ("human", "user") and _QUANTITY.match(text, found.end()) is not None
 
 
-def _first_inline(text: str, start: int) -> int:
-    named = _NAMED.search(text, start)
+def _first_inline(text: str, start: int, questions: bool) -> int:
+    named = _NAMED.search(text, start) if questions else None
     for found in _INLINE.finditer(text, start):
         if not found["question"] or (named and named.start() < found.start()):
             return found.start()

@@ -78,6 +78,7 @@ _MARKER = re.compile(rf"[ \t]*\*{{0,2}}(?:{_MARKERS}){_COLON}")
 _INPUT = re.compile(rf"(?:{_LINE}|[ \t])Action Input{_COLON}")
 _NEXT = re.compile(rf"\n[ \t]*\*{{0,2}}(?:{_MARKERS}){_COLON}")
 _FINAL = re.compile(rf"{_LINE}Final Answer{_COLON}")
+_QUESTION = re.compile(rf"{_LINE}Question{_COLON}")
 _FENCED = re.compile(r"`{3,}[ \t]*(?:json5?|JSON5?|python|text)?[ \t]*\n?(?P<inside>.*?)\s*(?:`{3,}.*)?", re.DOTALL)
 # A name that says that there is no tool to call.
 _NONE = re.compile(
@@ -113,7 +114,7 @@ def _actions(reply: str) -> Iterator[_Action]:
 
 def react(reply: str) -> Call:
     """The first tool call of a reply: markers count at the start of a line only."""
-    reply = ending.reply(reply)
+    reply = _proper(reply)
     actions = list(_actions(reply))
     if not actions:
         thought, *answers = _FINAL.split(reply)
@@ -135,6 +136,14 @@ def react(reply: str) -> Call:
         actions=len(actions),
         final_answer=answers[-1].strip() if answers else None,
     )
+
+
+def _proper(reply: str) -> str:
+    """The reply up to its end. A question belongs to the format, but the one after a final answer is another."""
+    reply = ending.reply(reply, questions=False)
+    final = _FINAL.search(reply)
+    following = _QUESTION.search(reply, final.end()) if final else None
+    return reply[: following.start()] if following else reply
 
 
 def _input(text: str) -> str:

@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(7200)]
 RESULTS = REPOSITORY / "results"
 SHARE = float(os.environ.get("VERIFY_SHARE", "0.01"))
 SEED = int(os.environ.get("VERIFY_SEED", "0"))
-RUNS = [find.run_name(path) for path in find.sample_files(RESULTS)]
+RUNS = [run.name for path in find.sample_files(RESULTS) if (run := find.open_run(path)).finished]
 
 
 @pytest.fixture(scope="module")

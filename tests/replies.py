@@ -29,7 +29,7 @@ def compare_responses(now: Mapping[str, Any], old: Mapping[str, Any], sample: Sa
         first, second = sorted(old["logprobs"])[:-3:-1]
         return first - second > EXACT
     if samples.same_texts(now["texts"], old["texts"]):
-        assert now["end_reasons"] == old["end_reasons"]
+        assert list(now["end_reasons"]) == list(old["end_reasons"])
         return True
     known_by_hash = samples.withheld({"response": old})
     assert not known_by_hash, f"{sample.id}: another reply, and the old one is known by its hash alone"

@@ -87,8 +87,8 @@ def rank_one(parent: int) -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the process in /proc")
 def test_a_killed_process_costs_its_unfinished_items_only(alone: Path, tmp_path: Path) -> None:
-    words = [*MMLU, "--batch-size", "1", "--no-self-check"]
-    process = start([*words, "--quiet"], tmp_path, 2)
+    words = [*MMLU, "--batch-size", "1"]
+    process = start([*words, "--no-self-check", "--quiet"], tmp_path, 2)
     part: list[Path] = []
     while not part or part[0].read_bytes().count(b"\n") < 3:
         assert process.poll() is None, process.communicate()

@@ -231,7 +231,7 @@ def parser(
     add(
         "--no-self-check",
         action="store_true",
-        help="skip the comparison of a few items alone and in a batch",
+        help="skip the comparison with transformers' own forward on a few items (the row says so)",
     )
     add("--seed", type=count, default=1234, help="seed of the random streams (default 1234)")
     add(

@@ -15,8 +15,8 @@ from qwen_eval.engines.prompting import encode_prompt
 from qwen_eval.models.checkpoint import Checkpoint
 from qwen_eval.schema import Choose, Generate, Measure, Sample
 
-LONGEST = 1024  # tokens, unless a limit of attention lies beyond
-PAIR, SHORT, FEW = 256, 128, 5  # tokens of the two that share their beginning, of the shortest, and of a few
+LONGEST = 768  # tokens, unless a limit of attention lies beyond
+PAIR, SHORT, FEW = 192, 64, 5  # tokens of the two that share their beginning, of the shortest, and of a few
 TAILS = 40, 56  # tokens of the two behind the shared beginning
 BEYOND = 64  # tokens past a limit
 SCORED = 8  # positions at the end of a prompt

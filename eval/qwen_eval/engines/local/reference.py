@@ -221,7 +221,7 @@ def _wide(dtype: torch.dtype) -> Callable[..., Any]:
         if extension is not None and extension.windows:
             past = places[None, :] <= places[:, None] - extension.windows[int(module.layer_idx)]  # type: ignore[arg-type]
             mask = mask.masked_fill(past, torch.finfo(mask.dtype).min)
-        rows = max(16, 2**26 // (length * query.shape[1]))  # the scores of a slice: 256 MiB in float32
+        rows = max(16, min(128, 2**26 // (length * query.shape[1])))  # scores of at most 256 MiB in float32
         parts = [
             own(
                 module,

@@ -215,16 +215,18 @@ def _whole(config: Any, name: str, other: int) -> int:
 # ------------------------------------------------------------------------------------------------------- the reference
 def _expected(model: Any, runtime: Runtime, verb: str, texts: Sequence[Probe]) -> Expected:
     """The reference's values, and how far a second reference is from them: in 16 bits of all texts, in float32, where that
-    costs as much as the test itself, of the shorter ones."""
+    costs as much as the test itself, of a few short ones."""
     context = runtime.checkpoint.context
     first, second = reference.attentions(model, context, max(len(text.ids) for text in texts))
     targets, values, apart = [], [], []
+    left = float("inf") if second == reference.FLOAT32 else PAIR + max(TAILS)  # tokens
     for text in texts:
         whole = _reference(model, runtime, text, verb, first)
         wanted = _targets(verb, text, whole)
         values.append(_values(verb, whole, wanted))
         other = None
-        if second is not None and (second == reference.FLOAT32 or len(text.ids) <= PAIR + max(TAILS)):
+        if second is not None and len(text.ids) <= left:
+            left -= len(text.ids)
             try:
                 other = _values(verb, _again(model, runtime, text, verb, first, second), wanted)
             except FAILURES as error:

@@ -111,7 +111,7 @@ def test_results_samples_and_table(tmp_path: Path, capsys: pytest.CaptureFixture
     run_id = figures["acc", "all"]["run_id"]
     stored = [json.loads(line) for line in (tmp_path / "samples" / f"{run_id}.jsonl").read_text().splitlines()]
     assert stored[0] == {
-        "id": "anatomy/0", "group": "anatomy", "prompt": "hq0", "answer": "A", "target": "A",
+        "id": "anatomy/0", "group": "anatomy", "cluster": "", "prompt": "hq0", "answer": "A", "target": "A",
         "response": {
             "kind": "chosen", "logprobs": [0.0, -1.0, -1.0, -1.0],
             "shots_used": 5, "prompt_tokens": 10, "truncated": False,

@@ -353,7 +353,7 @@ def test_texts_that_cannot_be_read_in_pieces_are_read_whole_or_not(qwen: str, mo
 
 
 def test_the_prompts_pass_every_limit_that_the_run_passes(checkpoints: Callable[[str], str], qwen: str) -> None:
-    long = Sample("long", Choose("", (), CHOICES[0].request.prompt() * 12, (" A", " B")), "A")
+    long = Sample("long", Choose("", (), CHOICES[0].request.prompt() * 11, (" A", " B")), "A")
     for name, spec, limit in (("mistral", checkpoints("mistral"), 24), ("ntk", qwen, 64)):
         checkpoint = open_checkpoint(ModelSpec(spec, dynamic_ntk="on" if name == "ntk" else "off"))
         found = probes.limits(checkpoint)

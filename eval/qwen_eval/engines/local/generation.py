@@ -17,9 +17,9 @@ from torch import Tensor
 
 from qwen_eval.engines import plan
 from qwen_eval.engines.local import trie
-from qwen_eval.engines.local.budget import cache_bytes
-from qwen_eval.engines.local.cascade import Ancestor, Cascade, Unsupported
-from qwen_eval.engines.local.runtime import Runtime
+from qwen_eval.engines.local.cascade import Ancestor, Cascade
+from qwen_eval.engines.local.rules import Unsupported
+from qwen_eval.engines.local.runtime import DEVICE_ERRORS, Runtime, Table, out_of_memory
 from qwen_eval.engines.local.sampling import Reply, choose_tokens, stream
 from qwen_eval.engines.local.slots import Slots, Step
 from qwen_eval.engines.prompting import Completion, answer, encode_prompt
@@ -53,8 +53,9 @@ def _run(runtime: Runtime, replies: Sequence[Reply], share: bool) -> Iterator[Re
     if share:
         try:
             with runtime.cascade_attention():
-                for prefix, alpha, group in _groups(runtime, replies):
-                    for reply in _Batch(runtime, group, prefix, alpha).run():
+                steady = [reply for reply in replies if _steady(runtime, reply)]
+                for prefix, table, group in _groups(runtime, steady):
+                    for reply in _Batch(runtime, group, prefix, table).run():
                         left.remove(reply)
                         yield reply
         except Unsupported as reason:
@@ -64,27 +65,34 @@ def _run(runtime: Runtime, replies: Sequence[Reply], share: bool) -> Iterator[Re
     yield from _run_plain(runtime, left)
 
 
-def _groups(runtime: Runtime, replies: Sequence[Reply]) -> list[tuple[int, float, list[Reply]]]:
-    """(prefix length, NTK factor, replies): groups whose shared prefix pays, and the rest without a prefix."""
+def _steady(runtime: Runtime, reply: Reply) -> bool:
+    """Whether a rotation that follows the length stays the same while a text is written (NTK's factor is kept by itself). What
+    crosses a border is left to the model's own code."""
+    longest = len(reply.prompt) + reply.max_tokens
+    return runtime.rotation.table(len(reply.prompt)) == runtime.rotation.table(longest)
+
+
+def _groups(runtime: Runtime, replies: Sequence[Reply]) -> list[tuple[int, Table, list[Reply]]]:
+    """(prefix length, rotation, replies): groups whose shared prefix pays, and the rest without a prefix."""
     rows = [plan.Row(reply.prompt, ((0,),), index, ()) for index, reply in enumerate(replies)]
-    groups: list[tuple[int, float, list[Reply]]] = []
-    alone: dict[float, list[Reply]] = {}
-    roots = trie.build(rows, lambda row: runtime.checkpoint.context.alpha(len(row.ids)))
-    for alpha in dict.fromkeys(root.key for root in roots):
-        for prefix, members in trie.best_groups([root for root in roots if root.key == alpha]):
+    groups: list[tuple[int, Table, list[Reply]]] = []
+    alone: dict[Table, list[Reply]] = {}
+    roots = trie.build(rows, lambda row: runtime.table(len(row.ids)))
+    for table in dict.fromkeys(root.key for root in roots):
+        for prefix, members in trie.best_groups([root for root in roots if root.key == table]):
             texts = [replies[row.request] for row in members]
             if prefix * (len(texts) - 1) >= MIN_SAVING:
-                groups.append((prefix, alpha, texts))
+                groups.append((prefix, table, texts))
             else:
-                alone.setdefault(alpha, []).extend(texts)
-    return groups + [(0, alpha, members) for alpha, members in alone.items()]
+                alone.setdefault(table, []).extend(texts)
+    return groups + [(0, table, members) for table, members in alone.items()]
 
 
 class _Batch:
     """The live texts of one group."""
 
-    def __init__(self, runtime: Runtime, replies: Sequence[Reply], prefix: int, alpha: float) -> None:
-        self.runtime, self.prefix_length, self.alpha = runtime, prefix, alpha
+    def __init__(self, runtime: Runtime, replies: Sequence[Reply], prefix: int, table: Table) -> None:
+        self.runtime, self.prefix_length, self.table = runtime, prefix, table
         self.waiting = deque(sorted(replies, key=lambda reply: -(len(reply.prompt) + reply.max_tokens)))
         self.prefix: dict[int, tuple[Tensor, Tensor]] = {}
         self.live: list[Reply] = []  # the reply in slot i
@@ -101,7 +109,7 @@ class _Batch:
             ids = self.waiting[0].prompt[: self.prefix_length]
             state = Cascade([len(ids)], keep=lambda layer, *found: self.prefix.update({layer: found}))
             self.runtime.halving(
-                [ids], lambda one: self.runtime.forward_packed(one, [0], self.alpha, state, [len(ids) - 1])
+                [ids], lambda one: self.runtime.forward_packed(one, self.table, state, [len(ids) - 1])
             )
         while self.waiting or self.live:
             ended = self.runtime.halving(range(self.slots.count), lambda _: self._advance())
@@ -135,9 +143,9 @@ class _Batch:
             self.slots.write_packed(first, lengths, layer, key, value)
 
         ancestors = [Ancestor(self.prefix, 0, sum(lengths))] if self.prefix else []
-        state = Cascade(lengths, ancestors, keep)
+        state = Cascade(lengths, ancestors, keep, starts=[self.prefix_length] * len(own))
         ends = (np.cumsum(lengths) - 1).tolist()
-        logits = self.runtime.forward_packed(own, [self.prefix_length] * len(own), self.alpha, state, ends)
+        logits = self.runtime.forward_packed(own, self.table, state, ends)
         for _ in new:
             self.waiting.popleft()
         self.live += new
@@ -161,7 +169,7 @@ class _Batch:
         """The logits after one more token of every live text. lengths: own tokens its slot holds before."""
         state = Step(self.slots, lengths, prefix=self.prefix)
         positions = [self.prefix_length + length for length in lengths]
-        return self.runtime.forward_step(tokens, positions, [self.alpha] * len(self.live), state)
+        return self.runtime.forward_step(tokens, positions, self.table, state)
 
     def _take(self, tokens: Sequence[Sequence[int]], first: int) -> list[Reply]:
         """Adds the chosen tokens to the texts from slot `first` until they end; those that end leave, the last ones fill
@@ -194,7 +202,7 @@ def _affordable(runtime: Runtime, capacity: int) -> int:
     room = free_bytes(runtime.model.device) / 2
     if runtime.model.device.type == "cpu":
         room = min(room, 2**30)
-    return int(room // (cache_bytes(runtime.model.config.get_text_config(), runtime.model.dtype.itemsize) * capacity))
+    return int(room // (runtime.features.numbers * runtime.model.dtype.itemsize * capacity))
 
 
 def _run_plain(runtime: Runtime, replies: Sequence[Reply]) -> Iterator[Reply]:
@@ -229,12 +237,28 @@ def _run_plain(runtime: Runtime, replies: Sequence[Reply]) -> Iterator[Reply]:
         def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: object) -> Tensor:
             return torch.tensor([bool(reply.reason) for reply in self.batch], device=input_ids.device)
 
+    cached = [True]  # whether the model's code keeps what it has computed
+
     def run(batch: Sequence[Reply]) -> Sequence[Reply]:
+        try:
+            return write(batch)
+        except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
+            if not cached[0] or (isinstance(error, RuntimeError) and _from_device(error)):
+                raise
+            cached[0] = False
+            runtime.notes.append(
+                "every token was computed with the whole text before it: this model's code does not generate with a cache "
+                f"({type(error).__name__})"
+            )
+        return write(batch)
+
+    def write(batch: Sequence[Reply]) -> Sequence[Reply]:
         for reply in batch:
             reply.restart()
         ids = torch.from_numpy(np.stack([reply.prompt for reply in batch]).astype(np.int64)).to(runtime.model.device)
         longest = max(reply.max_tokens for reply in batch)
         config = generation_config(do_sample=False, max_new_tokens=longest, pad_token_id=0, eos_token_id=None)
+        runtime.rotation.forget()
         written = runtime.model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
@@ -242,6 +266,7 @@ def _run_plain(runtime: Runtime, replies: Sequence[Reply]) -> Iterator[Reply]:
             logits_processor=LogitsProcessorList([Ours(batch)]),
             stopping_criteria=StoppingCriteriaList([Ended(batch)]),
             return_dict_in_generate=True,
+            use_cache=cached[0],
         )
         cache = next((written[name] for name in caches.NAMES if name in written), None)
         # the last token was generated and never read
@@ -256,6 +281,11 @@ def _run_plain(runtime: Runtime, replies: Sequence[Reply]) -> Iterator[Reply]:
             if ended is not None:
                 del same[: len(ended)]
                 yield from ended
+
+
+def _from_device(error: RuntimeError) -> bool:
+    """Whether an error says that memory ran out or that an accelerator failed, not that the code cannot run."""
+    return out_of_memory(error) or any(name in str(error) for name in DEVICE_ERRORS)
 
 
 class _Collected:

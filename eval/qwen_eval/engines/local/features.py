@@ -128,7 +128,9 @@ def _discover(model: Any, limit: int) -> Features:
     row, positions = others.copy(), far.copy()
     row[kept], positions[kept] = ids[turned], places[turned]
     if not _alike(plain, turned, _look(model, row, positions), kept, any_shape):
-        raise Unsupported("what it computes for a token depends on where the token stands in its row, or on the longest")
+        raise Unsupported(
+            "what it computes for a token depends on where the token stands in its row, or on the longest"
+        )
     return Features(layers)
 
 
@@ -202,7 +204,10 @@ def _alike(one: _Looking, places: np.ndarray, other: _Looking, others: np.ndarra
     pairs = [(one.logits, other.logits)]
     for index, calls in one.calls.items():
         for call, again in zip(calls, other.calls.get(index, ()), strict=True):
-            pairs += [(getattr(call, name).transpose(1, 2), getattr(again, name).transpose(1, 2)) for name in ("query", "key", "value")]
+            pairs += [
+                (getattr(call, name).transpose(1, 2), getattr(again, name).transpose(1, 2))
+                for name in ("query", "key", "value")
+            ]
     here, there = places.tolist(), others.tolist()
     return all(_close(a[0, here], b[0, there], tolerance) for a, b in pairs)
 

@@ -18,13 +18,12 @@ from torch import Tensor
 from qwen_eval.engines import plan
 from qwen_eval.engines.local import trie
 from qwen_eval.engines.local.cascade import Ancestor, Cascade
+from qwen_eval.engines.local.plain import Plain
 from qwen_eval.engines.local.rules import Unsupported
-from qwen_eval.engines.local.runtime import DEVICE_ERRORS, Runtime, Table, out_of_memory
+from qwen_eval.engines.local.runtime import Runtime, Table
 from qwen_eval.engines.local.sampling import Reply, choose_tokens, stream
 from qwen_eval.engines.local.slots import Slots, Step
 from qwen_eval.engines.prompting import Completion, answer, encode_prompt
-from qwen_eval.models import caches
-from qwen_eval.models.configs import generation_config
 from qwen_eval.models.memory import free_bytes
 from qwen_eval.schema import Generate, Generated, OnResponse
 
@@ -108,9 +107,7 @@ class _Batch:
         if self.prefix_length:
             ids = self.waiting[0].prompt[: self.prefix_length]
             state = Cascade([len(ids)], keep=lambda layer, *found: self.prefix.update({layer: found}))
-            self.runtime.halving(
-                [ids], lambda one: self.runtime.forward_packed(one, self.table, state, [len(ids) - 1])
-            )
+            self.runtime.halving([ids], lambda one: self.runtime.forward_packed(one, self.table, state, [len(ids) - 1]))
         while self.waiting or self.live:
             ended = self.runtime.halving(range(self.slots.count), lambda _: self._advance())
             if ended is None:
@@ -207,85 +204,17 @@ def _affordable(runtime: Runtime, capacity: int) -> int:
 
 def _run_plain(runtime: Runtime, replies: Sequence[Reply]) -> Iterator[Reply]:
     """transformers' own generate, prompts of equal length in one batch (no padding); our choice of tokens."""
-    from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
-
     by_length: dict[int, list[Reply]] = {}
     for reply in replies:
         by_length.setdefault(len(reply.prompt), []).append(reply)
-    tokenizer = runtime.checkpoint.tokenizer
-
-    class Ours(LogitsProcessor):
-        """Forces our choice of the next token, and adds it to the replies."""
-
-        def __init__(self, batch: Sequence[Reply]) -> None:
-            self.batch = batch
-
-        def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-            forced = torch.full_like(scores, float("-inf"))
-            for row, token in enumerate(choose_tokens(scores, self.batch)):
-                forced[row, token] = 0.0
-                if not self.batch[row].reason:
-                    self.batch[row].add(token, tokenizer)
-            return forced
-
-    class Ended(StoppingCriteria):
-        """A row ends when its reply has."""
-
-        def __init__(self, batch: Sequence[Reply]) -> None:
-            self.batch = batch
-
-        def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: object) -> Tensor:
-            return torch.tensor([bool(reply.reason) for reply in self.batch], device=input_ids.device)
-
-    cached = [True]  # whether the model's code keeps what it has computed
-
-    def run(batch: Sequence[Reply]) -> Sequence[Reply]:
-        try:
-            return write(batch)
-        except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
-            if not cached[0] or (isinstance(error, RuntimeError) and _from_device(error)):
-                raise
-            cached[0] = False
-            runtime.notes.append(
-                "every token was computed with the whole text before it: this model's code does not generate with a cache "
-                f"({type(error).__name__})"
-            )
-        return write(batch)
-
-    def write(batch: Sequence[Reply]) -> Sequence[Reply]:
-        for reply in batch:
-            reply.restart()
-        ids = torch.from_numpy(np.stack([reply.prompt for reply in batch]).astype(np.int64)).to(runtime.model.device)
-        longest = max(reply.max_tokens for reply in batch)
-        config = generation_config(do_sample=False, max_new_tokens=longest, pad_token_id=0, eos_token_id=None)
-        runtime.rotation.forget()
-        written = runtime.model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            generation_config=config,
-            logits_processor=LogitsProcessorList([Ours(batch)]),
-            stopping_criteria=StoppingCriteriaList([Ended(batch)]),
-            return_dict_in_generate=True,
-            use_cache=cached[0],
-        )
-        cache = next((written[name] for name in caches.NAMES if name in written), None)
-        # the last token was generated and never read
-        caches.check_filled(cache, written.sequences.shape[1] - 1, runtime.model)
-        runtime.tokens_computed += sum(len(reply.prompt) + len(reply.tokens) for reply in batch)
-        return batch
-
+    writer = Plain(runtime)
     for length in sorted(by_length, reverse=True):
         same = by_length[length]
         while same:
-            ended = runtime.halving(same[: min(runtime.max_rows, 16)], run)
+            ended = runtime.halving(same[: min(runtime.max_rows, 16)], writer.write)
             if ended is not None:
                 del same[: len(ended)]
                 yield from ended
-
-
-def _from_device(error: RuntimeError) -> bool:
-    """Whether an error says that memory ran out or that an accelerator failed, not that the code cannot run."""
-    return out_of_memory(error) or any(name in str(error) for name in DEVICE_ERRORS)
 
 
 class _Collected:

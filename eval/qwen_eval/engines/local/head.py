@@ -21,20 +21,29 @@ class Head:
     """The halves of a model, checked on a short input. Raises InputError for a model that has none."""
 
     def __init__(self, model: Any, name: str) -> None:
-        self._model, self._body = model, _body(model)
-        takes = inspect.signature(self._body.forward).parameters
-        self._positions = "position_ids" in takes
+        self._model = model
         ids = torch.arange(1, 9, device=model.device)[None]
         with torch.inference_mode():
-            self._output: Any = self._body(input_ids=ids, use_cache=False)
-            hidden = getattr(self._output, "last_hidden_state", None)
             expected = model(input_ids=ids, use_cache=False).logits[0].float()
-            found = None if hidden is None else self.logits(hidden[0]).float()
-        if found is None or found.shape != expected.shape or not torch.allclose(found, expected, atol=1e-3, rtol=1e-3):
-            raise InputError(
-                f"the logits of {name} do not follow from its hidden states alone, so its perplexity cannot be computed in "
-                "slices; this model is not supported"
-            )
+            if not any(self._halves(body, ids, expected) for body in _bodies(model)):
+                raise InputError(
+                    f"the logits of {name} do not follow from hidden states of a part of it, so its perplexity cannot be computed "
+                    "in slices; this model is not supported"
+                )
+
+    def _halves(self, body: Any, ids: Tensor, expected: Tensor) -> bool:
+        """Whether this part of the model is its body."""
+        self._body = body
+        self._positions = "position_ids" in inspect.signature(body.forward).parameters
+        self._output: Any = body(input_ids=ids, use_cache=False)
+        hidden = getattr(self._output, "last_hidden_state", None)
+        if hidden is None:
+            return False
+        found = self.logits(hidden[0].clone().neg_()).float()  # not those that the body would give
+        if found.shape == expected.shape and torch.allclose(found, expected, atol=1e-3, rtol=1e-3):
+            return False  # the model does not use what the body gives
+        found = self.logits(hidden[0]).float()
+        return found.shape == expected.shape and torch.allclose(found, expected, atol=1e-3, rtol=1e-3)
 
     def hidden(self, ids: Tensor, positions: Tensor) -> Tensor:
         """The hidden states [rows, length, width] that logits are made of. ids, positions: [rows, length]."""
@@ -51,16 +60,17 @@ class Head:
         return logits
 
 
-def _body(model: Any) -> Any:
-    """The innermost part of a model that holds its embedding and not its output matrix."""
+def _bodies(model: Any) -> Iterator[Any]:
+    """The parts of a model that hold its embedding and not its output matrix, the largest first."""
     embedding, output = model.get_input_embeddings(), model.get_output_embeddings()
-    body: nn.Module = model
-    while any(module is output for module in body.modules()):
-        inner = [child for child in body.children() if any(module is embedding for module in child.modules())]
-        if not inner or inner[0] is embedding:
-            return model
-        body = inner[0]
-    return body
+    part: nn.Module = model
+    while part is not embedding:
+        if not any(module is output for module in part.modules()):
+            yield part
+        inner = [child for child in part.children() if any(module is embedding for module in child.modules())]
+        if not inner:
+            return
+        part = inner[0]
 
 
 @contextmanager

@@ -71,11 +71,7 @@ def _one_by_one(runtime: Runtime, chunk: Chunk, piece: int, slices: int, least: 
     length = len(chunk.ids)
     while True:
         try:
-            return (
-                [_in_pieces(runtime, chunk, slices, piece)]
-                if piece < length
-                else _losses(runtime, [chunk], slices)
-            )
+            return [_in_pieces(runtime, chunk, slices, piece)] if piece < length else _losses(runtime, [chunk], slices)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -137,7 +133,9 @@ def _scored(runtime: Runtime, chunk: Chunk, hidden: Tensor, ids: Tensor, start: 
     # the state at position p predicts p + 1; scored are the last `scored` tokens of the chunk
     first = max(start, len(ids) - chunk.scored - 1)
     last = min(start + len(hidden), len(ids) - 1)
-    return _loss(runtime, hidden[first - start : last - start], ids[first + 1 : last + 1], slices) if first < last else 0.0
+    return (
+        _loss(runtime, hidden[first - start : last - start], ids[first + 1 : last + 1], slices) if first < last else 0.0
+    )
 
 
 def _loss(runtime: Runtime, hidden: Tensor, targets: Tensor, slices: int) -> float:

@@ -87,11 +87,7 @@ class Asked:
 def asked(keywords: Mapping[str, Any]) -> Asked:
     """What a layer asks for by keywords. Raises Unsupported for what is not known here, CheckpointError for a cache."""
     refuse_unread(keywords)
-    unknown = [
-        name
-        for name, value in keywords.items()
-        if name not in READ | SILENT and not _silent(name, value)
-    ]
+    unknown = [name for name, value in keywords.items() if name not in READ | SILENT and not _silent(name, value)]
     if unknown:
         raise Unsupported(f"its layers attend with {', '.join(sorted(unknown))}, which the engine does not know")
     found = Asked(**{name: keywords.get(name) for name in READ})
@@ -132,7 +128,13 @@ def recognise(mask: Callable[..., Any], device: Any = "cpu") -> Span | None:
         for span in _candidates(int(row.sum()), int(at.sum())):
             if all(agrees(span, queries, keys) for queries, keys in _places(span)):
                 return span
-    except (IndexError, TypeError, RuntimeError, ValueError, AttributeError):  # it reads tensors of this pass, or cannot be asked
+    except (
+        IndexError,
+        TypeError,
+        RuntimeError,
+        ValueError,
+        AttributeError,
+    ):  # it reads tensors of this pass, or cannot be asked
         return None
     return None
 

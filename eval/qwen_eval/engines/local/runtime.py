@@ -182,7 +182,9 @@ class Runtime:
         with self._learning(state.tokens):
             with self._passing(state.positions[None], table, state) as position_ids:
                 logits = self.logits(
-                    None if state.only is not None else torch.tensor(keep, device=self.model.device),  # pruned: these are left
+                    None
+                    if state.only is not None
+                    else torch.tensor(keep, device=self.model.device),  # pruned: these are left
                     input_ids=tokens.to(self.model.device),
                     position_ids=position_ids,
                     use_cache=False,

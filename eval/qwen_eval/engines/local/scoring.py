@@ -154,7 +154,11 @@ def _score_plain(runtime: Runtime, rows: Sequence[Row], precise: Sequence[bool])
         pack = take_pack(rows, start, runtime.max_rows, runtime.max_tokens)
         own = len(pack[0].ids)
         padded = runtime.features.replaced
-        alike = [row for row in pack if (runtime.table(len(row.ids)) == runtime.table(own) if padded else len(row.ids) == own)]
+        alike = [
+            row
+            for row in pack
+            if (runtime.table(len(row.ids)) == runtime.table(own) if padded else len(row.ids) == own)
+        ]
         pack = pack[: len(alike)]  # the rows are sorted by length: those alike come first
         scores = runtime.halving(pack, run)
         if scores is not None:

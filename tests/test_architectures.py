@@ -37,8 +37,8 @@ SAMPLE = {
     "gemma3n_text": "window 24",
     "falcon_h1": "the model's own attention: its tokens reach each other",
     "llama4_text": "the model's own attention: its attention counts the places",
-    "bloom": "the model's own attention: its code takes no positions",
-    "mamba": "the model's own attention: its code takes no positions",
+    "bloom": "values of 16 for keys of 24",  # ALiBi in the keys
+    "mamba": "the model's own attention: its attention is code of its own",
 }
 
 

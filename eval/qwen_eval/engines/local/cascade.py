@@ -54,12 +54,14 @@ class Layer(NamedTuple):
 
 class State(Protocol):
     """What the layers of a forward pass attend through. rows, tokens: of the pass. masks: how many the model has made. only:
-    (layer, indices): where in the packed row that layer's output is wanted, None for everywhere."""
+    (layer, indices): where in the packed row that layer's output is wanted, None for everywhere. position_ids: [rows, tokens],
+    given by the runtime."""
 
     rows: int
     tokens: int
     masks: int
     only: tuple[int, np.ndarray] | None
+    position_ids: Tensor | None
 
     def attend(self, layer: Layer) -> Tensor: ...
 
@@ -201,6 +203,7 @@ class Cascade:
     attention: Attention = PLAIN
     rows: int = 1
     masks: int = 0
+    position_ids: Tensor | None = None
     _own: dict[Span, Packed] = field(default_factory=dict)
     _parts: dict[tuple[Span, bool], list[Part]] = field(default_factory=dict)
 

@@ -12,6 +12,7 @@ asks for, and lets no token reach another:
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -171,6 +172,7 @@ class _Looking:
     rows: int = 1
     masks: int = 0
     only: Any = None
+    position_ids: Tensor | None = None
     counts: int = 0  # calls of torch.arange within the modules that attend
     calls: dict[int, list[Layer]] = field(default_factory=dict)
     spans: dict[int, Span | None] = field(default_factory=dict)
@@ -187,13 +189,12 @@ class _Looking:
 def _look(model: Any, ids: np.ndarray, positions: np.ndarray, watched: Sequence[Any] | set[Any] = ()) -> _Looking:
     """A pass over one row. watched: modules in which the calls of torch.arange are counted."""
     device = model.device
-    state = _Looking(len(ids))
+    state = _Looking(len(ids), position_ids=torch.from_numpy(positions[None].astype(np.int64)).to(device))
+    inputs = {"input_ids": torch.from_numpy(ids[None].astype(np.int64)).to(device)}
+    if "position_ids" in inspect.signature(model.forward).parameters:
+        inputs["position_ids"] = state.position_ids
     with cascade.attending(state), _counting(watched) as counted:
-        state.logits = model(
-            input_ids=torch.from_numpy(ids[None].astype(np.int64)).to(device),
-            position_ids=torch.from_numpy(positions[None].astype(np.int64)).to(device),
-            use_cache=False,
-        ).logits
+        state.logits = model(**inputs, use_cache=False).logits
     state.counts = counted[0]
     return state
 

@@ -161,8 +161,8 @@ def product(one: Tensor, other: Tensor) -> Tensor:
         return one @ other
     if one.device.type == "cuda" and one.dim() == other.dim() == 4 and one.shape[:2] == other.shape[:2]:
         try:
-            flat = torch.bmm(one.flatten(0, 1), other.flatten(0, 1), out_dtype=torch.float32)
-            return flat.unflatten(0, one.shape[:2])
+            flat: Tensor = torch.bmm(one.flatten(0, 1), other.flatten(0, 1), out_dtype=torch.float32)
+            return flat.view(*one.shape[:2], *flat.shape[1:])
         except (TypeError, RuntimeError, NotImplementedError) as error:  # an older torch
             if "memory" in str(error):
                 raise

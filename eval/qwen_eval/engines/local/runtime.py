@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qwen_eval.engines.local import blocked, cascade, features, heap
+from qwen_eval.engines.local import alibi, blocked, cascade, features, heap
 from qwen_eval.engines.local.budget import number, token_bytes
 from qwen_eval.engines.local.cascade import Attention, Cascade
 from qwen_eval.engines.local.features import Features
@@ -24,6 +24,7 @@ from qwen_eval.engines.local.rules import Unsupported
 from qwen_eval.engines.local.slots import Step
 from qwen_eval.models import memory
 from qwen_eval.models.checkpoint import Checkpoint
+from qwen_eval.models.configs import quiet
 from qwen_eval.models.context import installed, logn_factor
 from qwen_eval.models.memory import free_bytes
 from qwen_eval.models.rotary import Rotation
@@ -136,8 +137,6 @@ class Runtime:
         self._features = Features({}, reason)
 
     def _discovered(self) -> Features:
-        if "position_ids" not in inspect.signature(self.model.forward).parameters:
-            return Features({}, "its code takes no positions")
         limit = min([self.checkpoint.context_limit, *filter(None, map(self._config_number, _LENGTHS))])
         try:
             # a rotation that follows the length is looked at below its border, where it does not
@@ -181,14 +180,8 @@ class Runtime:
         tokens = torch.from_numpy(np.concatenate(own)[None].astype(np.int64))
         with self._learning(state.tokens):
             with self._passing(state.positions[None], table, state) as position_ids:
-                logits = self.logits(
-                    None
-                    if state.only is not None
-                    else torch.tensor(keep, device=self.model.device),  # pruned: these are left
-                    input_ids=tokens.to(self.model.device),
-                    position_ids=position_ids,
-                    use_cache=False,
-                )
+                kept = None if state.only is not None else torch.tensor(keep, device=self.model.device)
+                logits = self._forward(tokens, position_ids, kept)
         self.tokens_computed += state.tokens
         return logits[0]
 
@@ -214,12 +207,7 @@ class Runtime:
         """One token of each of several sequences [sequences], at its position. Returns the next tokens' logits, [sequences,
         vocabulary]. Raises Unsupported."""
         with self._passing(np.array(positions)[:, None], table, state) as position_ids:
-            logits = self.logits(
-                torch.tensor([0], device=self.model.device),
-                input_ids=tokens[:, None].to(self.model.device),
-                position_ids=position_ids,
-                use_cache=False,
-            )
+            logits = self._forward(tokens[:, None], position_ids, torch.tensor([0], device=self.model.device))
         self.tokens_computed += len(tokens)
         return logits[:, 0]
 
@@ -229,25 +217,33 @@ class Runtime:
         Unsupported."""
         context = self.checkpoint.context
         position_ids = torch.from_numpy(positions.astype(np.int64)).to(self.model.device)
-        scale_query = None
+        scale_query: Callable[[Tensor], Tensor] | None = None
         if context.logn:
             factor = logn_factor(position_ids, context.trained_length, torch.float32)[:, None, :, None]
-
-            def scale_query(query: Tensor) -> Tensor:  # in the queries' dtype first, as the original does
-                return query * factor.to(device=query.device, dtype=query.dtype)
-
+            # in the queries' dtype first, as the original does
+            scale_query = lambda query: query * factor.to(device=query.device, dtype=query.dtype)  # noqa: E731
         spans = self.features.spans
         if context.windows:
             spans = {layer: span.within(context.windows[layer]) for layer, span in spans.items()}
         state.attention = Attention(self.features.masks, spans, scale_query)
+        state.position_ids = position_ids
         with cascade.attending(state), self.rotated(table):
             yield position_ids
+
+    def _forward(self, tokens: Tensor, position_ids: Tensor, keep: Tensor | None) -> Tensor:
+        """The logits of a pass over tokens at positions, [rows, length] each; keep: as in `logits`."""
+        given = {"position_ids": position_ids} if self._takes("position_ids") else {}
+        return self.logits(keep, input_ids=tokens.to(self.model.device), **given, use_cache=False)
+
+    def _takes(self, name: str) -> bool:
+        """Whether the model's forward declares a keyword."""
+        return name in inspect.signature(self.model.forward).parameters
 
     def logits(self, keep: Tensor | None, **inputs: Any) -> Tensor:
         """The model's logits at the sequence positions `keep` only, [batch, len(keep), vocabulary]; None for all."""
         if keep is None:
             return self._all_logits(**inputs)
-        if "logits_to_keep" in inspect.signature(self.model.forward).parameters:
+        if self._takes("logits_to_keep"):
             return self._all_logits(**inputs, logits_to_keep=keep)
         return self._all_logits(**inputs)[:, keep]
 
@@ -277,7 +273,7 @@ class Runtime:
         positions = torch.from_numpy((mask.cumsum(-1) - 1).clip(min=0)).to(device)
         if not mask.all():
             inputs["attention_mask"] = torch.from_numpy(mask).to(device)
-        if "position_ids" in inspect.signature(self.model.forward).parameters:
+        if self._takes("position_ids"):
             inputs["position_ids"] = positions
         # the extension reads NTK's factors from the positions
         with self.rotation.as_if(longest) if self.rotation else nullcontext():
@@ -317,13 +313,16 @@ class Runtime:
         model = self.model
         before = model.config._attn_implementation
         try:
-            model.set_attn_implementation(cascade.NAME)
+            with quiet():
+                model.set_attn_implementation(cascade.NAME)
         except (ValueError, AttributeError) as error:
             raise Unsupported("its attention cannot be replaced") from error
         try:
-            yield
+            with alibi.replaced(model):
+                yield
         finally:
-            model.set_attn_implementation(before)
+            with quiet():
+                model.set_attn_implementation(before)
 
     @contextmanager
     def _pruning(self) -> Iterator[None]:

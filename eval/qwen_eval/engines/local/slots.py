@@ -64,6 +64,7 @@ class Step:
     only: tuple[int, np.ndarray] | None = None  # every row's output is wanted
     tokens: int = 1
     masks: int = 0
+    position_ids: Tensor | None = None
     _seen: dict[Span, _Seen] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

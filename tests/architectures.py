@@ -22,7 +22,9 @@ WIDTH, HEADS, KV_HEADS, LAYERS, VOCABULARY = 64, 4, 2, 4, 384
 # What config classes call their sizes; each takes those that it has.
 SIZES: dict[str, Any] = {
     **dict.fromkeys(("hidden_size", "n_embd", "d_model", "word_embed_proj_dim", "lru_width"), WIDTH),
-    **dict.fromkeys(("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "dff", "intermediate_size_mlp"), 2 * WIDTH),
+    **dict.fromkeys(
+        ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "dff", "intermediate_size_mlp"), 2 * WIDTH
+    ),
     **dict.fromkeys(("decoder_ffn_dim", "shared_intermediate_size", "mamba_d_ssm"), 2 * WIDTH),
     **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), 48),
     **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers"), LAYERS),
@@ -81,7 +83,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "laurel_rank": 8, "activation_sparsity_pattern": [0.5, 0.0, 0.0, 0.0], "hidden_size_per_layer_input": 16,
         "vocab_size_per_layer_input": VOCABULARY,
     },
-    "gemma4_text": {"layer_types": [BAND, ALL] * 2, "hidden_size_per_layer_input": 16, "vocab_size_per_layer_input": VOCABULARY},
+    "gemma4_text": {"layer_types": [BAND, ALL] * 2, "hidden_size_per_layer_input": 16, "vocab_size_per_layer_input":
+    VOCABULARY},
     "gpt_oss": {"layer_types": [BAND, ALL] * 2},
     "deepseek_v2": {"topk_method": "greedy", "num_key_value_heads": HEADS},
     "deepseek_v3": {"num_key_value_heads": HEADS},
@@ -194,6 +197,9 @@ def _draw(model: torch.nn.Module, seed: int) -> None:
         elif any(part in low for part in ("embed", "wte", "wpe")):
             weight.copy_(noise / 2)
         else:
-            strong = any(part in low for part in ("q_proj", "k_proj", "q_b_proj", "kv_b_proj", "query_key_value", "c_attn", "qkv"))
+            strong = any(
+                part in low
+                for part in ("q_proj", "k_proj", "q_b_proj", "kv_b_proj", "query_key_value", "c_attn", "qkv")
+            )
             fan = weight.shape[-1] if weight.dim() == 2 else (weight.shape[-1] * weight.shape[-2]) ** 0.5
             weight.copy_(noise * (2 if strong or "lm_head" in low else 1) / fan**0.5)

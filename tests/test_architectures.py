@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import architectures
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+import architectures
 from qwen_eval.engines.local import generation
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.schema import Choose, Generate, InputError, Measure, ModelSpec

@@ -36,8 +36,8 @@ def reference(
     softcap: float | None = None,
     sinks: Tensor | None = None,
 ) -> Tensor:
-    """query [heads, N, d]; key, value [kv heads, N, d or e]; seen: bool [N, N]. One masked softmax in float64, with the sinks as
-    one more column."""
+    """query [heads, N, d]; key, value [kv heads, N, d or e]; seen: bool [N, N]. One masked softmax in float64, with the sinks
+    as one more column."""
     repeat = query.shape[0] // key.shape[0]
     key, value = key.repeat_interleave(repeat, 0).double(), value.repeat_interleave(repeat, 0).double()
     scores = query.double() @ key.transpose(-1, -2) * scale
@@ -200,7 +200,8 @@ def test_scores_are_not_rounded_before_the_softmax(
     dtype: torch.dtype, kernel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Keys with a large common part, as Qwen's biases give them: scores of some hundreds, raw products beyond float16's range.
-    What is left is the rounding of queries, keys and values themselves, which the reference reads rounded, and of the output."""
+    What is left is the rounding of queries, keys and values themselves, which the reference reads rounded, and of the
+    output."""
     if kernel == "slices":
         monkeypatch.setattr(kernels, "dropped", {kernels.FLASH_CPU, kernels.SDPA})
     torch.manual_seed(0)

@@ -6,16 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
-from test_architectures import option_log_probability
 from transformers import AutoConfig, AutoModelForImageTextToText
 
+import tiny
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.models.configs import read_config
 from qwen_eval.schema import CheckpointError, Choose, Generate, ModelSpec
+from test_architectures import option_log_probability
 
-SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 384}
+SIZES = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 384,
+}
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 
@@ -100,7 +106,9 @@ def test_a_vision_language_model_answers_through_its_text_model(kind: str, tmp_p
     model.save_pretrained(tmp_path)
     engine = HFEngine(ModelSpec(str(tmp_path), dtype="float32"))
     shots = ("Question: how many lamps?\nAnswer: seven\n\n",) * 3
-    asked = [Choose("About lamps.\n\n", shots, f"Question: {what}?\nAnswer:", (" A", " B")) for what in ("dusk", "a boat")]
+    asked = [
+        Choose("About lamps.\n\n", shots, f"Question: {what}?\nAnswer:", (" A", " B")) for what in ("dusk", "a boat")
+    ]
     for request, found in zip(asked, engine.choose(asked, lambda *_: None), strict=True):
         expected = [option_log_probability(model, engine.checkpoint.tokenizer, request, option) for option in (0, 1)]
         assert found.logprobs == pytest.approx(expected, abs=1e-4)

@@ -138,7 +138,9 @@ class Checkpoint:
         if self.qwen1:
             return qwen1.QWenLMHeadModel
         causal = type(self.config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
-        return AutoModelForImageTextToText if not causal and kinds.speaks_and_sees(self.config) else AutoModelForCausalLM
+        return (
+            AutoModelForImageTextToText if not causal and kinds.speaks_and_sees(self.config) else AutoModelForCausalLM
+        )
 
     def import_code(self) -> None:
         """Imports what `load` imports, so that the memory which loading adds is the model's own."""

@@ -262,8 +262,8 @@ def _check_reached(model: PreTrainedModel, extension: ContextExtension, reached:
     if len(reached) != layers:
         wanted = [option for option, on in (("--logn", extension.logn), ("--window", extension.windows)) if on]
         raise CheckpointError(
-            f"{' and '.join(wanted)} would reach {len(reached)} of the {layers} layers of this {model.config.model_type} model, "
-            f"whose attention is code of its own; use {' '.join(f'{option} off' for option in wanted)}"
+            f"{' and '.join(wanted)} would reach {len(reached)} of the {layers} layers of this {model.config.model_type} "
+            f"model, whose attention is code of its own; use {' '.join(f'{option} off' for option in wanted)}"
         )
 
 

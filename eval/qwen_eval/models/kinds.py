@@ -1,7 +1,7 @@
 """What a checkpoint is: only causal language models, and vision-language models through their text, answer here.
 
-A config's model type says too little: masked language models, classifiers, reward and embedding models share it with models that
-generate text, and with tied weights even their tensors look alike. So the class that the checkpoint was saved from
+A config's model type says too little: masked language models, classifiers, reward and embedding models share it with models
+that generate text, and with tied weights even their tensors look alike. So the class that the checkpoint was saved from
 (`architectures`) is read, and what the config says of the direction of its attention.
 """
 
@@ -20,7 +20,11 @@ from qwen_eval.schema import CheckpointError
 _KINDS = (
     ("MODEL_FOR_MASKED_LM_MAPPING_NAMES", r"ForMaskedLM$", "a masked language model, which fills gaps"),
     ("MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES", r"ForSeq2SeqLM$", "an encoder-decoder model"),
-    ("MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES", r"Reward|ForSequenceClass|Classif", "a classifier or reward model"),
+    (
+        "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+        r"Reward|ForSequenceClass|Classif",
+        "a classifier or reward model",
+    ),
     ("MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES", r"ForTokenClass", "a classifier of tokens"),
     ("MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES", r"ForQuestionAnswering$", "a model that marks answers in a text"),
     ("MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES", r"ForMultipleChoice$", "a classifier"),
@@ -61,7 +65,9 @@ def _what_else(config: PreTrainedConfig, remote: bool) -> str:
         return f"an encoder-decoder model ({kind})"
     bidirectional = getattr(text, "use_bidirectional_attention", None)
     if bidirectional is True or bidirectional == "all":
-        return f"a model that attends in both directions ({kind} with use_bidirectional_attention), as embedding models do"
+        return (
+            f"a model that attends in both directions ({kind} with use_bidirectional_attention), as embedding models do"
+        )
     causal = {name for names in _names("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES").values() for name in names}
     sees = {name for names in _names("MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES").values() for name in names}
     names = [name for name in getattr(config, "architectures", None) or [] if isinstance(name, str)]

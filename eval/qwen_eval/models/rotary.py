@@ -1,4 +1,5 @@
-"""Rotations that follow the length of the sequence (rope types "dynamic" and "longrope" of transformers), as if each were alone.
+"""Rotations that follow the length of the sequence (rope types "dynamic" and "longrope" of transformers), as if each were
+alone.
 
 transformers makes their tables from the longest position of a forward pass, and those of "dynamic" also from the longest
 sequence seen before. Sequences that are computed together, or a sequence computed in parts, need the table of their own

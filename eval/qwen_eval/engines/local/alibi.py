@@ -1,9 +1,9 @@
 """ALiBi (Press et al. 2022) through the engine's attention: a score's bias, slope x position of the key, as further dimensions
 of queries and keys.
 
-The bias of a key is slope x (its position - the query's); what all keys of a query have in common does not matter to a softmax. So
-keys carry their position and queries the slope of their head, and every kernel computes it. A position is carried in two parts,
-each a whole number that 8 bits hold.
+The bias of a key is slope x (its position - the query's); what all keys of a query have in common does not matter to a softmax.
+So keys carry their position and queries the slope of their head, and every kernel computes it. A position is carried in two
+parts, each a whole number that 8 bits hold.
 
 Models that do this in code of their own are listed here by the class of their attention, whose forward pass is replaced.
 """
@@ -26,8 +26,8 @@ PADDING = 8  # kernels take widths that are a multiple of it
 
 
 def widened(query: Tensor, key: Tensor, slopes: Tensor, positions: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """query [rows, heads, tokens, d] and key [rows, kv heads, tokens, d] with further dimensions, so that scale * query key^T has
-    slope x position of the key added. slopes: [heads]. positions: [rows, tokens]."""
+    """query [rows, heads, tokens, d] and key [rows, kv heads, tokens, d] with further dimensions, so that scale * query key^T
+    has slope x position of the key added. slopes: [heads]. positions: [rows, tokens]."""
     more = PADDING - query.shape[-1] % PADDING + (PADDING if query.shape[-1] % PADDING == PADDING - 1 else 0)
     steep = query.new_zeros(*query.shape[:3], more)
     steep[..., 0] = (PART * slopes / scale)[None, :, None]
@@ -40,7 +40,7 @@ def widened(query: Tensor, key: Tensor, slopes: Tensor, positions: Tensor, scale
 
 def _bloom(module: Any) -> Callable[..., Any]:
     """The forward pass of transformers' BloomAttention: gives (output [rows, tokens, width] with the residual added, None)."""
-    build: Any = sys.modules[type(module).__module__].build_alibi_tensor  # type: ignore[attr-defined]
+    build: Any = sys.modules[type(module).__module__].build_alibi_tensor
     two = torch.ones(1, 2, device=module.dense.bias.device)
     slopes = module.beta * build(two, module.num_heads, torch.float32)[:, 0, 1]  # its second key is at position 1
 
@@ -72,5 +72,7 @@ def replaced(model: Any) -> Iterator[None]:
                 module.forward = make(module)
                 stack.callback(delattr, module, "forward")
                 stack.callback(setattr, model.config, "_attn_implementation", model.config._attn_implementation)
-                model.config._attn_implementation = NAME  # transformers sets it only where it calls an attention by its name
+                model.config._attn_implementation = (
+                    NAME  # transformers sets it only where it calls an attention by its name
+                )
         yield

@@ -29,7 +29,8 @@ def token_bytes(config: Any, size: int) -> int:
 
 def piece_that_fits(token: int, cache: int, length: int, room: float) -> int:
     """How many of `length` tokens one forward pass may take in `room` bytes: all, or a piece, beside the keys and values of the
-    tokens before it. 0 or less where even those do not fit. token, cache: bytes of one token, in a pass and as keys and values."""
+    tokens before it. 0 or less where even those do not fit. token, cache: bytes of one token, in a pass and as keys and
+    values."""
     if length * token <= room:
         return length
     return int((room - length * cache) // token)

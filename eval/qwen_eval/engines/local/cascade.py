@@ -7,7 +7,8 @@ the softmaxes are merged exactly through their log-sum-exps:
     out = out_ancestor * w + out_own * (1 - w),  w = sigmoid(lse_ancestor - lse_own)
 
 (the merge of partial softmaxes as in FlashAttention, Dao et al. 2022, and cascade inference, Ye et al. 2024). A layer with a
-window or chunk takes of each ancestor only the keys that a query sees; an attention sink is one more partial softmax, of output 0.
+window or chunk takes of each ancestor only the keys that a query sees; an attention sink is one more partial softmax, of output
+0.
 
 The function is registered with transformers as an attention implementation; the state of a pass reaches it through a context
 variable, since not every model hands its layers' keywords on.
@@ -34,16 +35,16 @@ NAME = "harness_cascade"
 class Mask(NamedTuple):
     """What layers get as their mask: which of those that the model made in this pass, and what it is made from."""
 
-    index: int
+    number: int
     function: Callable[..., Any] | None
 
 
 class Layer(NamedTuple):
-    """A layer's call of the attention function: queries [rows, heads, tokens, d], keys [rows, kv heads, tokens, d], values [rows,
-    kv heads, tokens, e] as the layer made them."""
+    """A layer's call of the attention function: queries [rows, heads, tokens, d], keys [rows, kv heads, tokens, d], values
+    [rows, kv heads, tokens, e] as the layer made them."""
 
     module: torch.nn.Module
-    index: int
+    number: int
     query: Tensor
     key: Tensor
     value: Tensor
@@ -89,7 +90,7 @@ def register() -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(NAME, attention)
-    AttentionMaskInterface.register(NAME, _make_mask)  # type: ignore[arg-type]  # no tensor
+    AttentionMaskInterface.register(NAME, _make_mask)
 
 
 def _make_mask(*args: Any, mask_function: Callable[..., Any] | None = None, **settings: Any) -> Mask | None:
@@ -112,6 +113,7 @@ def attention(
 ) -> tuple[Tensor, None]:
     """transformers' attention function. Returns ([rows, tokens, heads, e], None). Raises Unsupported where the layer needs
     something that is not computed here."""
+    wanted = asked(keywords)
     state = _state.get()
     index = getattr(module, "layer_idx", None)
     if state is None or not isinstance(index, int):
@@ -121,14 +123,15 @@ def attention(
     if query.shape[0] != state.rows or key.shape[2] != state.tokens or query.shape[2] != state.tokens:
         raise Unsupported("its layers change the number of keys")
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
-    out = state.attend(Layer(module, index, query, key, value, attention_mask, scale, asked(keywords)))
+    out = state.attend(Layer(module, index, query, key, value, attention_mask, scale, wanted))
     return out.transpose(1, 2).contiguous(), None
 
 
 @dataclass(frozen=True)
 class Attention:
-    """How the model's layers attend, as found in a pass of its own (features.py). masks: by layer, which of the model's masks it
-    gets. spans: by layer, what that mask lets through. scale_query: applied to the queries [rows, heads, tokens, d] (LogN)."""
+    """How the model's layers attend, as found in a pass of its own (features.py). masks: by layer, which of the model's masks
+    it gets. spans: by layer, what that mask lets through. scale_query: applied to the queries [rows, heads, tokens, d]
+    (LogN)."""
 
     masks: Mapping[int, int]
     spans: Mapping[int, Span]
@@ -136,9 +139,9 @@ class Attention:
 
     def rule(self, layer: Layer) -> Rule:
         """How a layer attends in this pass. Raises Unsupported for one that does not as was found."""
-        if self.masks and self.masks.get(layer.index) != layer.mask.index:
+        if self.masks and self.masks.get(layer.number) != layer.mask.number:
             raise Unsupported("its layers do not attend alike in every pass")
-        span = self.spans.get(layer.index, EVERYTHING)
+        span = self.spans.get(layer.number, EVERYTHING)
         return Rule(layer.scale, span, layer.asked.softcap, layer.asked.s_aux)
 
 
@@ -162,8 +165,8 @@ class Ancestor:
 
 
 class Part(NamedTuple):
-    """Queries that see keys of one ancestor. queries: a slice of the row, or indices in it. keys: which of the ancestor's. mask:
-    bool [queries, keys], None where all see all."""
+    """Queries that see keys of one ancestor. queries: a slice of the row, or indices in it. keys: which of the ancestor's.
+    mask: bool [queries, keys], None where all see all."""
 
     ancestor: Ancestor
     queries: slice | Tensor
@@ -172,9 +175,9 @@ class Part(NamedTuple):
 
 
 def visible(first: np.ndarray, start: int, length: int) -> tuple[np.ndarray, slice, np.ndarray | None] | None:
-    """The queries that see any of the keys at positions start .. start + length - 1, all of which come before the queries; which
-    keys, and a mask bool [queries, keys] where not all see all of these. None where none sees any. first: [queries], the first
-    position that each sees."""
+    """The queries that see any of the keys at positions start .. start + length - 1, all of which come before the queries;
+    which keys, and a mask bool [queries, keys] where not all see all of these. None where none sees any. first: [queries], the
+    first position that each sees."""
     sees = np.flatnonzero(first < start + length)
     if not len(sees):
         return None
@@ -220,19 +223,19 @@ class Cascade:
         if self.attention.scale_query is not None:
             query = self.attention.scale_query(query)
         if self.keep is not None:
-            self.keep(layer.index, key, value)
-        pruned = self.only is not None and self.only[0] == layer.index
+            self.keep(layer.number, key, value)
+        pruned = self.only is not None and self.only[0] == layer.number
         parts = self._seen(rule.span, pruned, query.device)
         with_lse = bool(parts) or rule.sinks is not None
         out, lse = self._packed(rule.span).attend(query, key, value, rule.scale, with_lse, rule.softcap)
         if not pruned:
-            return rule.drain(*_merged(layer.index, query, out, lse, rule, parts))
+            return rule.drain(*_merged(layer.number, query, out, lse, rule, parts))
         assert self.only is not None
         wanted = torch.from_numpy(self.only[1]).to(query.device)
         whole = torch.zeros_like(out)
         lse = lse[:, :, wanted] if with_lse else lse
         whole[:, :, wanted] = rule.drain(
-            *_merged(layer.index, query[:, :, wanted], out[:, :, wanted], lse, rule, parts)
+            *_merged(layer.number, query[:, :, wanted], out[:, :, wanted], lse, rule, parts)
         )
         return whole
 

@@ -36,7 +36,8 @@ COARSE = (2e-2, 6e-2)
 
 @dataclass(frozen=True)
 class LayerFeatures:
-    """What one layer attends with. mask: which of the model's masks it gets. heads, kv_heads: of queries, of keys and values."""
+    """What one layer attends with. mask: which of the model's masks it gets. heads, kv_heads: of queries, of keys and
+    values."""
 
     mask: int
     span: Span
@@ -144,7 +145,7 @@ def _features(calls: Sequence[Layer], spans: dict[int, Span | None]) -> LayerFea
     call = calls[0]
     if len(calls) > 1:
         raise Unsupported("a layer attends more than once")
-    span = spans[call.mask.index]
+    span = spans[call.mask.number]
     if span is None:
         raise Unsupported("its mask is neither causal nor a window or chunk")
     window = call.asked.sliding_window
@@ -153,7 +154,7 @@ def _features(calls: Sequence[Layer], spans: dict[int, Span | None]) -> LayerFea
     if call.query.shape[1] % call.key.shape[1] or call.key.shape[1] != call.value.shape[1]:
         raise Unsupported("its numbers of heads do not divide")
     return LayerFeatures(
-        call.mask.index,
+        call.mask.number,
         span,
         call.asked.softcap,
         call.asked.s_aux is not None,
@@ -179,10 +180,10 @@ class _Looking:
     logits: Tensor | None = None
 
     def attend(self, layer: Layer) -> Tensor:
-        if layer.mask.index not in self.spans:
-            known = layer.mask.function is not None
-            self.spans[layer.mask.index] = recognise(layer.mask.function, layer.query.device) if known else None  # type: ignore[arg-type]
-        self.calls.setdefault(layer.index, []).append(layer)
+        if layer.mask.number not in self.spans:
+            function = layer.mask.function
+            self.spans[layer.mask.number] = None if function is None else recognise(function, layer.query.device)
+        self.calls.setdefault(layer.number, []).append(layer)
         return layer.value.repeat_interleave(layer.query.shape[1] // layer.value.shape[1], dim=1)
 
 
@@ -190,7 +191,7 @@ def _look(model: Any, ids: np.ndarray, positions: np.ndarray, watched: Sequence[
     """A pass over one row. watched: modules in which the calls of torch.arange are counted."""
     device = model.device
     state = _Looking(len(ids), position_ids=torch.from_numpy(positions[None].astype(np.int64)).to(device))
-    inputs = {"input_ids": torch.from_numpy(ids[None].astype(np.int64)).to(device)}
+    inputs: dict[str, Any] = {"input_ids": torch.from_numpy(ids[None].astype(np.int64)).to(device)}
     if "position_ids" in inspect.signature(model.forward).parameters:
         inputs["position_ids"] = state.position_ids
     with cascade.attending(state), _counting(watched) as counted:
@@ -200,7 +201,8 @@ def _look(model: Any, ids: np.ndarray, positions: np.ndarray, watched: Sequence[
 
 
 def _alike(one: _Looking, places: np.ndarray, other: _Looking, others: np.ndarray, tolerance: float) -> bool:
-    """Whether two passes attended with the same, and gave the same logits, at these places of the one and those of the other."""
+    """Whether two passes attended with the same, and gave the same logits, at these places of the one and those of the
+    other."""
     assert one.logits is not None and other.logits is not None
     pairs = [(one.logits, other.logits)]
     for index, calls in one.calls.items():

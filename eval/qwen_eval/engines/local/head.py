@@ -27,8 +27,8 @@ class Head:
             expected = model(input_ids=ids, use_cache=False).logits[0].float()
             if not any(self._halves(body, ids, expected) for body in _bodies(model)):
                 raise InputError(
-                    f"the logits of {name} do not follow from hidden states of a part of it, so its perplexity cannot be computed "
-                    "in slices; this model is not supported"
+                    f"the logits of {name} do not follow from hidden states of a part of it, so its perplexity cannot be "
+                    "computed in slices; this model is not supported"
                 )
 
     def _halves(self, body: Any, ids: Tensor, expected: Tensor) -> bool:

@@ -48,9 +48,9 @@ def attend(
 ) -> tuple[Tensor, Tensor]:
     """softmax(scale * query key^T) value, and the log-sum-exp of the scores (natural log, float32).
 
-    query [B, H, L, d], key [B, H, S, d], value [B, H, S, e]; causal needs L == S. mask: bool, spread to [B, H, L, S], which keys
-    are seen, at least one a query. softcap: scores become softcap * tanh(score / softcap). Returns [B, H, L, e] and [B, H, L].
-    The kernels that give a log-sum-exp are private operations of torch; where none is supported, attention is computed in
+    query [B, H, L, d], key [B, H, S, d], value [B, H, S, e]; causal needs L == S. mask: bool, spread to [B, H, L, S], which
+    keys are seen, at least one a query. softcap: scores become softcap * tanh(score / softcap). Returns [B, H, L, e] and [B, H,
+    L]. The kernels that give a log-sum-exp are private operations of torch; where none is supported, attention is computed in
     slices. In every kernel products are summed, and scores kept, in float32.
     """
     width, size = value.shape[-1], query.shape[-1]

@@ -1,14 +1,15 @@
 """Perplexity: negative log-likelihoods of long texts, with neither L x vocabulary logits nor L x L scores in memory.
 
-The body of the model runs over a chunk; logits are made of a few hundred positions at a time. A chunk that would not fit in memory
-is read in pieces that attend to the keys and values of those before them (cascade.py), by a model whose attention is replaced: the
-size of a piece follows from what is free, or from the limit that the request gives, and is halved when memory runs out all the
-same. Other models' caches do not all hold what a piece needs; they read whole chunks only.
+The body of the model runs over a chunk; logits are made of a few hundred positions at a time. A chunk that would not fit in
+memory is read in pieces that attend to the keys and values of those before them (cascade.py), by a model whose attention is
+replaced: the size of a piece follows from what is free, or from the limit that the request gives, and is halved when memory
+runs out all the same. Other models' caches do not all hold what a piece needs; they read whole chunks only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -106,6 +107,7 @@ def _in_pieces(runtime: Runtime, chunk: Chunk, slices: int, piece: int) -> float
     table = runtime.table(length)
     held: dict[int, tuple[Tensor, Tensor]] = {}  # keys and values of the whole chunk, by layer
     total = 0.0
+    assert runtime.head  # found while the model's attention is its own
     with runtime.cascade_attention(prune=False):
         for start in range(0, length, piece):
             own = chunk.ids[start : start + piece]
@@ -128,8 +130,8 @@ def _in_pieces(runtime: Runtime, chunk: Chunk, slices: int, piece: int) -> float
 
 
 def _scored(runtime: Runtime, chunk: Chunk, hidden: Tensor, ids: Tensor, start: int, slices: int) -> float:
-    """The loss of those of a chunk's scored tokens that hidden states [n, width], from position `start` on, predict. ids: [length],
-    the chunk's tokens."""
+    """The loss of those of a chunk's scored tokens that hidden states [n, width], from position `start` on, predict. ids:
+    [length], the chunk's tokens."""
     # the state at position p predicts p + 1; scored are the last `scored` tokens of the chunk
     first = max(start, len(ids) - chunk.scored - 1)
     last = min(start + len(hidden), len(ids) - 1)

@@ -50,7 +50,9 @@ class Plain:
             why = f"its code fails with one, {type(error).__name__}"
         if why:
             self._cached = False
-            self._runtime.notes.append(f"every token was computed with the whole text before it, without a cache: {why}")
+            self._runtime.notes.append(
+                f"every token was computed with the whole text before it, without a cache: {why}"
+            )
             self._generate(batch)
         return batch
 
@@ -81,7 +83,8 @@ class Plain:
         return rows, torch.stack(ours.first)
 
     def _differs(self, row: Tensor, scores: Tensor) -> str:
-        """Why a text's logits [tokens, vocabulary] are not those of one pass over all of it [1, length]; empty where they are."""
+        """Why a text's logits [tokens, vocabulary] are not those of one pass over all of it [1, length]; empty where they
+        are."""
         runtime = self._runtime
         self._checked.append(row.shape[1])
         start = row.shape[1] - len(scores) - 1

@@ -1,7 +1,7 @@
 """How a layer attends: what the engine puts in the place of a model's attention, feature by feature.
 
-A layer's attention is replaced only where all that defines it is known here. What a layer asks for comes by two ways: keywords of
-transformers' attention function (`asked`) and the function that its mask is made from (`recognise`). Anything else, under
+A layer's attention is replaced only where all that defines it is known here. What a layer asks for comes by two ways: keywords
+of transformers' attention function (`asked`) and the function that its mask is made from (`recognise`). Anything else, under
 whatever name, is Unsupported: the model then keeps its own attention, and shares nothing.
 """
 

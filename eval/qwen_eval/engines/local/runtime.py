@@ -178,10 +178,9 @@ class Runtime:
         if self._pruned_layer is not None:
             state.only = self._pruned_layer, np.array(keep)
         tokens = torch.from_numpy(np.concatenate(own)[None].astype(np.int64))
-        with self._learning(state.tokens):
-            with self._passing(state.positions[None], table, state) as position_ids:
-                kept = None if state.only is not None else torch.tensor(keep, device=self.model.device)
-                logits = self._forward(tokens, position_ids, kept)
+        kept = None if state.only is not None else torch.tensor(keep, device=self.model.device)
+        with self._learning(state.tokens), self._passing(state.positions[None], table, state) as position_ids:
+            logits = self._forward(tokens, position_ids, kept)
         self.tokens_computed += state.tokens
         return logits[0]
 
@@ -300,8 +299,8 @@ class Runtime:
 
     @contextmanager
     def cascade_attention(self, prune: bool = True) -> Iterator[None]:
-        """Within it the cascade is the model's attention. prune: the last layer is computed only where its output is read, if the
-        model allows that. Raises Unsupported for a model whose attention cannot be replaced."""
+        """Within it the cascade is the model's attention. prune: the last layer is computed only where its output is read, if
+        the model allows that. Raises Unsupported for a model whose attention cannot be replaced."""
         if not self.features.replaced:
             raise Unsupported(self.features.reason)
         with self._replaced(), self._pruning() if prune else nullcontext():

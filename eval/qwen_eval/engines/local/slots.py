@@ -79,7 +79,7 @@ class Step:
         if self.attention.scale_query is not None:
             query = self.attention.scale_query(query)
         rows, heads, _, size = query.shape
-        keys, values = self.slots.layer(layer.index, (key, value))
+        keys, values = self.slots.layer(layer.number, (key, value))
         self._ends = self._ends.to(query.device)
         index = torch.arange(rows, device=query.device)
         keys[index, :, self._ends] = key[:, :, 0]
@@ -97,7 +97,7 @@ class Step:
             return rule.drain(own, lse)
         # all rows' queries to the prefix in one product: the rows are taken as tokens
         who, part, mask = seen.prefix
-        key, value = (tensor[:, :, part] for tensor in self.prefix[layer.index])
+        key, value = (tensor[:, :, part] for tensor in self.prefix[layer.number])
         shared, shared_lse = attend_to_all(query[who].permute(2, 1, 0, 3), key, value, rule.scale, rule.softcap, mask)
         own[who], lse[who] = merge(own[who], lse[who], shared.permute(2, 1, 0, 3), shared_lse.permute(2, 1, 0))
         return rule.drain(own, lse)

@@ -245,6 +245,7 @@ def test_attention_under_logn_sees_its_own_name(folders):
     install(model, LOGN)
     install(plain, LOGN)
     name = model.config._attn_implementation
+    seen.clear()
     assert furthest(logits(model), logits(plain)) == 0
     assert seen == ["noted"] * model.config.num_hidden_layers and model.config._attn_implementation == name != "noted"
 

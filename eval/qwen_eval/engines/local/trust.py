@@ -375,14 +375,17 @@ def _measure(
     runtime: Runtime, texts: Sequence[Probe], targets: Sequence[Tensor], share: bool, piece: int | None = None
 ) -> list[Tensor]:
     chunks = [Chunk(text.ids, text.scored, 0) for text in texts]
-    losses = [measuring._losses(runtime, [chunk], LOGITS, piece)[0] / chunk.scored for chunk in chunks]
+    if piece:
+        losses = [measuring._in_pieces(runtime, chunk, LOGITS, piece) / chunk.scored for chunk in chunks]
+    else:
+        losses = [measuring._losses(runtime, [chunk], LOGITS)[0] / chunk.scored for chunk in chunks]
     return [torch.tensor([loss]) for loss in losses]
 
 
 def _pieces(runtime: Runtime, expected: Expected) -> str:
     """Why texts cannot be read in pieces, "" where they can: three pieces against the reference."""
     text = expected.probes[0]
-    if len(text.ids) < 3:
+    if len(text.ids) < 3 or not runtime.features.replaced:  # those are refused where it matters
         return ""
     try:
         with torch.inference_mode():

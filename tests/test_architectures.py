@@ -54,7 +54,11 @@ def reference(folder: Path, name: str) -> Any:
 
 @torch.inference_mode()
 def plain(model: Any, ids: list[int]) -> torch.Tensor:
-    """Log-probabilities [length, vocabulary] of one forward pass."""
+    """Log-probabilities [length, vocabulary] of one forward pass, as if it were the model's first: transformers keeps the
+    table of the longest sequence that a "dynamic" rotation has seen."""
+    for module in model.modules():
+        if getattr(module, "rope_type", None) == "dynamic":
+            module.max_seq_len_cached, module.inv_freq = module.original_max_seq_len, module.original_inv_freq
     logits: torch.Tensor = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
     return logits.float().log_softmax(-1)
 
@@ -70,12 +74,13 @@ def option_log_probability(model: Any, tokenizer: Any, request: Choose, option: 
 def compare(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> HFEngine:
     """Every verb of the engine against the reference; returns the engine."""
     monkeypatch.setattr(generation, "MIN_SAVING", 64)  # these prompts are short
-    engine = HFEngine(ModelSpec(str(folder), dtype="float32"))
+    spec = ModelSpec(str(folder), dtype="float32", max_seq_len=2048)
+    engine = HFEngine(spec)
     tokenizer, model = engine.checkpoint.tokenizer, reference(folder, name)
     asked = [Choose("About lamps.\n\n", SHOTS, f"Question: {what}?\nAnswer:", (" A", " B")) for what in ASKED]
     expected = [[option_log_probability(model, tokenizer, request, option) for option in (0, 1)] for request in asked]
     chosen = engine.choose(asked, lambda *_: None)
-    plainly = HFEngine(ModelSpec(str(folder), dtype="float32"), share=False).choose(asked[:2], lambda *_: None)
+    plainly = HFEngine(spec, share=False).choose(asked[:2], lambda *_: None)
     for found, values in zip([*chosen, *plainly], [*expected, *expected[:2]], strict=True):
         assert found.logprobs == pytest.approx(values, abs=1e-4)
 

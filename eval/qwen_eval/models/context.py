@@ -111,6 +111,7 @@ class Installed:
         if extension.dynamic_ntk:
             for module in rotary_modules(model):
                 self._hooks.append(module.register_forward_hook(self._rotate, with_kwargs=True))
+        _refuse_own_spans(model, extension)
         if extension.logn or extension.windows:
             self._base_attention = model.config._attn_implementation or "eager"
             reached: set[Any] = set()
@@ -246,9 +247,18 @@ def _theta(model: PreTrainedModel) -> float | None:
 _OWN = {
     "softcap": "a soft cap",
     "s_aux": "attention sinks",
-    "sliding_window": "windows of its own",
     "position_bias": "biases by position",
 }
+
+
+def _refuse_own_spans(model: PreTrainedModel, extension: ContextExtension) -> None:
+    """Raises CheckpointError for window attention in the place of chunks or of narrower windows."""
+    config: Any = model.config.get_text_config()
+    window, chunk = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    own = f"windows of {window} keys" if isinstance(window, int) and window < max(extension.windows, default=0) else ""
+    own = f"chunks of {chunk} tokens" if isinstance(chunk, int) and extension.windows else own
+    if own:
+        raise CheckpointError(f"this model has {own}, which window attention would drop; use --window off")
 
 
 def _check_reached(model: PreTrainedModel, extension: ContextExtension, reached: set[Any]) -> None:

@@ -143,16 +143,6 @@ def test_behind_a_short_sliding_window_prefixes_are_shared(tmp_path: Path) -> No
     assert str(engine.runtime.features) == "2 layers: window 32"
 
 
-def test_sharing_that_was_found_wrong_is_refused_from_then_on(tmp_path: Path) -> None:
-    spec = ModelSpec(str(tiny.write_mistral(tmp_path, positions=4096, sliding_window=32)))
-    requests = questions(4)
-    engine = HFEngine(spec)
-    engine.runtime.refuse_sharing("it was found wrong")
-    np.testing.assert_allclose(logprobs(engine, requests), np.array(brute_force(spec, requests)), atol=1e-4)
-    assert engine.runtime.tokens_computed == engine.runtime.tokens_in_prompts
-    assert engine.notes == ["every prompt was computed whole, this model cannot share prefixes: it was found wrong"]
-
-
 def test_a_model_with_a_recurrent_layer_is_run_whole(tmp_path: Path) -> None:
     """Mamba has no attention to replace at all."""
     from transformers import MambaConfig, MambaForCausalLM

@@ -139,8 +139,7 @@ def test_perplexity_in_pieces_needs_no_cache_of_the_model(folder: Path) -> None:
 
 @pytest.mark.usefixtures("deaf")
 def test_generation_by_transformers_sees_that_a_cache_is_not_used(folder: Path) -> None:
-    engine, asked = HFEngine(ModelSpec(str(folder))), [Generate("to be or not to be", 6)]
-    engine.runtime.refuse_sharing("for this test")
+    engine, asked = HFEngine(ModelSpec(str(folder)), share=False), [Generate("to be or not to be", 6)]
     found = engine.generate(asked, lambda *_: None)
     assert found[0].texts == HFEngine(ModelSpec(str(folder))).generate(asked, lambda *_: None)[0].texts
     assert "without a cache: with one its log-probabilities are off by" in engine.notes[-1]

@@ -138,10 +138,6 @@ class Runtime:
             self._features = self._discovered()
         return self._features
 
-    def refuse_sharing(self, reason: str) -> None:
-        """From now on the model's own attention is used, for this reason: the engine's was found wrong."""
-        self._features = Features({}, reason)
-
     def _discovered(self) -> Features:
         limit = min([self.checkpoint.context_limit, *filter(None, map(self._config_number, _LENGTHS))])
         try:

@@ -317,6 +317,22 @@ def test_a_wrong_kernel_is_dropped_for_the_next(
     assert engine.usage()["tokens"] < engine.usage()["prompt_tokens"]  # it shares
 
 
+def test_kernels_are_tried_alone_in_the_widths_of_the_layers(
+    checkpoints: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bloom's heads have 16 numbers and 8 for ALiBi; Falcon's attention is its own and needs no kernel of ours."""
+
+    def wrong_when_wide(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        out, lse = kernels._flash_cpu(*args, **kwargs)
+        return (out * 1.1 if args[0].shape[3] > 16 else out), lse
+
+    monkeypatch.setitem(kernels.KERNELS, "flash-cpu", wrong_when_wide)
+    for name, mark in (("bloom", "no-flash-cpu"), ("mistral", ""), ("falcon", "")):
+        engine = HFEngine(ModelSpec(checkpoints(name)))
+        assert engine.trust(CHOICES).marks == mark
+        assert any("attention kernel flash-cpu is off by 0.1" in note for note in engine.notes) == bool(mark)
+
+
 EXTENDED = {"dynamic_ntk": "on", "logn": "on"}
 
 

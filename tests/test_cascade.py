@@ -203,7 +203,7 @@ def test_scores_are_not_rounded_before_the_softmax(
     What is left is the rounding of queries, keys and values themselves, which the reference reads rounded, and of the
     output."""
     if kernel == "slices":
-        monkeypatch.setattr(kernels, "dropped", {kernels.FLASH_CPU, kernels.SDPA})
+        monkeypatch.setattr(kernels, "DROPPED", {kernels.FLASH_CPU, kernels.SDPA})
     torch.manual_seed(0)
     query, key, value = torch.randn(3, 2, 2, 64, 128)
     query, key = (query + 24).to(dtype), (key + 24).to(dtype)

@@ -40,7 +40,8 @@ class Head:
         if hidden is None:
             return False
         found = self.logits(hidden[0].clone().neg_()).float()  # not those that the body would give
-        if found.shape == expected.shape and torch.allclose(found, expected, atol=1e-3, rtol=1e-3):
+        alike = torch.equal(expected, expected[:1].expand_as(expected))  # whatever the hidden states are
+        if found.shape == expected.shape and torch.allclose(found, expected, atol=1e-3, rtol=1e-3) and not alike:
             return False  # the model does not use what the body gives
         found = self.logits(hidden[0]).float()
         return found.shape == expected.shape and torch.allclose(found, expected, atol=1e-3, rtol=1e-3)

@@ -119,6 +119,7 @@ def test_a_sample(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert told != engine.runtime.features.replaced  # it says why nothing is shared
 
 
+@pytest.mark.slow
 @pytest.mark.architectures
 @pytest.mark.parametrize("name", [name for name in architectures.SETTINGS if name not in SAMPLE])
 def test_the_others(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,9 +103,10 @@ def test_a_piece_leaves_room_for_the_keys_and_values() -> None:
     """By hand: 100 tokens of 4 x (9 x 2 + 3 x 4) = 120 bytes, and their keys and values of 48 bytes a token."""
     config = SimpleNamespace(hidden_size=2, intermediate_size=4)
     assert budget.token_bytes(config, 4) == 120
-    assert budget.piece_that_fits(120, 48, 100, 12_000) == 100
-    assert budget.piece_that_fits(120, 48, 100, 11_999) == (11_999 - 4800) // 120
-    assert budget.piece_that_fits(120, 48, 100, 4800) <= 0
+    assert budget.token_bytes(config, 4, in_pieces=True) == 144
+    assert budget.piece_that_fits(120, 144, 48, 100, 12_000) == 100
+    assert budget.piece_that_fits(120, 144, 48, 100, 11_999) == (11_999 - 4800) // 144
+    assert budget.piece_that_fits(120, 144, 48, 100, 4800) <= 0
 
 
 def test_numbers_of_a_config_may_be_missing_listed_or_refused() -> None:

@@ -52,7 +52,8 @@ def _measure_chunks(runtime: Runtime, chunks: Sequence[Chunk], room: float, aske
         if len(batch) == 1:
             features = runtime.features
             least = min(SMALLEST_PIECE, length) if features.replaced else length
-            fits = piece_that_fits(token_bytes(config, size), features.numbers * size, length, room)
+            of_token = token_bytes(config, size), token_bytes(config, size, in_pieces=True), features.numbers * size
+            fits = piece_that_fits(*of_token, length, room)
             if fits < length and asked and not features.replaced:
                 raise InputError(
                     f"{length} tokens take more than the memory that --max-memory allows, and this model cannot read them in "

@@ -141,7 +141,7 @@ $(COVERAGE_READY): $(READY)
 	touch $(COVERAGE_READY)
 
 coverage: $(COVERAGE_READY)
-	OMP_NUM_THREADS=1 $(BIN)/python tools/simulate_intervals.py $(DRAWS:%=--draws %)
+	OMP_NUM_THREADS=1 $(BIN)/python tools/simulate_intervals $(DRAWS:%=--draws %)
 
 # mkdocs is installed for this alone
 $(DOCS_READY): $(READY)

@@ -1,7 +1,7 @@
 """The interval of every figure of one run. docs/intervals.md has which is for what, and how often each holds the true value.
 
 Values are fractions; both bounds are not-a-number where there are too few units. Units (items, clusters, documents) lie along
-the last axis of what is given, so that the simulation (tools/simulate_intervals.py) computes many draws at once with this code.
+the last axis of what is given, so that the simulation (tools/simulate_intervals) computes many draws at once with this code.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def bounded(values: Any, level: float = LEVEL, constant: float = CONSTANT) -> Bo
     """A mean of independent scores in [0, 1]: Wilson's with an effective n, and Student's quantile.
 
     constant: pseudo-values of the largest variance that the mean allows, by which the scores' own variance is shrunk; for rates
-    of several samples a task `rate_constant`. It has no published source: tools/simulate_intervals.py is what speaks for it.
+    of several samples a task `rate_constant`. It has no published source: tools/simulate_intervals is what speaks for it.
     """
     import numpy as np
 

@@ -2,7 +2,7 @@
 
 Every stratum is given one pseudo-item that looks like the average stratum, so that a subject that happens to be all right is
 not taken to be known exactly; the divisor takes back what this adds where strata are alike. The shrinkage has no published
-source: tools/simulate_intervals.py is what speaks for it.
+source: tools/simulate_intervals is what speaks for it.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import csv
 import runpy
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import erf, sqrt
 from pathlib import Path
@@ -19,10 +19,11 @@ import torch
 
 import tiny
 from qwen_eval import main
+from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.models.tokenizers import QwenTokenizer
 from qwen_eval.runs import results
 from qwen_eval.runs.samples import read_samples
-from qwen_eval.schema import Chosen, Sample
+from qwen_eval.schema import Chosen, ModelSpec, Sample
 from qwen_eval.stats import one_run
 from qwen_eval.tasks import choice, load
 from qwen_eval.tasks.benchmark import Benchmark
@@ -150,6 +151,19 @@ def assert_as_recorded(benchmark: Benchmark, samples: Sequence[Sample], chosen: 
         assert same or best - second < 1e-6, sample.id
         identical += same
     return identical
+
+
+def answers_as_in_2023(name: str, subjects: Sequence[str], step: int, cut: Callable[[Chosen], bool]) -> tuple[int, int]:
+    """Every step-th row of each subject under qwen2023 on the trained tiny checkpoint, its NTK and LogN on, against the record.
+    cut: whether the prompt of an answer has to be cut. Returns how many predictions are the recorded ones, and of how many."""
+    words = ("-d", shared(f"data/{name}"), "--recipe", "qwen2023", "--subjects", ",".join(subjects))
+    benchmark = benchmark_of(name, *words)
+    asked = [sample for sample in benchmark.asked if int(sample.id.split("/")[1]) % step == 0]
+    engine = HFEngine(ModelSpec(str(shared("checkpoints/qwen1-tiny"))))
+    chosen = engine.choose([sample.request for sample in asked], lambda *_: None)
+    assert engine.describe().context == "dynamic_ntk+logn" and not engine.notes
+    assert all(answer.truncated == cut(answer) for answer in chosen)
+    return assert_as_recorded(benchmark, asked, chosen, shared(f"golden/{name}_original")), len(asked)
 
 
 def coverage(samples: Iterable[Mapping[str, Any]], permutations: int = 2000) -> tuple[float, float]:

@@ -10,16 +10,16 @@ import csv
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tiny
-from known import Run, assert_as_recorded, benchmark_of, options_of, run_script
+from known import Run, answers_as_in_2023, benchmark_of, options_of, run_script
 from qwen_eval.data.catalogue import subjects
-from qwen_eval.engines.local.engine import HFEngine
-from qwen_eval.schema import Generated, ModelSpec, Scored
+from qwen_eval.schema import Generated, Scored
 from qwen_eval.tasks import load
 from shared import shared
 
@@ -175,26 +175,17 @@ def test_a_split_that_is_not_there_is_a_one_line_error(
 RECORDED = sorted(subjects("ceval"))[::2]  # the others are kept aside
 
 
-def assert_the_2023_answers(names: Sequence[str], step: int) -> tuple[int, int]:
-    """Every step-th row of each subject on the trained tiny checkpoint, its NTK and LogN on, against the record. Returns how
-    many predictions are the recorded ones, and of how many."""
-    words = ("-d", shared("data/ceval"), "--recipe", "qwen2023", "--subjects", ",".join(names))
-    benchmark = benchmark_of("ceval", *words)
-    asked = [sample for sample in benchmark.asked if int(sample.id.split("/")[1]) % step == 0]
-    engine = HFEngine(ModelSpec(str(shared("checkpoints/qwen1-tiny"))))
-    chosen = engine.choose([sample.request for sample in asked], lambda *_: None)
-    assert engine.describe().context == "dynamic_ntk+logn" and not any(answer.truncated for answer in chosen)
-    return assert_as_recorded(benchmark, asked, chosen, shared("golden/ceval_original")), len(asked)
+the_2023_answers = partial(answers_as_in_2023, "ceval", cut=lambda answer: False)
 
 
 def test_qwen2023_answers_as_the_original_script_on_some_rows() -> None:
-    assert_the_2023_answers(["law", "accountant"], step=12)
+    the_2023_answers(["law", "accountant"], step=12)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("subject", RECORDED)
 def test_qwen2023_answers_as_the_original_script(subject: str, record_property: Callable[[str, object], None]) -> None:
-    identical, asked = assert_the_2023_answers([subject], step=1)
+    identical, asked = the_2023_answers([subject], step=1)
     record_property("items", identical)
     record_property("of", asked)
 

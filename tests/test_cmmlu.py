@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tiny
-from known import assert_as_recorded, benchmark_of, run_script
-from qwen_eval.engines.local.engine import HFEngine
-from qwen_eval.schema import ModelSpec
-from shared import shared
+from known import answers_as_in_2023, benchmark_of, run_script
 
 RECORDED = ["anatomy", "chinese_history", "logical", "machine_learning"]
 HEAD = ["", "Question", "A", "B", "C", "D", "Answer"]
@@ -98,25 +96,16 @@ def test_china_specific_overlaps_the_other_categories(
     assert len({run.figure("acc", group) for group in groups}) == len(groups)  # none equal by accident
 
 
-def assert_the_2023_answers(subjects: Sequence[str], step: int) -> tuple[int, int]:
-    """Every step-th row of each subject on the trained tiny checkpoint, its NTK and LogN on, against the record. Returns how
-    many predictions are the recorded ones, and of how many."""
-    words = ("-d", shared("data/cmmlu"), "--recipe", "qwen2023", "--subjects", ",".join(subjects))
-    benchmark = benchmark_of("cmmlu", *words)
-    asked = [sample for sample in benchmark.asked if int(sample.id.split("/")[1]) % step == 0]
-    engine = HFEngine(ModelSpec(str(shared("checkpoints/qwen1-tiny"))))
-    chosen = engine.choose([sample.request for sample in asked], lambda *_: None)
-    assert engine.describe().context == "dynamic_ntk+logn" and not any(answer.truncated for answer in chosen)
-    return assert_as_recorded(benchmark, asked, chosen, shared("golden/cmmlu_original")), len(asked)
+the_2023_answers = partial(answers_as_in_2023, "cmmlu", cut=lambda answer: False)
 
 
 def test_qwen2023_answers_as_the_original_script_on_some_rows() -> None:
-    assert_the_2023_answers(["anatomy", "chinese_history"], step=10)
+    the_2023_answers(["anatomy", "chinese_history"], step=10)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("subject", RECORDED)
 def test_qwen2023_answers_as_the_original_script(subject: str, record_property: Callable[[str, object], None]) -> None:
-    identical, asked = assert_the_2023_answers([subject], step=1)
+    identical, asked = the_2023_answers([subject], step=1)
     record_property("items", identical)
     record_property("of", asked)

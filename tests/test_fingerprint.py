@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from known import work
-from qwen_eval.models import fingerprint
+from qwen_eval.models import fingerprint, user_cache
 from qwen_eval.schema import CheckpointError
 
 
@@ -117,13 +117,13 @@ def test_without_a_cache_folder_files_are_hashed_every_time(tmp_path: Path, monk
 
 
 def test_the_cache_folder_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert fingerprint.cache_folder().name == "cache"
+    assert user_cache.folder().name == "cache"
     monkeypatch.delenv("QWEN_EVAL_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert fingerprint.cache_folder() == Path("/somewhere/qwen-eval")
+    assert user_cache.folder() == Path("/somewhere/qwen-eval")
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/user")
-    assert fingerprint.cache_folder() == Path("/home/user/.cache/qwen-eval")
+    assert user_cache.folder() == Path("/home/user/.cache/qwen-eval")
 
 
 def test_a_damaged_file_of_the_hubs_cache_is_an_error(tmp_path: Path) -> None:

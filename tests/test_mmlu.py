@@ -5,16 +5,16 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tiny
-from known import Run, assert_as_recorded, benchmark_of, coverage, run_script, write_preferring, write_random
+from known import Run, answers_as_in_2023, benchmark_of, coverage, run_script, write_preferring, write_random
 from qwen_eval.data import catalogue
-from qwen_eval.engines.local.engine import HFEngine
-from qwen_eval.schema import InputError, ModelSpec, Sample
+from qwen_eval.schema import InputError, Sample
 from shared import shared
 
 LETTERS = "ABCD"
@@ -212,28 +212,18 @@ RECORDED = [
 ]  # fmt: skip
 
 
-def assert_the_2023_answers(subjects: Sequence[str], step: int) -> tuple[int, int]:
-    """Every step-th row of each subject on the trained tiny checkpoint, its NTK and LogN on, against the record. Returns how
-    many predictions are the recorded ones, and of how many."""
-    folder, checkpoint = shared("data/mmlu"), shared("checkpoints/qwen1-tiny")
-    benchmark = benchmark_of("mmlu", "-d", folder, "--recipe", "qwen2023", "--subjects", ",".join(subjects))
-    asked = [sample for sample in benchmark.asked if int(sample.id.split("/")[1]) % step == 0]
-    engine = HFEngine(ModelSpec(str(checkpoint)))
-    chosen = engine.choose([sample.request for sample in asked], lambda *_: None)
-    assert engine.describe().context == "dynamic_ntk+logn" and not engine.notes
-    assert all(answer.truncated == (answer.prompt_tokens > 2047) for answer in chosen)
-    return assert_as_recorded(benchmark, asked, chosen, shared("golden/mmlu_original")), len(asked)
+the_2023_answers = partial(answers_as_in_2023, "mmlu", cut=lambda answer: answer.prompt_tokens > 2047)
 
 
 def test_qwen2023_answers_as_the_original_script_on_some_rows() -> None:
     """Short prompts, prompts cut to their last 2,047 tokens, and lengths on both sides of a step of NTK's alpha."""
-    assert_the_2023_answers(["anatomy", "high_school_european_history", "world_religions"], step=8)
+    the_2023_answers(["anatomy", "high_school_european_history", "world_religions"], step=8)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("subject", RECORDED)
 def test_qwen2023_answers_as_the_original_script(subject: str, record_property: Callable[[str, object], None]) -> None:
-    identical, asked = assert_the_2023_answers([subject], step=1)
+    identical, asked = the_2023_answers([subject], step=1)
     record_property("items", identical)
     record_property("of", asked)
 

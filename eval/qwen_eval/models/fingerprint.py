@@ -1,25 +1,23 @@
 """What names the weights of a checkpoint: the SHA-256 of every file's whole content, computed once and remembered.
 
-A file is known again by path, device, inode, size, mtime and ctime in nanoseconds. What was computed lies in the folder
-qwen-eval of the user's cache folder, or in the one that QWEN_EVAL_CACHE names; where that cannot be written, files are hashed
-every time.
+A file is recognised by path, device, inode, size, mtime and ctime in nanoseconds (user_cache.py); where nothing can be
+remembered, files are hashed every time.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
 import re
-import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from qwen_eval.models import user_cache
 from qwen_eval.schema import CheckpointError
 
+_KIND = "sha256"  # among what is remembered
 _CHUNK = 1 << 20  # bytes read at a time
 # A file changed once more within one tick of the file system's clock keeps its times: what is younger is not remembered.
 _SETTLED_NS = 2_000_000_000
@@ -52,14 +50,6 @@ def sampled(paths: Sequence[Path]) -> str:
                 stream.seek((size - block) * number // (blocks - 1))
                 digest.update(stream.read(block))
     return digest.hexdigest()[:16]
-
-
-def cache_folder() -> Path:
-    """Where sums are remembered: $QWEN_EVAL_CACHE, else qwen-eval in $XDG_CACHE_HOME or ~/.cache."""
-    named = os.environ.get("QWEN_EVAL_CACHE")
-    if named:
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "qwen-eval"
 
 
 def sha256(path: Path) -> str:
@@ -100,28 +90,20 @@ def _identity(path: Path) -> dict[str, int]:
     }
 
 
-def _entry(path: Path) -> Path:
-    """The file that remembers a file's sum."""
-    return cache_folder() / "sha256" / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.json"
+def _name(path: Path) -> str:
+    """What a file's sum is remembered under."""
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
 
 
 def _recall(path: Path, identity: dict[str, int]) -> str:
     """The sum remembered of a file that is still the same, "" where there is none."""
-    try:
-        entry = json.loads(_entry(path).read_text(encoding="utf-8"))
-        same = entry["path"] == str(path) and entry["file"] == identity
-        return entry["sha256"] if same and re.fullmatch("[0-9a-f]{64}", entry["sha256"]) else ""
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # none, or damaged
-        return ""
+    match user_cache.recall(_KIND, _name(path)):
+        case {"path": known, "file": then, "sha256": str(content)} if (known, then) == (str(path), identity):
+            return content if re.fullmatch("[0-9a-f]{64}", content) else ""
+    return ""
 
 
 def _remember(path: Path, identity: dict[str, int], content: str) -> None:
-    """Writes a sum down, in one step, as several processes may do it at once. A folder that cannot be written is no error."""
-    if time.time_ns() - max(identity["mtime_ns"], identity["ctime_ns"]) < _SETTLED_NS:
-        return
-    entry = _entry(path)
-    with contextlib.suppress(OSError, UnicodeError):
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=entry.parent, delete=False) as file:
-            json.dump({"path": str(path), "file": identity, "sha256": content}, file)
-        Path(file.name).replace(entry)
+    """Writes a sum down, unless the file may change again without a change of its times."""
+    if time.time_ns() - max(identity["mtime_ns"], identity["ctime_ns"]) >= _SETTLED_NS:
+        user_cache.remember(_KIND, _name(path), {"path": str(path), "file": identity, "sha256": content})

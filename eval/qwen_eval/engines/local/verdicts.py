@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
-import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +15,9 @@ import transformers
 
 from qwen_eval import __version__
 from qwen_eval.engines.local.runtime import Runtime, device_name
-from qwen_eval.models.fingerprint import cache_folder
+from qwen_eval.models import user_cache
+
+_KIND = "trust"  # among what is remembered
 
 
 @dataclass(frozen=True)
@@ -87,28 +86,18 @@ def _code() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
-def _entry(name: str) -> Path:
-    return cache_folder() / "trust" / f"{name}.json"
-
-
 def recall(name: str) -> Verdict | None:
     """What is remembered under a key, None where there is nothing or it is damaged."""
+    stored = user_cache.recall(_KIND, name)
     try:
-        stored = json.loads(_entry(name).read_text(encoding="utf-8"))
         tried = {verb: Tried(**one) for verb, one in stored["tried"].items()}
         return Verdict(
             tried, bool(stored["share"]), tuple(stored["dropped"]), tuple(stored["notes"]), str(stored["no_pieces"])
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (KeyError, TypeError, AttributeError):
         return None
 
 
 def remember(name: str, verdict: Verdict) -> None:
-    """Writes a result down, in one step, as several processes may do it at once. A folder that cannot be written is no
-    error."""
-    entry = _entry(name)
-    with contextlib.suppress(OSError, UnicodeError):
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=entry.parent, delete=False) as file:
-            json.dump(verdict.as_json(), file)
-        Path(file.name).replace(entry)
+    """Writes a result down."""
+    user_cache.remember(_KIND, name, verdict.as_json())

@@ -9,7 +9,7 @@
 # make test-faults  200 kills, a starved memory, ten thousand examples of every property
 # make verify  checks against the code of 2023, then the READMEs' Verification table
 # make demo-model  trains the demonstration model again          make tables regenerates the tables
-# make gate    the demonstration model against its stored baseline      make baseline  stores that anew
+# make gate    the demonstration model against its stored baseline      make baseline  regenerates it
 # make shared  the third-party files that tests ask for and a hub has, into SHARED_DIR (../shared)
 # make bench-gpu  the 7B layout on a GPU, against its floor         make bench-vllm  against lm-eval over vLLM
 # make coverage  how often every interval holds the true value, into docs/intervals.md; DRAWS=4000 for more draws

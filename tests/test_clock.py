@@ -191,8 +191,8 @@ def test_a_run_keeps_the_date_of_its_first_start(
     assert shown.about["prompt"] == kept["prompt"]
     # a new measurement has a date of its own
     today(31)
-    anew = run(folder, output, capsys, "--overwrite")
-    assert "|date:2031-05-31|" in anew.signature and len(anew.samples) == len(done.samples)
+    fresh = run(folder, output, capsys, "--overwrite")
+    assert "|date:2031-05-31|" in fresh.signature and len(fresh.samples) == len(done.samples)
     assert manifest(output)["prompt"].startswith("<|im_start|>system\nToday is Saturday, 31 May 2031.")
     rescored = run_script("gsm8k", [*WORDS[:3], "--limit", "3", "--rescore", next((output / "samples").glob("*.json")).stem],
                           output, capsys)  # fmt: skip

@@ -258,7 +258,7 @@ def test_rescoring_an_unfinished_run_says_that_it_is_unfinished(tmp_path: Path) 
         main.work(Questions, again)
     ask(Questions(options(tmp_path)), Letters())
     whole = before.read_bytes()
-    before.write_bytes(b"".join(whole.splitlines(keepends=True)[:7]))  # asked anew and interrupted
+    before.write_bytes(b"".join(whole.splitlines(keepends=True)[:7]))  # asked again and interrupted
     with pytest.raises(InputError, match="is unfinished: 7 of 16 items are answered; finish it with its own command"):
         main.work(Questions, again)
     assert [path.name for path in (tmp_path / "samples").glob("*.jsonl")] == [before.name]

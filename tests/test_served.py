@@ -1,4 +1,4 @@
-"""What is known of a served model is the run's identity: an exchanged model is asked anew, the same one is not."""
+"""What is known of a served model is the run's identity: a replaced model is run again, the same one is not."""
 
 from __future__ import annotations
 

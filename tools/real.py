@@ -4,7 +4,7 @@ python tools/real.py                   the whole programme, as in the README's r
 python tools/real.py --limit 5         the same with the first 5 items of every subject or set
 python tools/real.py --fetch           only brings the model, and prints its path
 python tools/real.py --convert         the model as a folder of safetensors in float32, for programs that read no GGUF
-python tools/real.py --kept            goes on from the answers that are kept in results/samples, instead of asking all anew
+python tools/real.py --kept            continues from the answers kept in results/samples, instead of starting from scratch
 python tools/real.py --publish         copies the finished rows and packed samples to results/, and regenerates the tables
 
 The model is SmolLM2-135M-Instruct in 4 bits (Apache-2.0; 98 MB), from a pinned version of a package on PyPI. --data DIR has
@@ -175,7 +175,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fetch", action="store_true", help="only bring the model")
     parser.add_argument("--convert", action="store_true", help="only make a folder of safetensors of it")
-    parser.add_argument("--kept", action="store_true", help="go on from the kept answers of results/samples")
+    parser.add_argument("--kept", action="store_true", help="continue from the answers kept in results/samples")
     parser.add_argument("--publish", action="store_true", help="only copy what is finished to results/")
     parser.add_argument("--limit", type=int, help="the first N items of every subject or set")
     parser.add_argument("--data", type=Path, help="folder with the official files, one folder per benchmark")

@@ -1,7 +1,7 @@
 """Clocks that stand still, so that a chat template can be rendered as on a given day.
 
 transformers gives templates one clock, strftime_now; code that comes with a tokenizer may read any of Python's. What reads
-a clock finds it by a name, in its module or among the template's globals: there the name is given another meaning.
+a clock finds it by a name, in its module or among the template's globals: there the name is bound to a replacement.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def stopped(moment: datetime.datetime, places: Sequence[Names]) -> Iterator[None
     """While the block runs, the clocks of the modules datetime and time that `places` (the names of modules, the globals of
     templates) refer to show this moment, local time. Other threads wait where they want another one."""
     with _LOCK:
-        others = _stand_ins(moment)
+        replacements = _replacements(moment)
         changed: list[tuple[Names, str, Any]] = []
         try:
             for names in places:
                 for name, value in list(names.items()):
-                    if (key := _key(value)) in others:
+                    if (key := _key(value)) in replacements:
                         changed.append((names, name, value))
-                        names[name] = others[key]
+                        names[name] = replacements[key]
             yield
         finally:
             for names, name, value in reversed(changed):
@@ -61,8 +61,8 @@ def _key(value: Any) -> tuple[int, str]:
 
 
 @lru_cache(maxsize=8)
-def _stand_ins(moment: datetime.datetime) -> Mapping[tuple[int, str], Any]:
-    """What stands for the clocks of the standard library at this moment, by their _key."""
+def _replacements(moment: datetime.datetime) -> Mapping[tuple[int, str], Any]:
+    """The replacements of the standard library's clocks at this moment, by their _key."""
     seconds = moment.timestamp()
 
     class Day(datetime.date):

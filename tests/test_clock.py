@@ -127,7 +127,7 @@ def test_a_template_whose_text_does_not_move(template: str, tokenizer: Callable[
 
 def test_a_template_with_random_text_is_refused(tokenizer: Callable[[str], HubTokenizer]) -> None:
     tok = tokenizer("{% for turn in range(40) %}{{ [1, 2, 3]|random }}{% endfor %}")
-    with pytest.raises(CheckpointError, match="otherwise each time"):
+    with pytest.raises(CheckpointError, match="a different text for the same conversation each time"):
         tok.moves(HI)
 
 
@@ -268,7 +268,7 @@ def test_a_template_that_moves_otherwise_is_an_error_where_items_are_left(
     assert run(folder, output, capsys).status == 0
     today(4)
     finished = run(folder, output, capsys)  # nothing is left to ask
-    assert finished.status == 0 and "the first prompt is another one than at the run's first start" in finished.out
+    assert finished.status == 0 and "the first prompt differs from that of the run's first start" in finished.out
 
 
 def test_the_id_does_not_depend_on_the_day() -> None:

@@ -180,7 +180,7 @@ def test_what_is_known_and_what_is_not(hosted: Chat) -> None:
         engine = api.APIEngine(None, Server(random.url, "NO_SUCH_KEY"))
         assert engine.describe().known_by == "name" and not engine.describe().served
         assert "is known: nothing but its name; another one under that name would not be told apart" in engine.notes[0]
-        assert "otherwise each time, at temperature 0" in engine.notes[1]
+        assert "differently to the same prompt each time, at temperature 0" in engine.notes[1]
     with Chat(replies=itertools.cycle(["same"])) as steady:  # no /completions: asked as a conversation
         assert identity(steady).known_by == "replies"
         assert {len(body["messages"]) for body in steady.asked if "messages" in body} == {1}

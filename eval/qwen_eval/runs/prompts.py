@@ -74,7 +74,7 @@ def changed(start: starts.Start, prompt: Any) -> list[str]:
     if prompt is None or start.wrote(prompt):
         return []
     when = f" ({start.started})" if start.started else ""
-    return [f"the first prompt is another one than at the run's first start{when}{_difference(start.prompt, prompt)}"]
+    return [f"the first prompt differs from that of the run's first start{when}{_difference(start.prompt, prompt)}"]
 
 
 def _difference(before: Any, now: Any) -> str:

@@ -61,7 +61,7 @@ def read(output: Path, run: str) -> Start | None:
         except FileNotFoundError:
             continue
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise InputError(f"{place} cannot be read ({error}); bring it back, or use --overwrite") from error
+            raise InputError(f"{place} cannot be read ({error}); restore it, or use --overwrite") from error
     return None
 
 
@@ -81,7 +81,7 @@ def write(output: Path, run: str, start: Start) -> None:
     if start.day and answered(output, run):
         raise InputError(
             f"{stored_path(output, run)} has answers to prompts that show the date of the run's first start, which {run}.start "
-            f"or {run}.json held; bring that file back, or use --overwrite"
+            f"or {run}.json held; restore that file, or use --overwrite"
         )
     files.write_json(path(output, run), {"started": start.started, "model": start.model, "prompt": start.prompt})
 

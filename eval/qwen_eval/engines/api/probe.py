@@ -1,7 +1,7 @@
 """How a served model answers: greedy replies to fixed prompts, asked twice.
 
-Where no hash of the weights is told, only this shows that another model is served under the same name. It cannot show a
-model that answers these prompts alike.
+Where the server gives no hash of the weights, only this reveals that another model is served under the same name. It cannot
+reveal one that gives the same replies to these prompts.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _steady(rounds: Sequence[Sequence[_Body]]) -> tuple[dict[str, str], list[str
     texts = [[_text(reply) for reply in replies] for replies in rounds]
     if any(each != texts[0] for each in texts):
         notes.append(
-            "the server answers the same prompt otherwise each time, at temperature 0: another model under the same name "
+            "the server replies differently to the same prompt each time, at temperature 0: another model under the same name "
             "would not show in replies"
         )
     elif any(texts[0]):

@@ -263,7 +263,7 @@ def test_a_template_that_moves_otherwise_is_an_error_where_items_are_left(
         assert run(folder, output, capsys).status == 130
     today(4)
     other = run(folder, output, capsys)
-    assert other.status == 2 and re.search(r"first prompt is another one .*Saturday, 03 .*Sunday, 04 ", other.err)
+    assert other.status == 2 and re.search(r"first prompt differs .*Saturday, 03 .*Sunday, 04 ", other.err)
     today(3)
     assert run(folder, output, capsys).status == 0
     today(4)

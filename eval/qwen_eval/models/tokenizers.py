@@ -384,8 +384,8 @@ class HubTokenizer(TextTokenizer):
         texts = [text(moment) for moment in clock.MOMENTS]
         if text(clock.MOMENTS[0]) != texts[0]:
             raise CheckpointError(
-                f"{self.path}: its chat template gives a different text for the same conversation each time (at random?), so that no "
-                "answer could be repeated; take a template that does not"
+                f"{self.path}: its chat template gives a different text for the same conversation each time (at random?), so "
+                "that no answer could be repeated; take a template that does not"
             )
         return len(set(texts)) > 1
 

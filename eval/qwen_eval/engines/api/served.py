@@ -1,7 +1,7 @@
 """What can be known of a served model without its files: what the server says of it, and how it answers.
 
-A name does not identify a model: another one may be served under it tomorrow. What is found here is part of the run's identity, so that
-a replaced model is run again; more kinds of facts can be added, since the identity is a hash of all of them.
+A name does not identify a model: another one may be served under it tomorrow. What is found here is part of the run's
+identity, so that a replaced model is run again; more kinds of facts can be added, since the identity is a hash of all of them.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@
 # make test-versions  the test suite with the oldest and the newest transformers allowed; torch stays
 # make test-vllm  engine vllm, engine api on vLLM's server
 # make test-slow  minutes: all of real MMLU                      make bench  speed against baselines, ratios in one run
+# make test-architectures  tiny checkpoints of sixty architectures, each verb against transformers alone
 # make test-faults  200 kills, a starved memory, ten thousand examples of every property
 # make verify  checks against the code of 2023, then the READMEs' Verification table
 # make demo-model  trains the demonstration model again          make tables regenerates the tables
@@ -27,7 +28,7 @@ TORCH_PIP_ARGS ?=
 CONSTRAINTS ?= constraints.txt
 PINNED := $(CONSTRAINTS:%=--constraint %)
 
-.PHONY: setup demo real shared test test-real peer test-slow test-versions test-vllm test-faults lint format bench bench-vllm bench-gpu verify coverage tables structure docs demo-model gate baseline clean
+.PHONY: setup demo real shared test test-real peer test-slow test-versions test-vllm test-faults test-architectures lint format bench bench-vllm bench-gpu verify coverage tables structure docs demo-model gate baseline clean
 
 setup: $(READY)
 
@@ -69,6 +70,9 @@ test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow --timeout 7200
 
 # FAULT_KILLS=40 for a fifth of the kills, HYPOTHESIS_EXAMPLES=1000 for a tenth of the examples
+test-architectures: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'architectures or not slow' tests/test_architectures.py
+
 test-faults: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults -s
 	OMP_NUM_THREADS=1 HYPOTHESIS_EXAMPLES=$${HYPOTHESIS_EXAMPLES:-10000} $(BIN)/python -m pytest -n 2 -m properties

@@ -175,7 +175,7 @@ def break_folder(how: str, folder: Path) -> None:
         ("no model type", ["config.json: no model_type in it"]),
         ("unknown model type", ["'qwen99' is unknown to transformers", transformers.__version__]),
         ("own code", ["needs the Python code it carries", "--trust-remote-code"]),
-        ("not causal", ["config.json: t5 is no causal language model"]),
+        ("not causal", ["config.json: this is an encoder-decoder model (t5)"]),
         ("broken generation config", ["generation_config.json:1: not valid JSON"]),
         ("no tokenizer", ["qwen.tiktoken is missing"]),
         ("another tokenizer", ["qwen.tiktoken has", "vocabulary of 128", "different checkpoints"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,9 +22,11 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging
 
+import architectures
 from qwen_eval.models import qwen1
 from qwen_eval.models.checkpoint import open_checkpoint
 from qwen_eval.models.context import ContextExtension, install, installed, logn_factor, ntk_alpha, ntk_inv_freq
+from qwen_eval.models.rotary import Rotation
 from qwen_eval.schema import CheckpointError, ModelSpec
 from shared import shared
 from tiny import write_causal, write_llama, write_mistral, write_qwen1, write_qwen2, write_qwen3
@@ -245,6 +248,7 @@ def test_attention_under_logn_sees_its_own_name(folders):
     install(model, LOGN)
     install(plain, LOGN)
     name = model.config._attn_implementation
+    seen.clear()
     assert furthest(logits(model), logits(plain)) == 0
     assert seen == ["noted"] * model.config.num_hidden_layers and model.config._attn_implementation == name != "noted"
 
@@ -302,3 +306,52 @@ def test_perplexity_of_the_released_code():
         scores = model(ids[None]).logits[0, :-1].log_softmax(-1).gather(-1, ids[1:, None])
         nll -= scores.double().sum().item()
     assert nll == pytest.approx(wanted["nll"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "extension", [LOGN, ContextExtension(False, False, TRAINED, (8, 8, 8, 8))], ids=["logn", "window"]
+)
+@pytest.mark.parametrize("name", ["bloom", "gptj", "mamba"])
+def test_an_extension_that_would_reach_no_layer_is_refused(
+    name: str, extension: ContextExtension, tmp_path: Path
+) -> None:
+    """Their attention, or what they have instead, is code of their own, which transformers does not say."""
+    model = load(architectures.write(tmp_path, name))
+    with pytest.raises(CheckpointError, match=r"would reach 0 of the 4 layers .* use --(logn|window) off"):
+        install(model, extension)
+    assert installed(model) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "lost", "size"),
+    [
+        ("gpt_oss", "attention sinks", 8),
+        ("gemma2", "a soft cap", 8),
+        ("mistral", "windows of 24 keys", 32),
+        ("llama4_text", "chunks of 24 tokens", 8),
+    ],
+)
+def test_windows_that_would_drop_a_part_of_the_attention_are_refused(
+    name: str, lost: str, size: int, tmp_path: Path
+) -> None:
+    model = load(architectures.write(tmp_path, name))
+    with pytest.raises(CheckpointError, match=f"has {lost}, which window attention would drop; use --window off"):
+        install(model, ContextExtension(False, False, TRAINED, (8, 8, 8, size)))
+
+
+@pytest.mark.parametrize("name", ["llama/dynamic", "phi3/longrope"])
+def test_a_rotation_that_follows_the_length_is_that_of_each_sequence_alone(name: str, tmp_path: Path) -> None:
+    """Whatever was computed before, whatever is computed beside it, and in parts."""
+    model = load(architectures.write(tmp_path, name))
+    rotation = Rotation(model)
+    assert rotation.border == 120 and rotation.table(120) == 0
+    assert rotation.table(200) == (200 if name == "llama/dynamic" else 121)
+    rotary = next(module for module in model.modules() if hasattr(module, "rope_type"))
+    tables = {length: rotary(torch.zeros(1), torch.arange(length)[None])[0].clone() for length in (60, 200, 300)}
+    for length in (200, 300, 60, 200):
+        with rotation.as_if(length):
+            first, last = (rotary(torch.zeros(1), torch.arange(*part)[None])[0] for part in ((0, 50), (50, length)))
+        rotation.forget()
+        alone = rotary(torch.zeros(1), torch.arange(length)[None])[0]
+        torch.testing.assert_close(torch.cat([first, last], 1), alone, atol=0, rtol=0)
+        torch.testing.assert_close(alone, tables[length], atol=0, rtol=0)

@@ -178,12 +178,13 @@ def test_slices_pieces_and_batches_change_nothing(
     for engine in (HFEngine(spec), HFEngine(spec, batch_size=1)):
         (cell,) = engine.measure([Measure((TEXT,), 100)], lambda *_: None)
         assert cell.nll[0] / cell.tokens[0] == pytest.approx(expected, abs=1e-5)
-    # as when a chunk does not fit: in pieces with a cache
+    # as when a chunk does not fit
     engine = HFEngine(spec)
     ids = np.array(engine.checkpoint.tokenizer.encode(TEXT)[:100], dtype=np.int32)
     chunk = Chunk(ids, 99, 0)
     with torch.inference_mode():
-        whole, pieces = (measuring._losses(engine.runtime, [chunk], 5000, piece)[0] for piece in (None, 23))
+        (whole,) = measuring._losses(engine.runtime, [chunk], 5000)
+        pieces = measuring._in_pieces(engine.runtime, chunk, 5000, 23)
     assert pieces == pytest.approx(whole, abs=1e-3)
 
 

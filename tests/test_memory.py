@@ -57,13 +57,18 @@ def test_a_long_chunk_stays_within_the_limit_and_gives_the_same_figure(tmp_path:
 def test_free_memory_is_the_limit_where_none_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In pieces of 256 tokens, and the option reaches the engine."""
     pieces: list[int] = []
-    losses = measuring._losses
+    whole_chunk, in_pieces = measuring._losses, measuring._in_pieces
 
-    def note(runtime, batch, slices, piece=None):
+    def note_whole(runtime, batch, slices):
+        pieces.append(len(batch[0].ids))
+        return whole_chunk(runtime, batch, slices)
+
+    def note(runtime, chunk, slices, piece):
         pieces.append(piece)
-        return losses(runtime, batch, slices, piece)
+        return in_pieces(runtime, chunk, slices, piece)
 
-    monkeypatch.setattr(measuring, "_losses", note)
+    monkeypatch.setattr(measuring, "_losses", note_whole)
+    monkeypatch.setattr(measuring, "_in_pieces", note)
     checkpoint = tiny.write_qwen1(tmp_path / "model", positions=4096)
     text = " ".join(tiny.CORPUS) * 20
     engine = HFEngine(ModelSpec(str(checkpoint)))
@@ -93,12 +98,24 @@ def test_a_container_s_limit_counts_as_free_memory(tmp_path: Path, monkeypatch: 
     assert memory.free_bytes(cpu) == float("inf")
 
 
-def test_a_piece_leaves_room_for_the_cache() -> None:
-    """By hand: 100 tokens of 4 x (9 x 2 + 3 x 4) = 120 bytes; a cache of 2 x 3 x 2 x 4 = 48 bytes a token and a third more
-    while it grows; under the mask a token of a piece takes 120 + 100 x 5 bytes."""
-    config = SimpleNamespace(hidden_size=2, num_hidden_layers=3, num_attention_heads=1, intermediate_size=4)
-    assert budget.piece_that_fits(config, 4, 100, 12_000) == 100
-    assert budget.piece_that_fits(config, 4, 100, 11_999) == (11_999 - 6400) // 620
-    assert budget.piece_that_fits(config, 4, 100, 6000) <= 0
-    grouped = SimpleNamespace(**vars(config), num_key_value_heads=2, head_dim=8)
-    assert budget.cache_bytes(grouped, 2) == 2 * 3 * 2 * 8 * 2
+def test_a_piece_leaves_room_for_the_keys_and_values() -> None:
+    """By hand: 100 tokens of 4 x (9 x 2 + 3 x 4) = 120 bytes, and their keys and values of 48 bytes a token."""
+    config = SimpleNamespace(hidden_size=2, intermediate_size=4)
+    assert budget.token_bytes(config, 4) == 120
+    assert budget.token_bytes(config, 4, in_pieces=True) == 144
+    assert budget.piece_that_fits(120, 144, 48, 100, 12_000) == 100
+    assert budget.piece_that_fits(120, 144, 48, 100, 11_999) == (11_999 - 4800) // 144
+    assert budget.piece_that_fits(120, 144, 48, 100, 4800) <= 0
+
+
+def test_numbers_of_a_config_may_be_missing_listed_or_refused() -> None:
+    """Mamba has no heads, Gemma-3n a list, Gemma-4 raises for what differs by layer."""
+
+    class Config:
+        intermediate_size = (64, 256)
+
+        @property
+        def head_dim(self) -> int:
+            raise RuntimeError("it differs by layer")
+
+    assert [budget.number(Config(), name) for name in ("intermediate_size", "head_dim", "hidden_size")] == [256, 0, 0]

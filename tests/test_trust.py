@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,21 @@ from transformers import AutoModelForCausalLM
 from transformers import models as hf
 
 import tiny
-from qwen_eval.engines.local import blocked, cascade, kernel_test, kernels, measuring, probes, reference, runtime, trust
+from qwen_eval.engines.local import (
+    alibi,
+    blocked,
+    cascade,
+    features,
+    kernel_test,
+    kernels,
+    measuring,
+    probes,
+    reference,
+    runtime,
+    trust,
+)
 from qwen_eval.engines.local.engine import HFEngine
+from qwen_eval.engines.local.rules import EVERYTHING, Span
 from qwen_eval.models import context
 from qwen_eval.models.checkpoint import open_checkpoint
 from qwen_eval.runs import manifest
@@ -144,14 +159,10 @@ def test_the_reference_is_the_plain_model(qwen: str) -> None:
 
 
 def without_alibi(model: Any) -> None:
-    body = model.transformer
-    if hasattr(body, "build_alibi_tensor"):
-        build = body.build_alibi_tensor
-        body.build_alibi_tensor = lambda *args, **kwargs: build(*args, **kwargs) * 0
-    else:
-        module = hf.falcon.modeling_falcon
-        build = module.build_alibi_tensor
-        module.build_alibi_tensor = lambda *args, **kwargs: build(*args, **kwargs) * 0
+    """The model's own code and the engine both ask this function."""
+    module: Any = sys.modules[type(model).__module__]
+    build = module.build_alibi_tensor
+    module.build_alibi_tensor = lambda *args, **kwargs: build(*args, **kwargs) * 0
 
 
 def without_sinks(model: Any) -> None:
@@ -198,10 +209,8 @@ def test_what_the_engine_loses_is_an_error(
     passed = HFEngine(spec).trust(CHOICES)
     assert passed.result["tried"]["choose"]["difference"] < 1e-3
     monkeypatch.setenv("QWEN_EVAL_CACHE", "/nonexistent")
-    if name == "falcon":
-        monkeypatch.setattr(
-            hf.falcon.modeling_falcon, "build_alibi_tensor", hf.falcon.modeling_falcon.build_alibi_tensor
-        )
+    for module in (hf.falcon.modeling_falcon, hf.bloom.modeling_bloom):  # put back after the test
+        monkeypatch.setattr(module, "build_alibi_tensor", module.build_alibi_tensor)
     monkeypatch.setattr(blocked, "block", LOSSES[name])
     with pytest.raises(
         InputError, match=r"trust test: in q/\d+ the log-probability of .* is -?[\d.e-]+ in the engine and "
@@ -210,25 +219,40 @@ def test_what_the_engine_loses_is_an_error(
     assert "--no-self-check runs anyway" in str(stop.value) and "\n" not in str(stop.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "asked"),
-    [(name, CHOICES) for name in ("gpt_oss", "gemma2", "mistral", "llama4", "falcon_h1")]
-    + [(name, TEXTS) for name in ("mistral", "falcon_h1")],
-)
+def lose(name: str, patch: pytest.MonkeyPatch) -> None:
+    """Takes from the engine, and not from the model, what an architecture has beside plain attention."""
+    if name == "bloom":
+        widened = alibi.widened
+        patch.setattr(
+            alibi, "widened", lambda query, key, slopes, *rest: widened(query, key, torch.zeros_like(slopes), *rest)
+        )
+    elif name == "falcon_h1":  # what is packed in one row is not looked at for a state that runs through it
+        patch.setattr(features, "_alike", lambda *args: True)
+    else:
+        rule = cascade.Attention.rule
+        less: dict[str, Any] = {"gpt_oss": {"sinks": None}, "gemma2": {"softcap": None}}.get(name, {"span": EVERYTHING})
+        patch.setattr(cascade.Attention, "rule", lambda self, layer: dataclasses.replace(rule(self, layer), **less))
+
+
+SHARED = ("bloom", "gpt_oss", "gemma2", "mistral", "llama4")
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_what_is_shared_passes(name: str, checkpoints: Callable[[str], str]) -> None:
+    engine = HFEngine(ModelSpec(checkpoints(name)))
+    assert engine.trust([*CHOICES, *TEXTS, *READING]).marks == "" and engine.runtime.no_pieces == ""
+    engine.choose([sample.request for sample in CHOICES], lambda index, response: None)  # type: ignore[misc]
+    assert engine.usage()["tokens"] < engine.usage()["prompt_tokens"]
+    assert not engine.notes
+
+
+@pytest.mark.parametrize("asked", [CHOICES, TEXTS], ids=["choose", "generate"])
+@pytest.mark.parametrize("name", [*SHARED, "falcon_h1"])
 def test_what_only_sharing_loses_ends_the_sharing(
     name: str, asked: list[Sample], checkpoints: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The engine's attention is made plain; the model's own, in whole prompts, is right."""
-
-    def plain(
-        module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, scaling: Any = None, **kwargs: Any
-    ) -> Any:
-        state: Any = kwargs.get("cascade")
-        state.calls += 1
-        out = state.attend(module.layer_idx, query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling)
-        return out.transpose(1, 2).contiguous(), None
-
-    monkeypatch.setattr(cascade, "attention", plain)
+    """The model's own attention, in whole prompts, is right."""
+    lose(name, monkeypatch)
     engine = HFEngine(ModelSpec(checkpoints(name)))
     found = engine.trust(asked)
     assert found.marks == "unshared"
@@ -241,17 +265,31 @@ def test_what_only_sharing_loses_ends_the_sharing(
     assert HFEngine(ModelSpec(checkpoints(name))).trust(asked).marks == "unshared"  # remembered
 
 
-def wrong_sum(*args: Any) -> tuple[Tensor, ...]:
-    out, lse = kernels._flash_cpu(*args)
+@pytest.mark.parametrize("name", SHARED)
+def test_what_only_pieces_lose_ends_the_reading_in_pieces(
+    name: str, checkpoints: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose(name, monkeypatch)
+    engine = HFEngine(ModelSpec(checkpoints(name)))
+    assert engine.trust(READING).marks == ""  # read whole, by the model's own attention
+    assert "cannot be read in pieces: in d the mean loss" in engine.runtime.no_pieces
+
+
+def wrong_sum(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+    out, lse = kernels._flash_cpu(*args, **kwargs)
     return out, lse + 0.1
 
 
-def wrong_when_long(*args: Any) -> tuple[Tensor, ...]:
-    out, lse = kernels._flash_cpu(*args)
+def wrong_mask(*args: Any, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+    return kernels._flash_cpu(*args)
+
+
+def wrong_when_long(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+    out, lse = kernels._flash_cpu(*args, **kwargs)
     return (out * 1.1 if args[1].shape[2] > max(kernel_test.LENGTHS) else out), lse
 
 
-def refuses(*args: Any) -> tuple[Tensor, ...]:
+def refuses(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
     raise RuntimeError("no kernel image is available for execution on the device")
 
 
@@ -259,6 +297,7 @@ def refuses(*args: Any) -> tuple[Tensor, ...]:
     ("kernel", "says"),
     [
         (wrong_sum, "attention kernel flash-cpu its log-sum-exp is off by 0.1"),
+        (wrong_mask, "attention kernel flash-cpu is off by"),
         (refuses, "attention kernel flash-cpu refuses (no kernel image is available"),
         (wrong_when_long, "without attention kernel flash-cpu, with which in q/"),
     ],
@@ -278,6 +317,22 @@ def test_a_wrong_kernel_is_dropped_for_the_next(
     assert engine.usage()["tokens"] < engine.usage()["prompt_tokens"]  # it shares
 
 
+def test_kernels_are_tried_alone_in_the_widths_of_the_layers(
+    checkpoints: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bloom's heads have 16 numbers and 8 for ALiBi; Falcon's attention is its own and needs no kernel of ours."""
+
+    def wrong_when_wide(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        out, lse = kernels._flash_cpu(*args, **kwargs)
+        return (out * 1.1 if args[0].shape[3] > 16 else out), lse
+
+    monkeypatch.setitem(kernels.KERNELS, "flash-cpu", wrong_when_wide)
+    for name, mark in (("bloom", "no-flash-cpu"), ("mistral", ""), ("falcon", "")):
+        engine = HFEngine(ModelSpec(checkpoints(name)))
+        assert engine.trust(CHOICES).marks == mark
+        assert any("attention kernel flash-cpu is off by 0.1" in note for note in engine.notes) == bool(mark)
+
+
 EXTENDED = {"dynamic_ntk": "on", "logn": "on"}
 
 
@@ -295,7 +350,7 @@ def test_our_extensions_agree_with_their_formulas(settings: dict[str, Any], aske
         (runtime, "logn_factor", lambda places, trained, dtype: torch.ones(places.shape), EXTENDED),
         (context, "ntk_alpha", lambda length, trained: 1.0, EXTENDED),
         (context, "ntk_alpha", lambda length, trained: length / trained, EXTENDED),
-        (context, "window_attention", lambda *args: context_window(*args[:3], args[3] + 1, args[4]), {"window": "30"}),
+        (Span, "within", lambda span, window: span_within(span, window + 1), {"window": "30"}),
     ],
 )
 def test_a_wrong_extension_is_an_error_or_ends_the_sharing(
@@ -303,14 +358,23 @@ def test_a_wrong_extension_is_an_error_or_ends_the_sharing(
 ) -> None:
     monkeypatch.setattr(where, name, wrong)
     engine = HFEngine(ModelSpec(qwen, **settings))
-    if where is runtime:
+    if where is not context:  # of the engine alone
         assert engine.trust(CHOICES).marks == "unshared"
     else:
         with pytest.raises(InputError, match="trust test: in q/"):
             engine.trust(CHOICES)
 
 
-context_window = context.window_attention
+span_within = Span.within
+window_attention = context.window_attention
+
+
+def test_a_wrong_window_attention_is_an_error_where_nothing_is_shared(
+    qwen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context, "window_attention", lambda *args: window_attention(*args[:3], args[3] + 1, args[4]))
+    with pytest.raises(InputError, match="trust test: in q/"):
+        HFEngine(ModelSpec(qwen, window="30"), share=False).trust(CHOICES)
 
 
 def test_an_extension_that_does_not_reach_the_attention_is_refused(checkpoints: Callable[[str], str]) -> None:
@@ -338,12 +402,8 @@ def test_in_float32_every_number_is(qwen: str) -> None:
 
 
 def test_texts_that_cannot_be_read_in_pieces_are_read_whole_or_not(qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    losses = measuring._losses
-
-    def forgetful(run: Any, batch: Any, slices: int, piece: int | None = None) -> list[float]:
-        return [loss + (9.0 if piece and piece < len(batch[0].ids) else 0.0) for loss in losses(run, batch, slices)]
-
-    monkeypatch.setattr(measuring, "_losses", forgetful)
+    in_pieces = measuring._in_pieces
+    monkeypatch.setattr(measuring, "_in_pieces", lambda *args: in_pieces(*args) + 9.0)
     engine = HFEngine(ModelSpec(qwen))
     engine.trust(READING)
     engine.measure([READING[0].request], lambda index, response: None)  # type: ignore[list-item]
@@ -403,3 +463,4 @@ def test_a_run_that_fails_it_stores_nothing(qwen: str, tmp_path: Path, monkeypat
         ask(Questions(checked), HFEngine(ModelSpec(qwen)))
     stored = [path for path in (tmp_path / "samples").rglob("*") if path.is_file() and path.stat().st_size]
     assert all(path.suffix == ".start" for path in stored)  # a start that stored no answer does not count
+    assert not (tmp_path / "mmlu.csv").exists()

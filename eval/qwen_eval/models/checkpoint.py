@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
 
-from qwen_eval.models import configs, files, fingerprint, gguf, hub, memory, qwen1, versions
+from qwen_eval.models import configs, files, fingerprint, gguf, hub, kinds, memory, qwen1, versions
 from qwen_eval.models.context import ContextExtension, install
 from qwen_eval.models.tokenizers import QwenTokenizer, TextTokenizer, one_line, open_tokenizer
 from qwen_eval.models.window import parse_windows
@@ -137,7 +137,12 @@ class Checkpoint:
 
     @property
     def _class(self) -> Any:
-        return qwen1.QWenLMHeadModel if self.qwen1 else AutoModelForCausalLM
+        if self.qwen1:
+            return qwen1.QWenLMHeadModel
+        causal = type(self.config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+        return (
+            AutoModelForImageTextToText if not causal and kinds.speaks_and_sees(self.config) else AutoModelForCausalLM
+        )
 
     def import_code(self) -> None:
         """Imports what `load` imports, so that the memory which loading adds is the model's own."""

@@ -13,7 +13,7 @@ import torch
 import transformers
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 
-from qwen_eval.models import files, gguf, qwen1
+from qwen_eval.models import files, gguf, kinds, qwen1
 from qwen_eval.models.tokenizers import HubTokenizer, TextTokenizer, one_line
 from qwen_eval.schema import CheckpointError, ModelSpec
 
@@ -57,8 +57,7 @@ def read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
         )
     except Exception as error:  # a config's own checks raise anything
         raise CheckpointError(f"{path}: {one_line(error)}") from error
-    if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING and not remote:
-        raise CheckpointError(f"{path}: {kind} is no causal language model; pass one that generates text")
+    kinds.check(config, path, remote=bool(remote) and kind not in transformers.CONFIG_MAPPING)
     return config
 
 
@@ -76,8 +75,7 @@ def read_gguf_config(header: gguf.Header) -> PreTrainedConfig:
                 "checkpoint that the file was made from"
             ) from error
         raise CheckpointError(f"{path}: {one_line(error)}") from error
-    if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise CheckpointError(f"{path}: {config.model_type} is no causal language model; pass one that generates text")
+    kinds.check(config, path, remote=False)
     gguf.complete_config(header, config)
     return config
 

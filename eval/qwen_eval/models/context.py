@@ -111,9 +111,16 @@ class Installed:
         if extension.dynamic_ntk:
             for module in rotary_modules(model):
                 self._hooks.append(module.register_forward_hook(self._rotate, with_kwargs=True))
+        _refuse_own_spans(model, extension)
         if extension.logn or extension.windows:
             self._base_attention = model.config._attn_implementation or "eager"
-            model.set_attn_implementation(_register(self._base_attention, extension))
+            reached: set[Any] = set()
+            model.set_attn_implementation(_register(self._base_attention, extension, reached))
+            try:
+                _check_reached(model, extension, reached)
+            except CheckpointError:
+                self.remove()
+                raise
 
     @contextmanager
     def alpha(self, value: Alpha) -> Iterator[None]:
@@ -236,11 +243,46 @@ def _theta(model: PreTrainedModel) -> float | None:
     return rope.get("rope_theta")
 
 
-def _register(base: str, extension: ContextExtension) -> str:
+# Keywords of a layer's attention that window attention in its place does not compute
+_OWN = {
+    "softcap": "a soft cap",
+    "s_aux": "attention sinks",
+    "position_bias": "biases by position",
+}
+
+
+def _refuse_own_spans(model: PreTrainedModel, extension: ContextExtension) -> None:
+    """Raises CheckpointError for window attention in the place of chunks or of narrower windows."""
+    config: Any = model.config.get_text_config()
+    window, chunk = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    own = f"windows of {window} keys" if isinstance(window, int) and window < max(extension.windows, default=0) else ""
+    own = f"chunks of {chunk} tokens" if isinstance(chunk, int) and extension.windows else own
+    if own:
+        raise CheckpointError(f"this model has {own}, which window attention would drop; use --window off")
+
+
+def _check_reached(model: PreTrainedModel, extension: ContextExtension, reached: set[Any]) -> None:
+    """Raises CheckpointError unless the attention of every layer is the one that was installed: transformers says nothing where
+    a model's attention is code of its own. reached: the layers in which the attention was called."""
+    reached.clear()
+    ids = torch.arange(1, 5, device=model.device)[None]
+    with torch.inference_mode():
+        model(input_ids=ids, use_cache=False)
+    layers = int(model.config.get_text_config().num_hidden_layers)
+    if len(reached) != layers:
+        wanted = [option for option, on in (("--logn", extension.logn), ("--window", extension.windows)) if on]
+        raise CheckpointError(
+            f"{' and '.join(wanted)} would reach {len(reached)} of the {layers} layers of this {model.config.model_type} "
+            f"model, whose attention is code of its own; use {' '.join(f'{option} off' for option in wanted)}"
+        )
+
+
+def _register(base: str, extension: ContextExtension, reached: set[Any]) -> str:
     """Register `base` attention with LogN before it, or window attention in its place, under a name of its own; returns
     the name.
 
-    base: the name of a registered attention or "eager", which is each model's own function.
+    base: the name of a registered attention or "eager", which is each model's own function. reached: takes the index of every
+    layer that attends by it.
     """
     windows = extension.windows
     sizes = "_".join(map(str, windows))
@@ -248,6 +290,7 @@ def _register(base: str, extension: ContextExtension) -> str:
 
     def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **kwargs: Any) -> Any:
         refuse_unread(kwargs)
+        reached.add(getattr(module, "layer_idx", None))
         if extension.logn:
             position_ids = kwargs.get("position_ids")
             if position_ids is None:
@@ -257,6 +300,12 @@ def _register(base: str, extension: ContextExtension) -> str:
         if not windows:
             with _named(module, base):
                 return _attention(base, module)(module, query, key, value, mask, **kwargs)
+        lost = [name for name in _OWN if kwargs.get(name) is not None]
+        if lost:
+            raise CheckpointError(
+                f"this model's attention has {', '.join(_OWN[name] for name in lost)}, which window attention would drop; "
+                "use --window off"
+            )
         if mask is not None and not bool(mask[:, 0].all()):
             raise CheckpointError("window attention takes no batches padded on the left")
         scale = kwargs.get("scaling") or query.shape[-1] ** -0.5

@@ -8,9 +8,8 @@ cannot be computed that way are run by transformers' generate, prompts of equal 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -18,23 +17,19 @@ from torch import Tensor
 
 from qwen_eval.engines import plan
 from qwen_eval.engines.local import trie
-from qwen_eval.engines.local.budget import cache_bytes
-from qwen_eval.engines.local.cascade import Ancestor, Cascade, Unsupported
-from qwen_eval.engines.local.runtime import Runtime
-from qwen_eval.engines.local.sampling import Reply, choose_tokens, stream
+from qwen_eval.engines.local.cascade import Ancestor, Cascade
+from qwen_eval.engines.local.plain import Plain
+from qwen_eval.engines.local.rules import Unsupported
+from qwen_eval.engines.local.runtime import Runtime, Table
+from qwen_eval.engines.local.sampling import Choice, Reply, choose_tokens, stream
 from qwen_eval.engines.local.slots import Slots, Step
 from qwen_eval.engines.prompting import Completion, answer, encode_prompt, kept_tokens
-from qwen_eval.models import caches
-from qwen_eval.models.configs import generation_config
 from qwen_eval.models.memory import free_bytes
 from qwen_eval.schema import Generate, Generated, OnResponse
 
 MIN_SAVING = 2048  # tokens that a shared prefix must save: its group cannot be in one batch with the others
 # Tokens generated before the device is asked for them: it does not wait for us, but tokens after an end are discarded.
 BURST = {"cuda": 8}
-Choice: TypeAlias = Callable[
-    [Tensor, Sequence[Reply]], Sequence[int]
-]  # (logits [replies, vocabulary], replies) -> tokens
 AUTO_SLOTS = {"cpu": 32, "cuda": 256, "mps": 32}
 
 
@@ -64,8 +59,9 @@ def run_replies(
     if share:
         try:
             with runtime.cascade_attention():
-                for prefix, alpha, group in _groups(runtime, replies, MIN_SAVING if min_saving is None else min_saving):
-                    for reply in _Batch(runtime, group, prefix, alpha, choose).run():
+                steady = [reply for reply in replies if _steady(runtime, reply)]
+                for prefix, table, group in _groups(runtime, steady, MIN_SAVING if min_saving is None else min_saving):
+                    for reply in _Batch(runtime, group, prefix, table, choose).run():
                         left.remove(reply)
                         yield reply
         except Unsupported as reason:
@@ -75,29 +71,36 @@ def run_replies(
     yield from _run_plain(runtime, left, choose or choose_tokens)
 
 
-def _groups(runtime: Runtime, replies: Sequence[Reply], min_saving: int) -> list[tuple[int, float, list[Reply]]]:
-    """(prefix length, NTK factor, replies): groups whose shared prefix pays, and the rest without a prefix."""
+def _steady(runtime: Runtime, reply: Reply) -> bool:
+    """Whether a rotation that follows the length stays the same while a text is written (NTK's factor is kept by itself). What
+    crosses a border is left to the model's own code."""
+    longest = len(reply.prompt) + reply.max_tokens
+    return runtime.rotation.table(len(reply.prompt)) == runtime.rotation.table(longest)
+
+
+def _groups(runtime: Runtime, replies: Sequence[Reply], min_saving: int) -> list[tuple[int, Table, list[Reply]]]:
+    """(prefix length, rotation, replies): groups whose shared prefix pays, and the rest without a prefix."""
     rows = [plan.Row(reply.prompt, ((0,),), index, ()) for index, reply in enumerate(replies)]
-    groups: list[tuple[int, float, list[Reply]]] = []
-    alone: dict[float, list[Reply]] = {}
-    roots = trie.build(rows, lambda row: runtime.checkpoint.context.alpha(len(row.ids)))
-    for alpha in dict.fromkeys(root.key for root in roots):
-        for prefix, members in trie.best_groups([root for root in roots if root.key == alpha]):
+    groups: list[tuple[int, Table, list[Reply]]] = []
+    alone: dict[Table, list[Reply]] = {}
+    roots = trie.build(rows, lambda row: runtime.table(len(row.ids)))
+    for table in dict.fromkeys(root.key for root in roots):
+        for prefix, members in trie.best_groups([root for root in roots if root.key == table]):
             texts = [replies[row.request] for row in members]
             if prefix * (len(texts) - 1) >= min_saving:
-                groups.append((prefix, alpha, texts))
+                groups.append((prefix, table, texts))
             else:
-                alone.setdefault(alpha, []).extend(texts)
-    return groups + [(0, alpha, members) for alpha, members in alone.items()]
+                alone.setdefault(table, []).extend(texts)
+    return groups + [(0, table, members) for table, members in alone.items()]
 
 
 class _Batch:
     """The live texts of one group."""
 
     def __init__(
-        self, runtime: Runtime, replies: Sequence[Reply], prefix: int, alpha: float, choose: Choice | None = None
+        self, runtime: Runtime, replies: Sequence[Reply], prefix: int, table: Table, choose: Choice | None = None
     ) -> None:
-        self.runtime, self.prefix_length, self.alpha = runtime, prefix, alpha
+        self.runtime, self.prefix_length, self.table = runtime, prefix, table
         self.waiting = deque(sorted(replies, key=lambda reply: -(len(reply.prompt) + reply.max_tokens)))
         self.prefix: dict[int, tuple[Tensor, Tensor]] = {}
         self.live: list[Reply] = []  # the reply in slot i
@@ -114,9 +117,7 @@ class _Batch:
         if self.prefix_length:
             ids = self.waiting[0].prompt[: self.prefix_length]
             state = Cascade([len(ids)], keep=lambda layer, *found: self.prefix.update({layer: found}))
-            self.runtime.halving(
-                [ids], lambda one: self.runtime.forward_packed(one, [0], self.alpha, state, [len(ids) - 1])
-            )
+            self.runtime.halving([ids], lambda one: self.runtime.forward_packed(one, self.table, state, [len(ids) - 1]))
         while self.waiting or self.live:
             ended = self.runtime.halving(range(self.slots.count), lambda _: self._advance())
             if ended is None:
@@ -149,9 +150,9 @@ class _Batch:
             self.slots.write_packed(first, lengths, layer, key, value)
 
         ancestors = [Ancestor(self.prefix, 0, sum(lengths))] if self.prefix else []
-        state = Cascade(lengths, ancestors, keep)
+        state = Cascade(lengths, ancestors, keep, starts=[self.prefix_length] * len(own))
         ends = (np.cumsum(lengths) - 1).tolist()
-        logits = self.runtime.forward_packed(own, [self.prefix_length] * len(own), self.alpha, state, ends)
+        logits = self.runtime.forward_packed(own, self.table, state, ends)
         for _ in new:
             self.waiting.popleft()
         self.live += new
@@ -175,7 +176,7 @@ class _Batch:
         """The logits after one more token of every live text. lengths: own tokens its slot holds before."""
         state = Step(self.slots, lengths, prefix=self.prefix)
         positions = [self.prefix_length + length for length in lengths]
-        return self.runtime.forward_step(tokens, positions, [self.alpha] * len(self.live), state)
+        return self.runtime.forward_step(tokens, positions, self.table, state)
 
     def _take(self, tokens: Sequence[Sequence[int]], first: int) -> list[Reply]:
         """Adds the chosen tokens to the texts from slot `first` until they end; those that end leave, the last ones fill
@@ -208,65 +209,19 @@ def _affordable(runtime: Runtime, capacity: int) -> int:
     room = free_bytes(runtime.model.device) / 2
     if runtime.model.device.type == "cpu":
         room = min(room, 2**30)
-    return int(room // (cache_bytes(runtime.model.config.get_text_config(), runtime.model.dtype.itemsize) * capacity))
+    return int(room // (runtime.features.numbers * runtime.model.dtype.itemsize * capacity))
 
 
 def _run_plain(runtime: Runtime, replies: Sequence[Reply], choose: Choice) -> Iterator[Reply]:
     """transformers' own generate, prompts of equal length in one batch (no padding); our choice of tokens."""
-    from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
-
     by_length: dict[int, list[Reply]] = {}
     for reply in replies:
         by_length.setdefault(len(reply.prompt), []).append(reply)
-    tokenizer = runtime.checkpoint.tokenizer
-
-    class Ours(LogitsProcessor):
-        """Forces our choice of the next token, and adds it to the replies."""
-
-        def __init__(self, batch: Sequence[Reply]) -> None:
-            self.batch = batch
-
-        def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-            forced = torch.full_like(scores, float("-inf"))
-            for row, token in enumerate(choose(scores, self.batch)):
-                forced[row, token] = 0.0
-                if not self.batch[row].reason:
-                    self.batch[row].add(token, tokenizer)
-            return forced
-
-    class Ended(StoppingCriteria):
-        """A row ends when its reply has."""
-
-        def __init__(self, batch: Sequence[Reply]) -> None:
-            self.batch = batch
-
-        def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: object) -> Tensor:
-            return torch.tensor([bool(reply.reason) for reply in self.batch], device=input_ids.device)
-
-    def run(batch: Sequence[Reply]) -> Sequence[Reply]:
-        for reply in batch:
-            reply.restart()
-        ids = torch.from_numpy(np.stack([reply.prompt for reply in batch]).astype(np.int64)).to(runtime.model.device)
-        longest = max(reply.max_tokens for reply in batch)
-        config = generation_config(do_sample=False, max_new_tokens=longest, pad_token_id=0, eos_token_id=None)
-        written = runtime.model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            generation_config=config,
-            logits_processor=LogitsProcessorList([Ours(batch)]),
-            stopping_criteria=StoppingCriteriaList([Ended(batch)]),
-            return_dict_in_generate=True,
-        )
-        cache = next((written[name] for name in caches.NAMES if name in written), None)
-        # the last token was generated and never read
-        caches.check_filled(cache, written.sequences.shape[1] - 1, runtime.model)
-        runtime.tokens_computed += sum(len(reply.prompt) + len(reply.tokens) for reply in batch)
-        return batch
-
+    writer = Plain(runtime, choose)
     for length in sorted(by_length, reverse=True):
         same = by_length[length]
         while same:
-            ended = runtime.halving(same[: min(runtime.max_rows, 16)], run)
+            ended = runtime.halving(same[: min(runtime.max_rows, 16)], writer.write)
             if ended is not None:
                 del same[: len(ended)]
                 yield from ended

@@ -1,8 +1,8 @@
 """Are the attention kernels right on this machine? Each alone, against a softmax in float64, before a model is trusted to them.
 
-A wrong kernel gives plausible answers. Tried are the shapes that the engine asks for: causal and not, one to a few hundred
-tokens, sequences of unequal length in one row, and keys with a large common part, as the biases of Qwen's keys give them:
-scores of 200 whose differences decide.
+A wrong kernel gives plausible answers. Tried are the shapes that the engine asks for: causal and not, under the mask of a
+window where the kernel takes masks, one to a few hundred tokens, sequences of unequal length in one row, and keys with a large
+common part, as the biases of Qwen's keys give them: scores of 200 whose differences decide.
 """
 
 from __future__ import annotations
@@ -16,25 +16,26 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qwen_eval.engines.local import kernels
-from qwen_eval.engines.local.kernels import KERNELS, SLICES, VARLEN, Packed
+from qwen_eval.engines.local.kernels import KERNELS, MASKED, SLICES, VARLEN, Packed
 
 LENGTHS = (1, 2, 7, 64, 129)
+WINDOW = 5  # keys that a query sees under a mask
 # of the output, relative to the largest value, and of the log-sum-exp, relative to its size; 1 at least
 OUTPUT = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 2e-2}
 LOG_SUM = 1e-4
 SCORE = 200.0
 
-Attention = Callable[[Tensor, Tensor, Tensor, bool, float], tuple[Tensor, ...]]
+Attention = Callable[..., tuple[Tensor, ...]]  # (query, key, value, causal, scale, mask=None)
 
 
 def faults(heads: int, kv_heads: int, size: int, dtype: torch.dtype, device: torch.device) -> dict[str, str]:
     """What is wrong with the kernels that would be used, by name, up to the first one that is right: how it differs, or why it
     refuses. heads, kv_heads, size: of the model's attention. Slices, which always compute, are not tried."""
     found = {}
-    if wrong := _fault(_sdpa, heads, heads, size, dtype, device):
+    if wrong := _fault(_sdpa, heads, size, dtype, device, masked=False):
         found["sdpa"] = wrong
     for name in kernels.usable(device.type, dtype):
-        if name == SLICES or not (wrong := _fault(KERNELS[name], heads, heads, size, dtype, device)):
+        if name == SLICES or not (wrong := _fault(KERNELS[name], heads, size, dtype, device, name in MASKED)):
             break
         found[name] = wrong
     narrow = dtype in (torch.float16, torch.bfloat16)
@@ -43,17 +44,24 @@ def faults(heads: int, kv_heads: int, size: int, dtype: torch.dtype, device: tor
     return found
 
 
-def _sdpa(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> tuple[Tensor, ...]:
+def _sdpa(
+    query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float, mask: None = None
+) -> tuple[Tensor, ...]:
     return (F.scaled_dot_product_attention(query, key, value, is_causal=causal, scale=scale),)
 
 
-def exact(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
-    """Attention in float64 on the CPU: output [..., L, d] and log-sum-exp [..., L]."""
+def exact(
+    query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Attention in float64 on the CPU: output [..., L, d] and log-sum-exp [..., L]. mask: bool [..., L, S], which keys are
+    seen."""
     query, key, value = (tensor.detach().cpu().double() for tensor in (query, key, value))
     scores = query @ key.transpose(-1, -2) * scale
     if causal:
         hidden = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
         scores = scores.masked_fill(hidden, float("-inf"))
+    if mask is not None:
+        scores = scores.masked_fill(~mask.cpu(), float("-inf"))
     return scores.softmax(-1) @ value, scores.logsumexp(-1)
 
 
@@ -66,19 +74,28 @@ def _cases(heads: int, size: int, length: int, dtype: torch.dtype, device: torch
         yield [tensor.to(device=device, dtype=dtype) for tensor in made]
 
 
-def _fault(attention: Attention, heads: int, kv: int, size: int, dtype: torch.dtype, device: torch.device) -> str:
-    """How a kernel differs from float64, "" where it is right."""
+def _band(length: int, device: torch.device) -> Tensor:
+    """bool [1, 1, length, length]: the last WINDOW keys of each query, itself included."""
+    seen = torch.ones(length, length, dtype=torch.bool, device=device)
+    return (seen.tril() & seen.triu(1 - WINDOW))[None, None]
+
+
+def _fault(attention: Attention, heads: int, size: int, dtype: torch.dtype, device: torch.device, masked: bool) -> str:
+    """How a kernel differs from float64, "" where it is right. masked: whether it takes masks."""
     scale = size**-0.5
     for length in LENGTHS:
-        for causal in (True, False):
+        ways: list[tuple[str, bool, Tensor | None]] = [(", causal", True, None), ("", False, None)]
+        ways += [(", masked", False, _band(length, device))] if masked else []
+        for way, causal, mask in ways:
             for query, key, value in _cases(heads, size, length, dtype, device):
                 try:
-                    out, *lse = attention(query, key, value, causal, scale)
+                    out, *lse = attention(query, key, value, causal, scale, mask=mask)
                 except (RuntimeError, NotImplementedError, AttributeError, TypeError) as error:
                     return f"refuses ({str(error).splitlines()[0][:100] if str(error) else type(error).__name__})"
-                wrong = _difference(out, lse[0][..., :length] if lse else None, exact(query, key, value, causal, scale))
+                expected = exact(query, key, value, causal, scale, mask)
+                wrong = _difference(out, lse[0][..., :length] if lse else None, expected)
                 if wrong:
-                    return f"{wrong}, {length} tokens{', causal' if causal else ''}"
+                    return f"{wrong}, {length} tokens{way}"
     return ""
 
 

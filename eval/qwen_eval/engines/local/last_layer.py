@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qwen_eval.engines.local.cascade import current
+
 # the parts of the pre-norm block of Llama, Qwen and Mistral, which is computed here; any other block is left as it is
 PARTS = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
 
@@ -36,7 +38,7 @@ def pruned(layer: nn.Module) -> Iterator[None]:
     whole = layer.forward
 
     def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        state = kwargs.get("cascade")
+        state = current()
         if state is None or state.only is None:
             return whole(hidden_states, *args, **kwargs)
         kept = torch.from_numpy(state.only[1]).to(hidden_states.device)

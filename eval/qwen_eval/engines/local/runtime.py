@@ -7,31 +7,48 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
-from typing import Any, TypeVar
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from qwen_eval.engines.local import blocked, cascade, heap
-from qwen_eval.engines.local.budget import token_bytes
-from qwen_eval.engines.local.cascade import Cascade, State, Unsupported
+from qwen_eval.engines.local import alibi, blocked, cascade, features, heap
+from qwen_eval.engines.local.budget import number, token_bytes
+from qwen_eval.engines.local.cascade import Attention, Cascade
+from qwen_eval.engines.local.features import Features
+from qwen_eval.engines.local.head import Head
 from qwen_eval.engines.local.last_layer import last_layer, pruned
+from qwen_eval.engines.local.rules import Unsupported
+from qwen_eval.engines.local.slots import Step
 from qwen_eval.models import memory
 from qwen_eval.models.checkpoint import Checkpoint
+from qwen_eval.models.configs import quiet
 from qwen_eval.models.context import installed, logn_factor
 from qwen_eval.models.memory import free_bytes
+from qwen_eval.models.rotary import Rotation
 from qwen_eval.schema import InputError
 
 # Own tokens of one packed forward pass when the batch size is automatic. On a CPU larger packs gain nothing and cost
 # cache; on a GPU the matrices must be tall enough to keep it busy.
 AUTO_TOKENS = {"cpu": 2048, "cuda": 16384, "mps": 4096}
 
+# Where configs give the number of positions that a model has
+_LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+
 LEAST_TOKENS = 256  # of an automatic pass, however little memory is left: below it the halving decides
 SHARE_OF_FREE = 0.5  # of free memory that a pass may be planned to take: what it takes is estimated
 
 Result = TypeVar("Result")
+
+
+class Table(NamedTuple):
+    """How positions are rotated. Prompts share only what is rotated alike. alpha: NTK's factor. length: of a rotation that
+    follows the length, a sequence whose table it is; 0 for that of short ones."""
+
+    alpha: float = 1.0
+    length: int = 0
 
 
 class Runtime:
@@ -57,7 +74,9 @@ class Runtime:
         )  # called with the model as transformers made it
         self.no_pieces = ""  # why texts cannot be read in pieces, "" where they can
         self._model: Any = None
-        self._head: Callable[[Tensor], Tensor] | None = None
+        self._head: Head | None = None
+        self._features: Features | None = None
+        self._rotation: Rotation | None = None
         self._prunable: bool | None = None  # not known yet
         self._pruned_layer: int | None = None  # the last layer's index while it is computed only where it is read
 
@@ -111,20 +130,67 @@ class Runtime:
             if room < self.max_tokens * bytes_a_token:
                 self.max_tokens = max(LEAST_TOKENS, int(room / bytes_a_token))
 
-    def forward_packed(
-        self, own: Sequence[np.ndarray], starts: Sequence[int], alpha: float, state: Cascade, keep: Sequence[int]
-    ) -> Tensor:
-        """One forward pass over sequences packed in one row, each at positions from its start, all with the NTK factor
-        `alpha`. Returns the logits at the indices `keep` (ascending) of the row, [len(keep), vocabulary]. Raises
-        Unsupported."""
-        positions = np.concatenate([np.arange(start, start + len(ids)) for start, ids in zip(starts, own, strict=True)])
+    @property
+    def features(self) -> Features:
+        """What the engine puts in the place of the model's attention, or why it does not (found once). Where it does not, every
+        prompt is computed by the model's own forward, in batches of equal length only."""
+        if self._features is None:
+            self._features = self._discovered()
+        return self._features
+
+    def _discovered(self) -> Features:
+        limit = min([self.checkpoint.context_limit, *filter(None, map(self._config_number, _LENGTHS))])
+        try:
+            # a rotation that follows the length is looked at below its border, where it does not
+            with self._replaced(), self.rotated(Table()):
+                return features.discover(self.model, min(limit, self.rotation.border or limit))
+        except Unsupported as reason:
+            return Features({}, str(reason))
+
+    def _config_number(self, name: str) -> int:
+        return number(self.model.config.get_text_config(), name)
+
+    @property
+    def rotation(self) -> Rotation:
+        """The model's rotations that follow the length."""
+        if self._rotation is None:
+            self._rotation = Rotation(self.model)
+        return self._rotation
+
+    def table(self, length: int) -> Table:
+        """How a sequence of so many tokens is rotated when it is alone."""
+        return Table(self.checkpoint.context.alpha(length), self.rotation.table(length))
+
+    @contextmanager
+    def rotated(self, table: Table | Sequence[Table]) -> Iterator[None]:
+        """Within it forward passes rotate by this table, or each row by its own (that differ in NTK's factor only)."""
+        tables = [table] if isinstance(table, Table) else list(table)
+        extension = installed(self.model)
+        alphas = [one.alpha for one in tables]
+        with ExitStack() as stack:
+            if extension:
+                stack.enter_context(extension.alpha(alphas[0] if len(set(alphas)) == 1 else alphas))
+            if self.rotation:
+                stack.enter_context(self.rotation.as_if(max(1, tables[0].length)))
+            yield
+
+    def forward_packed(self, own: Sequence[np.ndarray], table: Table, state: Cascade, keep: Sequence[int]) -> Tensor:
+        """One forward pass over sequences packed in one row, each at positions from its start (of `state`), all rotated by one
+        table. Returns the logits at the indices `keep` (ascending) of the row, [len(keep), vocabulary]. Raises Unsupported."""
         if self._pruned_layer is not None:
             state.only = self._pruned_layer, np.array(keep)
         tokens = torch.from_numpy(np.concatenate(own)[None].astype(np.int64))
-        with self._learning(len(positions)):
-            logits = self._forward(tokens, positions[None], alpha, state, keep)
-        self.tokens_computed += len(positions)
+        kept = None if state.only is not None else torch.tensor(keep, device=self.model.device)
+        with self._learning(state.tokens), self._passing(state.positions[None], table, state) as position_ids:
+            logits = self._forward(tokens, position_ids, kept)
+        self.tokens_computed += state.tokens
         return logits[0]
+
+    def hidden_packed(self, own: np.ndarray, table: Table, state: Cascade) -> Tensor:
+        """The hidden states [length, width] of one sequence. Raises Unsupported."""
+        tokens = torch.from_numpy(own[None].astype(np.int64)).to(self.model.device)
+        with self._passing(state.positions[None], table, state) as position_ids:
+            return self.head.hidden(tokens, position_ids)[0]
 
     @contextmanager
     def _learning(self, tokens: int) -> Iterator[None]:
@@ -138,42 +204,47 @@ class Runtime:
         if torch.cuda.max_memory_allocated() > peak:
             self._afford((torch.cuda.max_memory_allocated() - held) / tokens)
 
-    def forward_step(self, tokens: Tensor, positions: Sequence[int], alphas: Sequence[float], state: State) -> Tensor:
-        """One token of each of several sequences [sequences], at its position and with its NTK factor. Returns the next
-        tokens' logits, [sequences, vocabulary]. Raises Unsupported."""
-        alpha = alphas[0] if len(set(alphas)) == 1 else alphas
-        logits = self._forward(tokens[:, None], np.array(positions)[:, None], alpha, state, [0])
+    def forward_step(self, tokens: Tensor, positions: Sequence[int], table: Table, state: Step) -> Tensor:
+        """One token of each of several sequences [sequences], at its position. Returns the next tokens' logits, [sequences,
+        vocabulary]. Raises Unsupported."""
+        with self._passing(np.array(positions)[:, None], table, state) as position_ids:
+            logits = self._forward(tokens[:, None], position_ids, torch.tensor([0], device=self.model.device))
         self.tokens_computed += len(tokens)
         return logits[:, 0]
 
-    def _forward(
-        self, tokens: Tensor, positions: np.ndarray, alpha: float | Sequence[float], state: State, keep: Sequence[int]
-    ) -> Tensor:
-        """tokens, positions: [rows, length]. Raises Unsupported when a layer did not attend through `state`."""
-        model, device, context = self.model, self.model.device, self.checkpoint.context
-        position_ids = torch.from_numpy(positions.astype(np.int64)).to(device)
+    @contextmanager
+    def _passing(self, positions: np.ndarray, table: Table, state: Cascade | Step) -> Iterator[Tensor]:
+        """Within it a forward pass attends through `state`. positions: [rows, length]; given on the model's device. Raises
+        Unsupported."""
+        context = self.checkpoint.context
+        position_ids = torch.from_numpy(positions.astype(np.int64)).to(self.model.device)
+        scale_query: Callable[[Tensor], Tensor] | None = None
         if context.logn:
             factor = logn_factor(position_ids, context.trained_length, torch.float32)[:, None, :, None]
             # in the queries' dtype first, as the original does
-            state.scale_query = lambda query: query * factor.to(device=query.device, dtype=query.dtype)
-        extension = installed(model)
-        with extension.alpha(alpha) if extension else nullcontext():
-            logits = self.logits(
-                None if state.only is not None else torch.tensor(keep, device=device),  # pruned: only these are left
-                input_ids=tokens.to(device),
-                position_ids=position_ids,
-                use_cache=False,
-                cascade=state,
-            )
-        if state.calls != model.config.get_text_config().num_hidden_layers:
-            raise Unsupported("not every layer is plain attention")
-        return logits
+            scale_query = lambda query: query * factor.to(device=query.device, dtype=query.dtype)  # noqa: E731
+        spans = self.features.spans
+        if context.windows:
+            spans = {layer: span.within(context.windows[layer]) for layer, span in spans.items()}
+        state.attention = Attention(self.features.masks, spans, scale_query)
+        state.position_ids = position_ids
+        with cascade.attending(state), self.rotated(table):
+            yield position_ids
+
+    def _forward(self, tokens: Tensor, position_ids: Tensor, keep: Tensor | None) -> Tensor:
+        """The logits of a pass over tokens at positions, [rows, length] each; keep: as in `logits`."""
+        given = {"position_ids": position_ids} if self._takes("position_ids") else {}
+        return self.logits(keep, input_ids=tokens.to(self.model.device), **given, use_cache=False)
+
+    def _takes(self, name: str) -> bool:
+        """Whether the model's forward declares a keyword."""
+        return name in inspect.signature(self.model.forward).parameters
 
     def logits(self, keep: Tensor | None, **inputs: Any) -> Tensor:
         """The model's logits at the sequence positions `keep` only, [batch, len(keep), vocabulary]; None for all."""
         if keep is None:
             return self._all_logits(**inputs)
-        if "logits_to_keep" in inspect.signature(self.model.forward).parameters:
+        if self._takes("logits_to_keep"):
             return self._all_logits(**inputs, logits_to_keep=keep)
         return self._all_logits(**inputs)[:, keep]
 
@@ -181,26 +252,16 @@ class Runtime:
         logits: Tensor = self.model(**inputs).logits
         return logits
 
-    def output_head(self) -> Callable[[Tensor], Tensor]:
-        """Hidden states [n, width] -> logits [n, vocabulary], for models whose logits are the output matrix and nothing
-        more (checked once on a short input). Raises InputError for the others."""
+    @property
+    def head(self) -> Head:
+        """The model in two halves. Raises InputError for a model that has none."""
         if self._head is None:
-            ids = torch.arange(1, 9, device=self.model.device)[None]
-            head: Callable[[Tensor], Tensor] = self.model.get_output_embeddings()
-            plain = head(self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state).float()
-            if not torch.allclose(
-                plain, self.model(input_ids=ids, use_cache=False).logits.float(), atol=1e-3, rtol=1e-3
-            ):
-                raise InputError(
-                    f"{self.checkpoint.name} scales or caps its logits after the output matrix; its perplexity cannot be "
-                    "computed in slices, so this model is not supported"
-                )
-            self._head = head
+            self._head = Head(self.model, self.checkpoint.name)
         return self._head
 
     def forward_padded(self, sequences: Sequence[np.ndarray], keep: Sequence[int]) -> Tensor:
-        """Whole prompts in one right-padded batch through the model's own attention. Returns the logits at the sequence
-        positions `keep`, [batch, len(keep), vocabulary]."""
+        """Whole prompts in one batch through the model's own attention: padded on the right, or of equal length, and of one
+        table in either case. Returns the logits at the sequence positions `keep`, [batch, len(keep), vocabulary]."""
         longest = max(map(len, sequences))
         ids = np.zeros((len(sequences), longest), dtype=np.int64)
         mask = np.zeros((len(sequences), longest), dtype=np.int64)
@@ -209,13 +270,15 @@ class Runtime:
             mask[index, : len(tokens)] = 1
         device = self.model.device
         self.tokens_computed += int(mask.sum())
-        return self.logits(
-            torch.tensor(keep, device=device),
-            input_ids=torch.from_numpy(ids).to(device),
-            attention_mask=torch.from_numpy(mask).to(device),
-            position_ids=torch.from_numpy((mask.cumsum(-1) - 1).clip(min=0)).to(device),
-            use_cache=False,
-        )
+        inputs = {"input_ids": torch.from_numpy(ids).to(device)}
+        positions = torch.from_numpy((mask.cumsum(-1) - 1).clip(min=0)).to(device)
+        if not mask.all():
+            inputs["attention_mask"] = torch.from_numpy(mask).to(device)
+        if self._takes("position_ids"):
+            inputs["position_ids"] = positions
+        # the extension reads NTK's factors from the positions
+        with self.rotation.as_if(longest) if self.rotation else nullcontext():
+            return self.logits(torch.tensor(keep, device=device), **inputs, use_cache=False)
 
     def halving(self, items: Sequence[Result], run: Callable[[Sequence[Result]], Any]) -> Any:
         """run(items), or None when memory ran out: max_rows is then half of what did not fit, and the caller takes a
@@ -237,36 +300,40 @@ class Runtime:
         return None
 
     @contextmanager
-    def cascade_attention(self) -> Iterator[None]:
-        """Within it the cascade is the model's attention. Raises Unsupported for a model whose attention cannot be replaced."""
+    def cascade_attention(self, prune: bool = True) -> Iterator[None]:
+        """Within it the cascade is the model's attention. prune: the last layer is computed only where its output is read, if
+        the model allows that. Raises Unsupported for a model whose attention cannot be replaced."""
+        if not self.features.replaced:
+            raise Unsupported(self.features.reason)
+        with self._replaced(), self._pruning() if prune else nullcontext():
+            yield
+
+    @contextmanager
+    def _replaced(self) -> Iterator[None]:
+        """Within it transformers calls the cascade in the place of the model's attention. Raises Unsupported."""
         model = self.model
-        if self.checkpoint.context.windows:
-            raise Unsupported("window attention is on")
-        parameters = inspect.signature(model.forward).parameters
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-            raise Unsupported("its code passes no arguments on to its attention")
-        if "position_ids" not in parameters:  # positions would run on from one packed sequence to the next, silently
-            raise Unsupported("its code takes no positions")
         before = model.config._attn_implementation
         try:
-            model.set_attn_implementation(cascade.NAME)
+            with quiet():
+                model.set_attn_implementation(cascade.NAME)
         except (ValueError, AttributeError) as error:
             raise Unsupported("its attention cannot be replaced") from error
         try:
-            with self._pruning():
+            with alibi.replaced(model):
                 yield
         finally:
-            model.set_attn_implementation(before)
+            with quiet():
+                model.set_attn_implementation(before)
 
     @contextmanager
     def _pruning(self) -> Iterator[None]:
-        """Within it the last layer is computed only where its output is read, if the model allows that (checked once on a short
-        input)."""
+        """Within it the last layer is computed only where its output is read, if the model allows that (checked once on a
+        short input)."""
         layer = last_layer(self.model)
         if layer is None or self._prunable is False:
             yield
             return
-        index = self.model.config.get_text_config().num_hidden_layers - 1
+        index = self._config_number("num_hidden_layers") - 1
         if self._prunable is None:
             self._prunable = self._prunes(layer, index)
         with pruned(layer) if self._prunable else nullcontext():
@@ -282,10 +349,10 @@ class Runtime:
         counted = self.tokens_computed
         try:
             with torch.inference_mode():
-                whole = self.forward_packed(ids, [0], 1.0, Cascade([8]), keep)
+                whole = self.forward_packed(ids, Table(), Cascade([8]), keep)
                 self._pruned_layer = index
                 with pruned(layer):
-                    part = self.forward_packed(ids, [0], 1.0, Cascade([8]), keep)
+                    part = self.forward_packed(ids, Table(), Cascade([8]), keep)
         except (TypeError, AttributeError, RuntimeError):
             return False
         finally:
@@ -305,6 +372,9 @@ class Runtime:
         }
 
 
+DEVICE_ERRORS = ("CUDA error", "HIP error", "MPS backend")  # what torch's errors say when an accelerator fails
+
+
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether torch failed because memory ran out."""
     text = str(error).lower()
@@ -318,7 +388,7 @@ def device_failures(device: str) -> Iterator[None]:
         yield
     except RuntimeError as error:
         text = str(error)
-        if out_of_memory(error) or not any(name in text for name in ("CUDA error", "HIP error", "MPS backend")):
+        if out_of_memory(error) or not any(name in text for name in DEVICE_ERRORS):
             raise
         raise InputError(
             f"{device} failed ({text.splitlines()[0][:200]}); the answers up to here are stored and the same command goes on "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -75,6 +76,10 @@ class Reply:
             return False
         self.text, self.reason = text, reason
         return True
+
+
+# (logits [replies, vocabulary], replies) -> tokens
+Choice: TypeAlias = Callable[[Tensor, Sequence[Reply]], Sequence[int]]
 
 
 def stream(seed: int, request: Generate, sample: int) -> random.Random | None:

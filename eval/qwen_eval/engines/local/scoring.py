@@ -17,8 +17,9 @@ from torch import Tensor
 
 from qwen_eval.engines import plan
 from qwen_eval.engines.local import trie
-from qwen_eval.engines.local.cascade import Ancestor, Cascade, Unsupported
-from qwen_eval.engines.local.runtime import Runtime
+from qwen_eval.engines.local.cascade import Ancestor, Cascade
+from qwen_eval.engines.local.rules import Unsupported
+from qwen_eval.engines.local.runtime import Runtime, Table
 from qwen_eval.engines.local.trie import Node, Schedule
 from qwen_eval.engines.plan import Encoded, Row
 from qwen_eval.schema import Choose, Chosen, OnResponse
@@ -46,12 +47,12 @@ def row_scores(runtime: Runtime, rows: Sequence[Row], precise: Sequence[bool], s
     """Yields every row with its log-probabilities. precise: by request, float32 or the model's own precision."""
     left = dict.fromkeys(rows)
     if share:
-        roots = trie.build(rows, lambda row: runtime.checkpoint.context.alpha(len(row.ids)))
         try:
             with runtime.cascade_attention():
-                for alpha in dict.fromkeys(root.key for root in roots):
-                    trees = [root for root in roots if root.key == alpha]
-                    for row, scores in _Pass(runtime, alpha, precise).run(trees):
+                roots = trie.build(rows, lambda row: runtime.table(len(row.ids)))
+                for table in dict.fromkeys(root.key for root in roots):
+                    trees = [root for root in roots if root.key == table]
+                    for row, scores in _Pass(runtime, table, precise).run(trees):
                         del left[row]
                         yield row, scores
         except Unsupported as reason:
@@ -60,10 +61,10 @@ def row_scores(runtime: Runtime, rows: Sequence[Row], precise: Sequence[bool], s
 
 
 class _Pass:
-    """Computes trees of equal NTK factor, and holds the keys and values of nodes until their children are done."""
+    """Computes trees that are rotated alike, and holds the keys and values of nodes until their children are done."""
 
-    def __init__(self, runtime: Runtime, alpha: float, precise: Sequence[bool]) -> None:
-        self._runtime, self._alpha, self._precise = runtime, alpha, precise
+    def __init__(self, runtime: Runtime, table: Table, precise: Sequence[bool]) -> None:
+        self._runtime, self._table, self._precise = runtime, table, precise
         self._held: dict[Node, KeysValues] = {}
         self._children_left: dict[Node, int] = {}
         # On a GPU the results of a pack are read once the next one is queued, so that the device never waits.
@@ -102,9 +103,13 @@ class _Pass:
         scored = [index for node in pack if node.row for index in range(*spans[node])[-len(node.row.targets) :]]
         logits = self._runtime.forward_packed(
             [node.ids for node in pack],
-            [node.start for node in pack],
-            self._alpha,
-            Cascade([len(node.ids) for node in pack], self._ancestors(spans), keep if found else None),
+            self._table,
+            Cascade(
+                [len(node.ids) for node in pack],
+                self._ancestors(spans),
+                keep if found else None,
+                starts=[node.start for node in pack],
+            ),
             scored or [ends[-1] - 1],  # a pack that scores nothing is computed for its keys and values
         )
         self._held.update(found)
@@ -118,7 +123,7 @@ class _Pass:
             for above in node.ancestors():
                 bounds[above] = bounds.get(above, (first, last))[0], last
         in_order = sorted(bounds, key=lambda node: node.order)
-        return [Ancestor(self._held[node], *bounds[node]) for node in in_order]
+        return [Ancestor(self._held[node], *bounds[node], node.start) for node in in_order]
 
     def _release(self, pack: Sequence[Node]) -> None:
         """Drops the keys and values that no node needs any more: those of nodes whose descendants are all done."""
@@ -132,8 +137,9 @@ class _Pass:
 
 
 def _score_plain(runtime: Runtime, rows: Sequence[Row], precise: Sequence[bool]) -> Iterator[RowScores]:
-    """Whole prompts in right-padded batches through the model's own attention, in the order of the rows (longest first, so
-    that memory runs out early and there is little padding). Packs shrink when memory runs out."""
+    """Whole prompts in batches through the model's own attention, in the order of the rows (longest first, so that memory runs
+    out early and there is little padding). Batches shrink when memory runs out. Rows are padded on the right only where it is
+    known that no token sees what follows it."""
 
     def run(pack: Sequence[Row]) -> list[RowScores]:
         where = [range(len(row.ids) - len(row.targets), len(row.ids)) for row in pack]
@@ -146,6 +152,14 @@ def _score_plain(runtime: Runtime, rows: Sequence[Row], precise: Sequence[bool])
     start = 0
     while start < len(rows):
         pack = take_pack(rows, start, runtime.max_rows, runtime.max_tokens)
+        own = len(pack[0].ids)
+        padded = runtime.features.replaced
+        alike = [
+            row
+            for row in pack
+            if (runtime.table(len(row.ids)) == runtime.table(own) if padded else len(row.ids) == own)
+        ]
+        pack = pack[: len(alike)]  # the rows are sorted by length: those alike come first
         scores = runtime.halving(pack, run)
         if scores is not None:
             start += len(pack)

@@ -192,24 +192,17 @@ def _without(names: Mapping[str, str]) -> Iterator[None]:
 
 
 def _test_kernels(runtime: Runtime) -> dict[str, str]:
-    """The kernels that are wrong or refuse, and why."""
-    config = runtime.model.config.get_text_config()
-    heads = _whole(config, "num_attention_heads", 4)
-    kv_heads = _whole(config, "num_key_value_heads", heads)
-    size = _whole(config, "head_dim", max(1, _whole(config, "hidden_size", 64 * heads) // heads))
-    kv_heads = kv_heads if heads % kv_heads == 0 else heads
+    """The kernels that are wrong or refuse, and why, in the shapes of this model's layers; none where its attention is its
+    own."""
     model = runtime.model
     dtype = model.dtype if model.dtype in kernel_test.OUTPUT else torch.float32
-    return kernel_test.faults(heads, kv_heads, size, dtype, model.device)
-
-
-def _whole(config: Any, name: str, other: int) -> int:
-    """A number of a config, `other` where it has none or one for each layer."""
-    try:
-        value = getattr(config, name, None)
-    except Exception:  # transformers' own errors for what differs by layer
-        return other
-    return value if isinstance(value, int) and value > 0 else other
+    layers = runtime.features.layers.values()
+    found: dict[str, str] = {}
+    # the kernels take one width: the narrower of keys and values is padded
+    for shape in sorted({(layer.heads, layer.kv_heads, max(layer.key_width, layer.value_width)) for layer in layers}):
+        with _without(found):
+            found = {**kernel_test.faults(*shape, dtype, model.device), **found}
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------- the reference
@@ -377,14 +370,17 @@ def _measure(
     runtime: Runtime, texts: Sequence[Probe], targets: Sequence[Tensor], share: bool, piece: int | None = None
 ) -> list[Tensor]:
     chunks = [Chunk(text.ids, text.scored, 0) for text in texts]
-    losses = [measuring._losses(runtime, [chunk], LOGITS, piece)[0] / chunk.scored for chunk in chunks]
+    if piece:
+        losses = [measuring._in_pieces(runtime, chunk, LOGITS, piece) / chunk.scored for chunk in chunks]
+    else:
+        losses = [measuring._losses(runtime, [chunk], LOGITS)[0] / chunk.scored for chunk in chunks]
     return [torch.tensor([loss]) for loss in losses]
 
 
 def _pieces(runtime: Runtime, expected: Expected) -> str:
     """Why texts cannot be read in pieces, "" where they can: three pieces against the reference."""
     text = expected.probes[0]
-    if len(text.ids) < 3:
+    if len(text.ids) < 3 or not runtime.features.replaced:  # those are refused where it matters
         return ""
     try:
         with torch.inference_mode():

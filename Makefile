@@ -7,6 +7,7 @@
 # make test-vllm  engine vllm, engine api on vLLM's server
 # make test-slow  minutes: all of real MMLU                      make bench  speed against baselines, ratios in one run
 # make test-architectures  tiny checkpoints of sixty architectures, each verb against transformers alone
+# make architectures  the same as tables, in docs/architectures.md
 # make test-faults  200 kills, a starved memory, ten thousand examples of every property
 # make verify  checks against the code of 2023, then the READMEs' Verification table
 # make demo-model  trains the demonstration model again          make tables regenerates the tables
@@ -28,7 +29,7 @@ TORCH_PIP_ARGS ?=
 CONSTRAINTS ?= constraints.txt
 PINNED := $(CONSTRAINTS:%=--constraint %)
 
-.PHONY: setup demo real shared test test-real peer test-slow test-versions test-vllm test-faults test-architectures lint format bench bench-vllm bench-gpu verify coverage tables structure docs demo-model gate baseline clean
+.PHONY: setup demo architectures real shared test test-real peer test-slow test-versions test-vllm test-faults test-architectures lint format bench bench-vllm bench-gpu verify coverage tables structure docs demo-model gate baseline clean
 
 setup: $(READY)
 
@@ -72,6 +73,9 @@ test-slow: $(READY)
 # FAULT_KILLS=40 for a fifth of the kills, HYPOTHESIS_EXAMPLES=1000 for a tenth of the examples
 test-architectures: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'architectures or not slow' tests/test_architectures.py
+
+architectures: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tools/sweep.py
 
 test-faults: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults -s

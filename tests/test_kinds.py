@@ -13,7 +13,7 @@ import tiny
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.models.configs import read_config
 from qwen_eval.schema import CheckpointError, Choose, Generate, ModelSpec
-from test_architectures import option_log_probability
+from sweep import option_log_probability
 
 SIZES = {
     "hidden_size": 64,

@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,12 +82,18 @@ def write_qwen1(settings: Settings, width: int, layers: int) -> Path:
 
 
 def write_qwen2(settings: Settings, width: int, layers: int) -> Path:
-    """A Qwen2-format checkpoint with random weights in float32 and a byte-level BPE of 8,192 tokens over Qwen's words,
-    trained on the prompts themselves. The end of text is never chosen: its row of the output matrix is zero."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+    """A Qwen2-format checkpoint with random weights in float32; otherwise as `write_model`."""
+    return write_model(settings, "qwen2", width, layers, num_key_value_heads=width // 64)
 
-    folder = settings.folder / f"qwen2-{width}x{layers}"
+
+def write_model(settings: Settings, kind: str, width: int, layers: int, **more: Any) -> Path:
+    """A checkpoint of a model type of transformers with random weights in float32, and a byte-level BPE of 8,192 tokens over
+    Qwen's words, trained on the prompts themselves. The end of text is never chosen: its row of the output matrix is zero.
+    more: further settings of its config."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    folder = settings.folder / f"{kind}-{width}x{layers}"
     if folder.exists():
         return folder
     end = "<|endoftext|>"
@@ -100,22 +107,24 @@ def write_qwen2(settings: Settings, width: int, layers: int) -> Path:
     )
     bpe.train_from_iterator(_texts(settings), trainer)
     PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=end).save_pretrained(folder)
-    config = Qwen2Config(
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=width // 64,
-        num_key_value_heads=width // 64,
-        intermediate_size=4 * width,
-        vocab_size=SMALL_VOCABULARY,
-        max_position_embeddings=8192,
-        initializer_range=0.05,  # answers differ from question to question, and rounding is not made much of
-        eos_token_id=bpe.token_to_id(end),
-        bos_token_id=None,
-        tie_word_embeddings=False,
-    )
+    config = {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": width // 64,
+        "num_key_value_heads": max(1, width // 128),
+        "head_dim": 64,
+        "intermediate_size": 4 * width,
+        "vocab_size": SMALL_VOCABULARY,
+        "max_position_embeddings": 8192,
+        "initializer_range": 0.05,  # answers differ from question to question, and rounding is not made much of
+        "eos_token_id": bpe.token_to_id(end),
+        "bos_token_id": None,
+        "pad_token_id": None,
+        "tie_word_embeddings": False,
+    }
     logging.disable_progress_bar()
     torch.manual_seed(0)
-    model = Qwen2ForCausalLM(config)
+    model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **(config | more)))
     model.lm_head.weight.data[bpe.token_to_id(end)] = 0
     model.save_pretrained(folder)
     return folder

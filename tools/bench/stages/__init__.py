@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from bench.contest import Contest
 from bench.settings import Settings
-from bench.stages import gpu, gsm8k_generation, mmlu_2023, mmlu_lmeval, perplexity, start
+from bench.stages import gpu, gsm8k_generation, mmlu_2023, mmlu_lmeval, perplexity, start, windows
 
 STAGES: Mapping[str, Callable[[Settings], Iterable[Contest]]] = {
     "mmlu-2023": mmlu_2023.contests,
@@ -15,6 +15,7 @@ STAGES: Mapping[str, Callable[[Settings], Iterable[Contest]]] = {
     "mmlu-all": mmlu_lmeval.whole,
     "gsm8k": gsm8k_generation.contests,
     "perplexity": perplexity.contests,
+    "windows": windows.contests,
     "start": start.contests,
     "vllm": mmlu_lmeval.vllm,
     "gpu-mmlu": gpu.mmlu,

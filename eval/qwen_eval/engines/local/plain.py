@@ -73,11 +73,14 @@ class Plain:
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             generation_config=generation_config(
-                do_sample=False, max_new_tokens=longest, pad_token_id=0, eos_token_id=None
+                do_sample=False,
+                max_new_tokens=longest,
+                pad_token_id=0,
+                eos_token_id=None,
+                use_cache=self._cached,
             ),
             logits_processor=LogitsProcessorList([ours]),
             stopping_criteria=StoppingCriteriaList([_Ended(batch)]),
-            use_cache=self._cached,
         )
         runtime.tokens_computed += sum(len(reply.prompt) + len(reply.tokens) for reply in batch)
         return rows, torch.stack(ours.first)

@@ -178,13 +178,13 @@ def write(folder: Path, name: str, seed: int = 0, **settings: Any) -> Path:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": 2048}))
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config).float()
-    _draw(model, seed)
+    draw(model, seed)
     model.save_pretrained(folder)
     return folder
 
 
 @torch.no_grad()
-def _draw(model: torch.nn.Module, seed: int) -> None:
+def draw(model: torch.nn.Module, seed: int) -> None:
     """Random weights: matrices that keep the size of what they multiply, queries and keys twice that, sinks around 1."""
     generator = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():

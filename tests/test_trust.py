@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 from transformers import models as hf
 
+import architectures
 import tiny
 from qwen_eval.engines.local import (
     alibi,
@@ -464,3 +465,18 @@ def test_a_run_that_fails_it_stores_nothing(qwen: str, tmp_path: Path, monkeypat
     stored = [path for path in (tmp_path / "samples").rglob("*") if path.is_file() and path.stat().st_size]
     assert all(path.suffix == ".start" for path in stored)  # a start that stored no answer does not count
     assert not (tmp_path / "mmlu.csv").exists()
+
+
+def test_a_model_that_looks_ahead_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "xlnet"
+    folder.mkdir()
+    tiny.write_byte_tokenizer(folder)
+    config = hf.XLNetConfig(vocab_size=384, d_model=64, n_layer=2, n_head=4, d_inner=128, dropout=0.0)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).float()
+    architectures.draw(model, 0)
+    model.save_pretrained(folder)
+    for asked in (CHOICES, TEXTS, READING):
+        with pytest.raises(InputError, match="XLNetLMHeadModel looks ahead: another last token of ") as stop:
+            HFEngine(ModelSpec(str(folder))).trust(asked)
+        assert "\n" not in str(stop.value)

@@ -11,9 +11,10 @@ How much rounding does is measured: two references of transformers are compared 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -23,6 +24,7 @@ from qwen_eval.engines.chunks import Chunk
 from qwen_eval.engines.local import blocked, generation, kernel_test, kernels, measuring, reference, scoring, verdicts
 from qwen_eval.engines.local.probes import (
     PAIR,
+    SHORT,
     TAILS,
     Asked,
     Limits,
@@ -39,6 +41,7 @@ from qwen_eval.engines.plan import Row
 from qwen_eval.schema import CheckpointError, InputError, Sample
 
 TOP = 4  # of the most likely tokens at a position, compared beside those that are asked for
+LIKELY = 1e-3  # probability from which a token's is compared where a model might look ahead
 MIN_SAVING = 64  # tokens: two of the test's prompts are enough to share a prefix
 LOGITS = 2**25  # at a time, of a text whose loss is measured
 # The largest difference of a log-probability that is allowed: CALIBRATED times that of two references of transformers, but no
@@ -122,6 +125,7 @@ def _test(
     def refer(model: Any) -> None:
         for verb, run in wanted.items():
             if texts := probes(verb, run, found):
+                _refuse_what_looks_ahead(model, runtime, min(texts, key=lambda text: abs(len(text.ids) - SHORT)))
                 expected[verb] = _expected(model, runtime, verb, texts)
 
     loaded, runtime.before_blocking = runtime.loaded, refer
@@ -206,6 +210,29 @@ def _test_kernels(runtime: Runtime) -> dict[str, str]:
 
 
 # ------------------------------------------------------------------------------------------------------- the reference
+def _refuse_what_looks_ahead(model: Any, runtime: Runtime, text: Probe) -> None:
+    """Raises InputError for a model whose tokens attend to those that follow (masked, permuted and diffusion language models):
+    what it gives at the end of a prompt is no next token's probability."""
+    ids = text.ids[:SHORT]
+    if len(ids) < 2:
+        return
+    other = ids.copy()
+    other[-1] = ids[0] if ids[0] != ids[-1] else (ids[-1] + 1) % model.get_input_embeddings().weight.shape[0]
+    attention, _ = reference.attentions(model, runtime.checkpoint.context, len(ids))
+    pair = [replace(text, ids=one, scored=len(ids), prompt=len(ids)) for one in (ids, other)]
+    one, two = (_reference(model, runtime, each, "choose", attention)[:-1] for each in pair)
+    likely = one > math.log(LIKELY)
+    difference = float((one - two)[likely].abs().max())
+    quantized = runtime.checkpoint.spec.quantize != "none"
+    allowed = QUANTIZED[0] if quantized else BOUNDS.get(model.dtype, BOUNDS[torch.bfloat16])[0]
+    if difference > allowed:
+        raise InputError(
+            f"trust test: {type(model).__name__} looks ahead: another last token of {text.item} changes "
+            f"log-probabilities before it by up to {difference:.2g}; a model that generates "
+            "text reads from left to right. --no-self-check runs anyway"
+        )
+
+
 def _expected(model: Any, runtime: Runtime, verb: str, texts: Sequence[Probe]) -> Expected:
     """The reference's values, and how far a second reference is from them: in 16 bits of all texts, in float32, where that
     costs as much as the test itself, of a few short ones."""

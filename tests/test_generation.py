@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import tiny
-from qwen_eval.engines.local import generation
+from qwen_eval.engines.local import blocked, generation
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.engines.local.sampling import Reply
 from qwen_eval.models.checkpoint import open_checkpoint
@@ -235,3 +237,44 @@ def test_chat_replies_end_at_the_end_of_a_turn(checkpoints: dict[str, Path]) -> 
     ended.checkpoint.tokenizer.stop_ids = (token,)
     assert ask(ended, [Generate(messages, 5)])[0].end_reasons == ("eos",)
     assert ask(ended, [Generate(messages, 5)])[0].texts == ("",)
+
+
+@pytest.mark.parametrize(("dtype", "bias"), [("bfloat16", 8.0), ("float16", 64.0)])
+def test_in_16_bits_decoding_is_as_near_to_float32_as_sdpa(
+    dtype: str, bias: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large biases of queries and keys, as Qwen's, make scores whose differences 16 bits do not hold."""
+    monkeypatch.setattr(blocked, "block", lambda model: None)
+    folder = tiny.write_qwen1(tmp_path, hidden=256, heads=2, layers=4, positions=4096, seq_length=2048, dtype=dtype)
+    engine = HFEngine(ModelSpec(str(folder), device="cpu"))
+    model = engine.runtime.model
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            common = torch.randn(256) * bias
+            layer.self_attn.k_proj.bias.data = common.to(model.dtype)
+            layer.self_attn.q_proj.bias.data = (0.7 * common).to(model.dtype)
+    exact = copy.deepcopy(model).float()
+    steps: list[tuple[int, torch.Tensor]] = []
+    forward = engine.runtime.forward_step
+
+    def noted(tokens: torch.Tensor, *rest: Any) -> torch.Tensor:
+        logits = forward(tokens, *rest)
+        steps.append((int(tokens[0]), logits[0].clone()))
+        return logits
+
+    monkeypatch.setattr(engine.runtime, "forward_step", noted)
+    request = Generate(
+        "How many lamps are on the island of the seven lamps, and how many on the boats? " * 3, 24, key="1"
+    )
+    prompt = list(engine.checkpoint.tokenizer.encode(str(request.prompt)))
+    engine.generate([request], lambda *_: None)
+    ids = torch.tensor([[*prompt, *(token for token, _ in steps)]])
+    with torch.inference_mode():
+        wanted, sdpa = (one(input_ids=ids).logits[0, len(prompt) :].float().log_softmax(-1) for one in (exact, model))
+    ours = torch.stack([logits for _, logits in steps]).float().log_softmax(-1)
+
+    def divergence(found: torch.Tensor) -> float:
+        return float((wanted.exp() * (wanted - found)).sum(-1).mean())
+
+    assert len(steps) > 16 and divergence(ours) < 1.5 * divergence(sdpa)

@@ -144,6 +144,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "diffllama": {},
     "mimo_v2_flash": {},
     "vaultgemma": {},
+    "roberta": {"is_decoder": True, "pad_token_id": 1, "type_vocab_size": 1},  # positions from 2
     "youtu": {"num_key_value_heads": HEADS},
 }  # fmt: skip
 

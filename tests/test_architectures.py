@@ -1,7 +1,7 @@
 """The engine on tiny checkpoints of many architectures, against plain forwards of transformers, each prompt alone.
 
 Every architecture is computed right: behind shared prefixes where all of its attention is known, and told where it is not.
-Twelve of them, one of each kind, are in the fast suite; all run with `make test-architectures`.
+One of each kind is in the fast suite; all run with `make test-architectures`.
 """
 
 from __future__ import annotations

@@ -55,6 +55,7 @@ SAMPLE = {
     "gemma3n_text": "window 24",
     "falcon_h1": "the model's own attention: its tokens reach each other",
     "llama4_text": "the model's own attention: its attention counts the places",
+    "roberta": "the model's own attention: its positions are not counted from 0",
     "bloom": "values of 16 for keys of 24",  # ALiBi in the keys
     "mamba": "the model's own attention: its attention is code of its own",
 }

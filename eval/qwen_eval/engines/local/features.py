@@ -118,6 +118,8 @@ def _discover(model: Any, limit: int) -> Features:
     if not layers:
         raise Unsupported("its attention is code of its own")
     one_shape, any_shape = ALIKE.get(next(model.parameters()).dtype, COARSE) if _plain(model) else COARSE
+    if not _alike(plain, places, _look(model, ids[:size], None), places, one_shape):
+        raise Unsupported("its positions are not counted from 0")
     kept = places[::2]
     others = np.where(places % 2, ids[size:], ids[:size])
     neighbours = _look(model, others, places, {call.module for calls in plain.calls.values() for call in calls})
@@ -187,12 +189,16 @@ class _Looking:
         return layer.value.repeat_interleave(layer.query.shape[1] // layer.value.shape[1], dim=1)
 
 
-def _look(model: Any, ids: np.ndarray, positions: np.ndarray, watched: Sequence[Any] | set[Any] = ()) -> _Looking:
-    """A pass over one row. watched: modules in which the calls of torch.arange are counted."""
+def _look(
+    model: Any, ids: np.ndarray, positions: np.ndarray | None, watched: Sequence[Any] | set[Any] = ()
+) -> _Looking:
+    """A pass over one row. positions: None for those that the model counts itself. watched: modules in which the calls of
+    torch.arange are counted."""
     device = model.device
-    state = _Looking(len(ids), position_ids=torch.from_numpy(positions[None].astype(np.int64)).to(device))
+    places = np.arange(len(ids)) if positions is None else positions
+    state = _Looking(len(ids), position_ids=torch.from_numpy(places[None].astype(np.int64)).to(device))
     inputs: dict[str, Any] = {"input_ids": torch.from_numpy(ids[None].astype(np.int64)).to(device)}
-    if "position_ids" in inspect.signature(model.forward).parameters:
+    if positions is not None and "position_ids" in inspect.signature(model.forward).parameters:
         inputs["position_ids"] = state.position_ids
     with cascade.attending(state), _counting(watched) as counted:
         state.logits = model(**inputs, use_cache=False).logits

@@ -46,9 +46,10 @@ class Head:
         found = self.logits(hidden[0]).float()
         return found.shape == expected.shape and torch.allclose(found, expected, atol=1e-3, rtol=1e-3)
 
-    def hidden(self, ids: Tensor, positions: Tensor) -> Tensor:
-        """The hidden states [rows, length, width] that logits are made of. ids, positions: [rows, length]."""
-        given = {"position_ids": positions} if self._positions else {}
+    def hidden(self, ids: Tensor, positions: Tensor | None) -> Tensor:
+        """The hidden states [rows, length, width] that logits are made of. ids, positions: [rows, length]; None for those that
+        the model counts itself."""
+        given = {"position_ids": positions} if self._positions and positions is not None else {}
         hidden: Tensor = self._body(input_ids=ids, use_cache=False, **given).last_hidden_state
         return hidden
 

@@ -93,7 +93,9 @@ def _losses(runtime: Runtime, batch: Sequence[Chunk], slices: int) -> list[float
     """One forward pass over chunks of equal length. float64 sums. slices: logits at a time."""
     ids = torch.from_numpy(np.stack([chunk.ids for chunk in batch]).astype(np.int64)).to(runtime.model.device)
     length = ids.shape[1]
-    positions = torch.arange(length, device=ids.device).expand(len(batch), -1)
+    # a model whose attention is its own counts its positions itself, from wherever it does
+    counted = runtime.features.replaced
+    positions = torch.arange(length, device=ids.device).expand(len(batch), -1) if counted else None
     with runtime.rotated(runtime.table(length)):
         hidden = runtime.head.hidden(ids, positions)
     runtime.tokens_computed += ids.numel()

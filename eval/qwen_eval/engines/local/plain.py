@@ -8,7 +8,7 @@ every token is computed anew with all before it, as if there were no cache.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ class Plain:
     def write(self, batch: Sequence[Reply]) -> Sequence[Reply]:
         """Writes texts whose prompts have one length, and returns them."""
         if not self._cached:
-            self._generate(batch)
+            self._recompute(batch)
             return batch
         try:
             rows, scores = self._generate(batch)
@@ -53,37 +53,58 @@ class Plain:
             self._runtime.notes.append(
                 f"every token was computed with the whole text before it, without a cache: {why}"
             )
-            self._generate(batch)
+            self._recompute(batch)
         return batch
 
     def _trusted(self, length: int) -> bool:
         """Whether texts of this length need no comparison any more."""
         return len(self._checked) >= CHECKED and length <= LONGER * max(self._checked)
 
-    def _generate(self, batch: Sequence[Reply]) -> tuple[Tensor, Tensor]:
-        """The texts with their prompts [rows, length] and the logits of the first one's tokens [tokens, vocabulary]."""
-        runtime = self._runtime
+    def _begin(self, batch: Sequence[Reply]) -> tuple[Tensor, _Ours]:
+        """The prompts [rows, length], and our choice of tokens for them."""
         for reply in batch:
             reply.restart()
-        ids = torch.from_numpy(np.stack([reply.prompt for reply in batch]).astype(np.int64)).to(runtime.model.device)
-        longest = max(reply.max_tokens for reply in batch)
-        ours = _Ours(batch, runtime.checkpoint.tokenizer, self._choose)
+        ids = torch.from_numpy(np.stack([reply.prompt for reply in batch]).astype(np.int64))
+        return ids.to(self._runtime.model.device), _Ours(batch, self._runtime.checkpoint.tokenizer, self._choose)
+
+    def _generate(self, batch: Sequence[Reply]) -> tuple[Tensor, Tensor]:
+        """By the model's generate. The texts with their prompts [rows, length] and the logits of the first one's tokens
+        [tokens, vocabulary]."""
+        runtime = self._runtime
+        ids, ours = self._begin(batch)
         runtime.rotation.forget()
         rows = runtime.model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             generation_config=generation_config(
                 do_sample=False,
-                max_new_tokens=longest,
+                max_new_tokens=max(reply.max_tokens for reply in batch),
                 pad_token_id=0,
                 eos_token_id=None,
-                use_cache=self._cached,
+                use_cache=True,
             ),
             logits_processor=LogitsProcessorList([ours]),
             stopping_criteria=StoppingCriteriaList([_Ended(batch)]),
         )
         runtime.tokens_computed += sum(len(reply.prompt) + len(reply.tokens) for reply in batch)
         return rows, torch.stack(ours.first)
+
+    def _recompute(self, batch: Sequence[Reply]) -> None:
+        """By a forward pass over the whole texts for every token."""
+        runtime = self._runtime
+        rows, ours = self._begin(batch)
+        with self._extended(rows.shape[1]):
+            while not all(reply.reason for reply in batch):
+                runtime.rotation.forget()
+                last = torch.tensor([rows.shape[1] - 1], device=rows.device)
+                scores = runtime.logits(last, input_ids=rows, use_cache=False)[:, 0]
+                runtime.tokens_computed += rows.numel()
+                rows = torch.cat([rows, ours(rows, scores).argmax(-1, keepdim=True)], 1)
+
+    def _extended(self, prompt: int) -> AbstractContextManager[None]:
+        """Within it NTK's factor is that of a prompt of so many tokens: it is kept while a text grows."""
+        extension = installed(self._runtime.model)
+        return extension.alpha(self._runtime.checkpoint.context.alpha(prompt)) if extension else nullcontext()
 
     def _differs(self, row: Tensor, scores: Tensor) -> str:
         """Why a text's logits [tokens, vocabulary] are not those of one pass over all of it [1, length]; empty where they
@@ -92,8 +113,7 @@ class Plain:
         self._checked.append(row.shape[1])
         start = row.shape[1] - len(scores) - 1
         runtime.rotation.forget()
-        extension = installed(runtime.model)  # NTK's factor is kept while a text grows
-        with extension.alpha(runtime.checkpoint.context.alpha(start + 1)) if extension else nullcontext():
+        with self._extended(start + 1):
             whole = runtime.model(input_ids=row[:, :-1], use_cache=False).logits[0, start:].float().log_softmax(-1)
         scores = scores.log_softmax(-1)
         likely = whole > np.log(LIKELY)

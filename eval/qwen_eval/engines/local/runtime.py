@@ -274,9 +274,9 @@ class Runtime:
         positions = torch.from_numpy((mask.cumsum(-1) - 1).clip(min=0)).to(device)
         if not mask.all():
             inputs["attention_mask"] = torch.from_numpy(mask).to(device)
-        if self._takes("position_ids"):
+        # the extension reads NTK's factors from the positions; a model whose attention is its own counts them itself
+        if self.features.replaced and self._takes("position_ids"):
             inputs["position_ids"] = positions
-        # the extension reads NTK's factors from the positions
         with self.rotation.as_if(longest) if self.rotation else nullcontext():
             return self.logits(torch.tensor(keep, device=device), **inputs, use_cache=False)
 

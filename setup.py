@@ -17,6 +17,6 @@ setup(
         "qwen_eval.report.page": ["*.js", "*.css", "*.html"],
         "qwen_eval.benchmarks": ["wmt22_shots.jsonl"],
         "qwen_eval.demonstration": ["checkpoint.sha256", "checkpoint/*", "data/*/*", "data/*/*/*"],
-        "qwen_eval.results": ["published.csv"],
+        "qwen_eval.results": ["published.csv", "models.csv"],
     },
 )

@@ -5,6 +5,7 @@ python eval/suite.py -c Qwen/Qwen-7B --chat-checkpoint Qwen/Qwen-7B-Chat    base
 python eval/suite.py -c Qwen/Qwen-7B --dry-run                              the plan with estimated times
 python eval/suite.py -c Qwen/Qwen-7B --only mmlu,gsm8k                      some of the benchmarks; --skip wmt22: all but some
 python eval/suite.py -c demo                                                the embedded demonstration
+python eval/suite.py --table main                                           the commands for the models of a published table
 
 -d DIR has one folder per benchmark (DIR/mmlu, DIR/gsm8k ...). A benchmark without data is an error before anything is loaded;
 with --skip-missing it is left out. --own FILE adds a benchmark of your own. An option is passed on to the benchmarks that have
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -24,11 +26,14 @@ from qwen_eval import options, terminal
 from qwen_eval.data import demo
 from qwen_eval.engines.open import open_engine
 from qwen_eval.main import exit_with
+from qwen_eval.report import published_models
+from qwen_eval.report.lines import read_published
 from qwen_eval.runs import estimate, run
 from qwen_eval.runs.files import write_text
 from qwen_eval.runs.results import read_results
 from qwen_eval.schema import CheckpointError, DataMissing, Engine, InputError
 from qwen_eval.tasks.benchmark import Benchmark
+from qwen_eval.tasks.facts import Table
 from qwen_eval.tasks.load import known
 
 # options of the precision table's rows; for a checkpoint stored in BF16 the first is answered already
@@ -138,39 +143,95 @@ def protocol(benchmark: Benchmark) -> str:
     return f"{benchmark.name} {benchmark.mode} {benchmark.shot_count}-shot"
 
 
-def show(jobs: Sequence[Job], speed: float | None, kinds: Mapping[str, type[Benchmark]], every: bool) -> None:
-    """Prints what is to come with its time, and the basis of it, in one line. every: with a table of all jobs, their items and
-    tokens, above it."""
-    output = jobs[0].args.output_dir
-    writes = {name: kind.writes for name, kind in kinds.items()}
-    results = {name: read_results(output / f"{name}.csv") for name in kinds}
-    lines, total, measured = [["", "model", "precision", "items", "read", "written", "time"]], 0.0, True
-    for job in jobs:
-        benchmark = job.benchmark
-        work = estimate.work(benchmark)
+class Speeds:
+    """How fast models were in earlier runs. given: tokens read a second, a tenth of it written; None for what was measured, or
+    assumed."""
+
+    def __init__(self, output: Path, kinds: Mapping[str, type[Benchmark]], given: float | None) -> None:
+        self._writes = {name: kind.writes for name, kind in kinds.items()}
+        self._results = {name: read_results(output / f"{name}.csv") for name in kinds}
+        self._given = given
+        self._measured = True
+
+    def seconds(self, job: Job, work: estimate.Work) -> float:
+        """How long a job takes."""
         path = job.args.checkpoint_path  # results have a hub id, the last part of a folder's path or a file's name
         names = (path, Path(path).name, Path(path).stem)
-        found = next((one for name in names if (one := estimate.speeds(results, writes, name))), {})
-        measured &= len(found) == len(estimate.ASSUMED)
-        given = {} if speed is None else {"read": speed, "write": speed / 10}
-        time = estimate.seconds(work, {**estimate.ASSUMED, **found, **given})
+        found = next((one for name in names if (one := estimate.speeds(self._results, self._writes, name))), {})
+        self._measured &= len(found) == len(estimate.ASSUMED)
+        given = {} if self._given is None else {"read": self._given, "write": self._given / 10}
+        return estimate.seconds(work, {**estimate.ASSUMED, **found, **given})
+
+    @property
+    def basis(self) -> str:
+        """Of the times given so far."""
+        if self._given:
+            return f"at {self._given:,.0f} tokens read a second, a tenth of it written"
+        if self._measured:
+            return "at the speed of this model's earlier runs"
+        assumed = "at {read:,.0f} tokens read and {write:,.0f} written a second, assumed where nothing was measured"
+        return assumed.format(**estimate.ASSUMED) + "; --speed N says otherwise"
+
+
+def show(jobs: Sequence[Job], speeds: Speeds, every: bool) -> None:
+    """Prints what is to come with its time, and the basis of it, in one line. every: with a table of all jobs, their items and
+    tokens, above it."""
+    lines, total = [["", "model", "precision", "items", "read", "written", "time"]], 0.0
+    for job in jobs:
+        work = estimate.work(job.benchmark)
+        time = speeds.seconds(job, work)
         total += time
-        name = protocol(benchmark)
         precision = job.args.quantize if job.args.quantize != "none" else job.args.dtype
         model = [job.args.checkpoint_path, precision.replace("auto", "own")]
-        lines.append([name, *model, f"{work.items:,}", f"{work.read:,}", f"{work.written:,}", estimate.duration(time)])
-    basis = (
-        f"at {speed:,.0f} tokens read a second, a tenth of it written"
-        if speed
-        else "at the speed of this model's earlier runs"
-        if measured
-        else "at {read:,.0f} tokens read and {write:,.0f} written a second, assumed where nothing was measured; "
-        "--speed N says otherwise".format(**estimate.ASSUMED)
-    )
+        counts = [f"{work.items:,}", f"{work.read:,}", f"{work.written:,}"]
+        lines.append([protocol(job.benchmark), *model, *counts, estimate.duration(time)])
     runs = f"{len(jobs)} run{'s' if len(jobs) > 1 else ''}"
     kinds_asked = ", ".join(dict.fromkeys(job.kind.name for job in jobs))
-    below = f"{runs} of {kinds_asked}: about {estimate.duration(total)} {basis}; replies at their longest"
+    below = f"{runs} of {kinds_asked}: about {estimate.duration(total)} {speeds.basis}; replies at their longest"
     print("\n".join([*(terminal.aligned(lines) if every else []), below, ""]), flush=True)
+
+
+def show_table(args: argparse.Namespace, shared: Sequence[str], kinds: Mapping[str, type[Benchmark]]) -> None:
+    """Prints for every model of a published table its figures, the command that makes ours, what it needs, and which figures
+    cannot be compared. Raises InputError for a table that there is not."""
+    tables = report.read(Path("results"), report.PUBLISHED, dict(kinds)).tables
+    if args.table not in tables:
+        raise InputError(f"--table: there is no table {args.table!r}; the tables are {', '.join(tables)}")
+    table = tables[args.table]
+    speeds = Speeds(Path("results"), kinds, args.speed)
+    models = report.PUBLISHED.parent / "models.csv"
+    for model in published_models.models(table, read_published(report.PUBLISHED), models):
+        lines = [f"{model.name}: {', '.join(f'{head} {value}' for head, value in model.figures.items())}"]
+        if model.closed:
+            lines.append(f"cannot be run: {model.closed}")
+        else:
+            lines += _requirements(args, shared, kinds, table, model, speeds)
+        print("\n    ".join(lines), end="\n\n", flush=True)
+    print("\n".join([*table.notes, f"Times {speeds.basis}, and with replies at their longest."]))
+
+
+def _requirements(
+    args: argparse.Namespace,
+    shared: Sequence[str],
+    kinds: Mapping[str, type[Benchmark]],
+    table: Table,
+    model: published_models.Model,
+    speeds: Speeds,
+) -> list[str]:
+    """The command for a published model, and what it needs."""
+    words = ["-c", model.checkpoint, "--mode", table.mode, "--only", ",".join(model.benchmarks)]
+    words += ["--precisions", "none"] if table.mode == "base" and table.by != "precision" else []
+    words += [*model.options, *(["-d", args.data] if args.data else []), *shared]
+    own, rest = parse(options.parser("", {}, writes=("base", "chat")), words)
+    ready, missing = with_data(plan(own, rest, kinds), skip=True)
+    time = sum(speeds.seconds(job, estimate.work(job.benchmark)) for job in ready)
+    needs = [f"weights of {model.weights:.1f} GB in 16 bits, {2 * model.weights:.1f} GB in float32"]
+    needs += [f"about {estimate.duration(time)}"] if ready else []
+    needs += [f"no data of {', '.join(missing)} here, so no time for it"] if missing else []
+    lines = [f"python eval/suite.py {shlex.join(words)}", "; ".join(needs)]
+    if model.unknown:
+        lines.append(f"not comparable: {', '.join(model.unknown)}")
+    return [*lines, model.note] if model.note else lines
 
 
 def run_all(jobs: Sequence[Job]) -> tuple[list[run.Outcome], dict[str, str]]:
@@ -241,6 +302,8 @@ def own_options(parser: argparse.ArgumentParser) -> None:
         metavar="P,P",
         help="also run MMLU in these: bf16,int8,nf4 (default if bitsandbytes is installed) or none",
     )
+    add("--table", metavar="TABLE", help="for every model of a published table (main, chat ...): the command that makes our "
+        "row, what it needs, and what can be compared; nothing is run")  # fmt: skip
     add("--dry-run", action="store_true", help="print the plan with the estimated time, and stop")
     add("--speed", type=options.seconds, metavar="N", help="tokens a second, for the estimate")
     add("--readme", type=Path, action="append", metavar="FILE", help="file whose tables are regenerated at the end "
@@ -268,10 +331,13 @@ def work(args: argparse.Namespace, shared: Sequence[str]) -> int:
     """Plans, runs and updates the tables. Returns the exit status: 2 when something was left out that --skip-missing does not
     allow for."""
     kinds = known(args.own)
+    if args.table:
+        show_table(args, shared, kinds)
+        return 0
     jobs, left_out = with_data(plan(args, shared, kinds), args.skip_missing)
     if not jobs:
         raise InputError("nothing is left to run" + "".join(f"; {name}: {why}" for name, why in left_out.items()))
-    show(jobs, args.speed, kinds, every=args.dry_run)
+    show(jobs, Speeds(jobs[0].args.output_dir, kinds, args.speed), every=args.dry_run)
     if args.dry_run:
         print("\n".join(summary([], left_out)), end="\n" if left_out else "")
         return 0

@@ -55,6 +55,7 @@ def arguments(**changes: object) -> argparse.Namespace:
         "skip_missing": False,
         "precisions": [],
         "dry_run": False,
+        "table": None,
         "speed": None,
         "readme": None,
     }
@@ -305,3 +306,37 @@ def test_options_reach_the_benchmarks_that_have_them_and_help_lists_them_all(tmp
     for option in re.findall(r"--[a-z][a-z-]+", single):
         if option not in ("--chat", "--shots", "--rescore", "--dump-prompts", "--batch", "--cot"):
             assert option in shown, option
+
+
+def told(*words: str) -> int:
+    """The exit status of a command line of the suite."""
+    with pytest.raises(SystemExit) as ended, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["suite.py", *words])
+        suite.main()
+    return int(ended.value.code or 0)
+
+
+def test_every_published_model_has_its_command_or_why_it_has_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert told("--table", "main", "-d", "demo", "--speed", "1000") == 0
+    blocks = dict(block.split(": ", 1) for block in capsys.readouterr().out.strip().split("\n\n")[:-1])
+    assert len(blocks) == 12
+    for name in ("ChatGLM2-12B", "PolyLM-13B"):
+        assert blocks[name].splitlines()[1].startswith("    cannot be run: ") and "suite.py" not in blocks[name]
+    figures, command, needs, apart = blocks["Baichuan-7B"].splitlines()
+    assert figures == "MMLU 42.3, C-Eval 42.8, GSM8K 9.7, HumanEval 9.2, WMT22 (en-zh) 26.6"
+    only = "--only mmlu,ceval,gsm8k,humaneval,wmt22 --precisions none -d demo"
+    assert command.strip() == f"python eval/suite.py -c baichuan-inc/Baichuan-7B --mode base {only}"
+    assert needs.startswith("    weights of 14.0 GB in 16 bits, 28.0 GB in float32; about ")
+    assert apart == "    not comparable: WMT22 (en-zh)"
+
+
+def test_every_published_table_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    for table in ("precision", "plugin", "hfagent", "long_ppl", "chat", "wmt22", "mmlu", "ceval"):
+        assert told("--table", table, "-d", "demo") == 0
+    assert "--template llama2" in capsys.readouterr().out
+    for table, says in (
+        ("cmmlu", "no figures are published for the table cmmlu"),
+        ("mian", "there is no table 'mian'"),
+    ):
+        assert told("--table", table) == 2
+        assert says in capsys.readouterr().err

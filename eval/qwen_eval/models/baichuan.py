@@ -26,7 +26,7 @@ from qwen_eval.schema import CheckpointError
 
 MODEL_TYPE = "baichuan"
 ROTARY_CLASS = "BaiChuanForCausalLM"  # Baichuan-7B's alone: Baichuan-13B's and Baichuan2's have a small c
-_FIXED = {"hidden_act": "silu", "tie_word_embeddings": False, "rope_scaling": None, "rope_theta": None}
+_FIXED = {"hidden_act": "silu", "tie_word_embeddings": False, "rope_scaling": None, "rope_theta": 10000.0}
 _SECOND_VOCABULARY = 125696  # Baichuan2's
 
 PART = 256  # positions are carried as so many times one number, and another one below it, both exact in 8 bits
@@ -129,7 +129,7 @@ class AlibiTables(nn.Module):
 
     def __init__(self, config: BaichuanConfig) -> None:
         super().__init__()
-        heads, width = config.num_attention_heads, config.head_dim
+        heads, width = config.num_attention_heads, int(config.head_dim or 0)
         self.heads, self.scale = heads, width**-0.5
         table = getattr(config, "table_dtype", None)
         self.table = getattr(torch, table) if table else None
@@ -196,7 +196,7 @@ class BaichuanForCausalLM(LlamaForCausalLM):  # type: ignore[no-untyped-call]  #
         super().__init__(config)
         if not getattr(config, "alibi", False):
             return
-        self.model.rotary_emb = AlibiTables(config)  # type: ignore[assignment]
+        self.model.rotary_emb = AlibiTables(config)
         for index, layer in enumerate(self.model.layers):
             layer.self_attn = AlibiAttention(config, index)
         self.post_init()  # type: ignore[no-untyped-call]  # again, for the layers replaced above

@@ -1,7 +1,7 @@
 """ChatGLM2-6B (ChatGLMModel, 2023) as GLM, whose rotation it has: interleaved, over half of a head.
 
-`model_type` is the same for ChatGLM-6B, ChatGLM3 and GLM-4, and the config of ChatGLM2's first day has none: they are told apart
-by their keys, and what is not ChatGLM2 is refused.
+`model_type` is the same for ChatGLM-6B, ChatGLM3 and GLM-4, and the config of ChatGLM2's first day has none: they are told
+apart by their keys, and what is not ChatGLM2 is refused.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def _check(raw: Mapping[str, Any]) -> None:
     """Raises CheckpointError for another model than ChatGLM2."""
     if not raw.get("multi_query_attention") or "padded_vocab_size" not in raw:
         what = "position_encoding_2d" if "position_encoding_2d" in raw else "no multi_query_attention"
-        raise CheckpointError(f"config.json: this is ChatGLM-6B or its like ({what}), which is not supported; take ChatGLM2")
+        raise CheckpointError(
+            f"config.json: this is ChatGLM-6B or its like ({what}), which is not supported; take ChatGLM2"
+        )
     if raw.get("rope_ratio", 1) not in (1, None):
         raise CheckpointError(
             f"config.json: rope_ratio={raw['rope_ratio']}, as ChatGLM3 and GLM-4 have for long texts, is not supported; take "

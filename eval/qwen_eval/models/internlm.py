@@ -1,7 +1,7 @@
 """InternLM-7B and -20B (InternLMForCausalLM, 2023) as Llama, whose tensor names they have.
 
-Their later code stretches the rotation past the trained length (`rotary` in config.json, type "dynamic"). Up to that length it is
-the plain rotation, and only so far it is computed here.
+Their later code stretches the rotation past the trained length (`rotary` in config.json, type "dynamic"). Up to that length it
+is the plain rotation, and only so far it is computed here.
 """
 
 from __future__ import annotations

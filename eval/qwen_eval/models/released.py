@@ -35,7 +35,7 @@ def refuse_other(raw: Mapping[str, Any], only: Mapping[str, Any], name: str) -> 
     that setting, which is also the default."""
     for key, value in only.items():
         found = raw.get(key, value)
-        if found != value and not (found is None and value is False):
+        if found != value and not (found is None and not value):
             raise CheckpointError(f"config.json: {key}={found} is not supported for {name}, only {value}")
 
 

@@ -109,7 +109,7 @@ class APIEngine(BaseEngine):
             context="none",
             engine=self.name,
             device=self._server.host,
-            chat_template=checkpoint.template_hash if checkpoint and self._renders else "server",
+            chat_template=checkpoint.template_label if checkpoint and self._renders else "server",
             versions={"served model": self._model, "requests": http.__version__},
             served=served.facts,
             known_by=served.known_by,

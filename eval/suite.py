@@ -71,7 +71,8 @@ def plan(args: argparse.Namespace, shared: Sequence[str], kinds: Mapping[str, ty
     wanted: list[tuple[type[Benchmark], str, Sequence[str]]] = []
     for mode, checkpoint in (("base", base), ("chat", chat)):
         for kind in chosen if checkpoint and args.mode in (None, mode) else ():
-            wanted += [(kind, str(checkpoint), own) for own in runs_of(kind, mode)]
+            format = ["--template", args.template] if mode == "chat" and args.template else []
+            wanted += [(kind, str(checkpoint), [*own, *format]) for own in runs_of(kind, mode)]
     for precision in precisions(args, shared) if args.mode != "chat" else ():
         wanted += [(kind, base, PRECISIONS[precision]) for kind in chosen if kind.precisions]
     planned = []
@@ -230,6 +231,7 @@ def own_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--chat-checkpoint", metavar="MODEL", help="for the chat protocols (demo, and with --mode chat: the same as -c)"
     )
+    add("--template", metavar="NAME|FILE", help="of the chat protocols, as in their scripts")
     add("--only", type=options.names, metavar="A,B", help="only these benchmarks")
     add("--skip", type=options.names, metavar="A,B", help="all benchmarks but these")
     add("--mode", choices=("base", "chat"), help="only the base or only the chat protocols")

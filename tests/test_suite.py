@@ -49,6 +49,7 @@ def arguments(**changes: object) -> argparse.Namespace:
         "chat_checkpoint": None,
         "data": None,
         "own": [],
+        "template": None,
         "only": None,
         "skip": None,
         "mode": None,
@@ -305,3 +306,11 @@ def test_options_reach_the_benchmarks_that_have_them_and_help_lists_them_all(tmp
     for option in re.findall(r"--[a-z][a-z-]+", single):
         if option not in ("--chat", "--shots", "--rescore", "--dump-prompts", "--batch", "--cot"):
             assert option in shown, option
+
+
+def test_a_chat_format_reaches_the_chat_protocols_alone(tmp_path: Path) -> None:
+    jobs = suite.plan(arguments(template="vicuna"), ["-o", str(tmp_path)], load.official())
+    assert {(options.mode(job.args), getattr(job.args, "template", None)) for job in jobs} == {
+        ("base", None),
+        ("chat", "vicuna"),
+    }

@@ -43,7 +43,7 @@ def _baichuan_tokenizer(folder: Path, eos_ids: Sequence[int]) -> TextTokenizer:
     path = folder / "generation_config.json"
     settings = files.read_json(path) if path.exists() else {}
     turns = [settings.get(f"{side}_token_id") for side in ("user", "assistant")]
-    if all(turn is None for turn in turns):
+    if plain.chat_template is not None or all(turn is None for turn in turns):
         return plain
     if not all(isinstance(turn, int) and 0 <= turn < plain.vocab_size for turn in turns):
         raise CheckpointError(

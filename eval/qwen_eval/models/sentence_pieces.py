@@ -15,6 +15,7 @@ from typing import Any
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
+from qwen_eval.models import files
 from qwen_eval.models.chat_formats import Format
 from qwen_eval.models.pieces import sentencepiece_bytes
 from qwen_eval.models.tokenizers import TextTokenizer, one_line, without_surrogates
@@ -29,8 +30,8 @@ class SentencePieceTokenizer(TextTokenizer):
     """The tokenizer of a folder with tokenizer.model.
 
     extra: names of special tokens whose ids follow the last piece; no text becomes them. first: names of what is put before a
-    text. eos_ids: those its config and generation config name. format: the chat format that the checkpoint's files tell, None
-    where they tell none. Raises CheckpointError where the file is missing, damaged, or lacks one of these.
+    text. eos_ids: those its config and generation config name. format: the chat format where the folder has no template. Raises
+    CheckpointError where the file is missing, damaged, or lacks one of these.
     """
 
     def __init__(
@@ -59,8 +60,9 @@ class SentencePieceTokenizer(TextTokenizer):
         self.chat_template: str | None = None
         self._first = [self._named(name) for name in first]
         self.fingerprint = hashlib.sha256(content + repr((sorted(self._extra), self._first)).encode()).hexdigest()[:16]
-        if format is not None:
-            self.use(format)
+        template = _template(folder) or format
+        if template is not None:
+            self.use(template)
 
     def _named(self, name: str) -> int:
         index = self.special_id(name)
@@ -96,8 +98,12 @@ class SentencePieceTokenizer(TextTokenizer):
         found = self._pieces.encode([without_surrogates(text) for text in texts])
         return [[*self._first, *ids] for ids in found]
 
+    @property
+    def special_tokens(self) -> Collection[str]:
+        return [*self._extra, *(str(self._pieces.id_to_piece(index)) for index in sorted(self._special))]
+
     def encode_special(self, text: str) -> list[int]:
-        names = [*self._extra, *(self._pieces.id_to_piece(index) for index in self._special)]
+        names = self.special_tokens
         ids: list[int] = []
         for part in re.split(f"({'|'.join(map(re.escape, names))})", text) if names else [text]:
             if part in names:
@@ -134,6 +140,16 @@ class SentencePieceTokenizer(TextTokenizer):
     def token_name(self, index: int) -> str:
         names = {number: name for name, number in self._extra.items()}
         return names.get(index) or str(self._pieces.id_to_piece(index))
+
+
+def _template(folder: Path) -> str:
+    """The chat template that somebody added to the folder, "" where there is none, as there is in those of 2023."""
+    path = folder / "chat_template.jinja"
+    if path.exists():
+        return path.read_text(encoding="utf-8", errors="replace")
+    path = folder / "tokenizer_config.json"
+    found = files.read_json(path).get("chat_template") if path.exists() else None
+    return found if isinstance(found, str) else ""
 
 
 def _read(path: Path) -> bytes:

@@ -78,6 +78,9 @@ class TextTokenizer(ABC):
         the checkpoint does by itself). options: variables of the checkpoint's own template, such as enable_thinking.
         Raises CheckpointError where there is no template or it refuses the messages.
         """
+        if self.format is None and self.chat_template is not None:
+            _refuse_spelled_tokens([*messages, {"role": "system", "content": system or ""}], self.special_tokens)
+            return self.encode_special(self._written(messages, system, options))
         ids: list[int] = []
         parts = self._parts(messages, system, options)
         names = {part.name for part in parts if isinstance(part, Token)}
@@ -93,6 +96,8 @@ class TextTokenizer(ABC):
 
     def chat_text(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> str:
         """The conversation of chat_ids as text."""
+        if self.format is None and self.chat_template is not None:
+            return self._written(messages, system, options)
         parts = self._parts(messages, system, options)
         return "".join(self.token_name(self._required(part)) if isinstance(part, Token) else part for part in parts)
 
@@ -122,13 +127,48 @@ class TextTokenizer(ABC):
             )
         return index
 
+    @property
+    def special_tokens(self) -> Collection[str]:
+        """The names of the special tokens that `encode_special` recognises."""
+        return ()
+
+    def _written(self, messages: Sequence[Message], system: str | None, variables: Mapping[str, Any]) -> str:
+        """The conversation by the template in Jinja, where transformers does not know the tokenizer."""
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        named = {name: self.special_id(name) for name in ("bos", "eos")}
+        tokens = {f"{name}_token": "" if index is None else self.token_name(index) for name, index in named.items()}
+        turns = [dict(message) for message in with_system(messages, system)]
+        settings = {"chat_template": self.chat_template, "add_generation_prompt": True, **tokens, **variables}
+        render: Any = render_jinja_template  # its result has another type than it says
+        try:
+            found, _ = render([turns], **settings)
+        except Exception as error:  # a template is a program and may raise anything
+            raise CheckpointError(f"{self.path}: its chat template failed: {one_line(error)}") from error
+        return str(found[0])
+
+    def _ends_of_reply(self, written: str) -> list[int]:
+        """The first special token behind the reply "Reply" in a conversation that a template wrote."""
+        ids = self.encode_special(written.rpartition("Reply")[2])
+        special = {self.encode_special(name)[0] for name in self.special_tokens}
+        return [index for index in ids if index in special][:1]
+
     def use(self, template: Format | str) -> None:
         """Writes conversations in this format, or by this template in Jinja, from now on. Raises CheckpointError where the
         tokenizer lacks tokens of the format."""
         if isinstance(template, str):
-            raise CheckpointError(
-                f"{self.path}: its tokenizer takes no template in Jinja; use one of these formats: --template {NAMES}"
-            )
+            if "strftime_now" in template:
+                raise CheckpointError(
+                    f"{self.path}: a chat template that shows the date is not supported for this tokenizer; take one that does "
+                    f"not, or a format by its name ({NAMES})"
+                )
+            self.format, self.chat_template = None, template
+            try:
+                ends = self._ends_of_reply(self._written(ONE_ROUND, None, {}))
+            except CheckpointError:  # it may refuse this conversation
+                ends = []
+            self.stop_ids = tuple(dict.fromkeys([*self.eos_ids, *ends]))
+            return
         self.format, self.chat_template = template, None
         for token in template.tokens:
             self._required(token)
@@ -167,6 +207,10 @@ class TextTokenizer(ABC):
         """Each text as the texts of its tokens, without the BOS that some tokenizers put first."""
         start = len(self.encode(""))
         return [self.token_texts(ids[start:]) for ids in self.encode_batch(texts)]
+
+
+# what a template is asked for to see how it ends a reply
+ONE_ROUND: list[Message] = [{"role": "user", "content": "Ask"}, {"role": "assistant", "content": "Reply"}]
 
 
 def with_system(messages: Sequence[Message], system: str | None) -> list[Message]:
@@ -227,6 +271,10 @@ class QwenTokenizer(TextTokenizer):
     def token_bytes(self, ids: Iterable[int]) -> bytes:
         # models have more output rows than tokens (151,936 against 151,851); such an id has no text
         return self._encoding.decode_bytes([int(index) for index in ids if index < self.vocab_size])
+
+    @property
+    def special_tokens(self) -> Collection[str]:
+        return self._special
 
     def special_id(self, name: str) -> int | None:
         return self._special.get("<|endoftext|>" if name == "eos" else name)
@@ -335,19 +383,21 @@ class HubTokenizer(TextTokenizer):
         """The special tokens, which plain text never becomes."""
         return set(self._special_names.values())
 
+    @property
+    def special_tokens(self) -> Collection[str]:
+        return {*self._special_names, *self.tok.all_special_tokens}
+
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:  # type: ignore[override]
         """The end-of-text tokens, and the special token that the template puts after an assistant's turn: base checkpoints with
         a chat template do not name it as one."""
         if self.chat_template is None:
             return self.eos_ids  # `use` adds those of a format
-        turns: list[Message] = [{"role": "user", "content": "Ask"}, {"role": "assistant", "content": "Reply"}]
         try:
-            text = self.tok.apply_chat_template([dict(turn) for turn in turns], tokenize=False)
+            text = self.tok.apply_chat_template([dict(turn) for turn in ONE_ROUND], tokenize=False)
         except Exception:  # a template is a program of the checkpoint and may refuse this
             return self.eos_ids
-        after = [index for index in self.encode_special(text.rpartition("Reply")[2]) if index in self.special_ids]
-        return tuple(dict.fromkeys([*self.eos_ids, *after[:1]]))
+        return tuple(dict.fromkeys([*self.eos_ids, *self._ends_of_reply(text)]))
 
     @cached_property
     def fingerprint(self) -> str:  # type: ignore[override]
@@ -403,22 +453,6 @@ class HubTokenizer(TextTokenizer):
         text: str = self.tok.decode(known, skip_special_tokens=skip_special, clean_up_tokenization_spaces=False)
         return text
 
-    def _refuse_spelled_tokens(self, messages: Sequence[Message]) -> None:
-        """Raises CheckpointError for a message that spells a special token, which this transformers would read as that token:
-        a turn could end in the middle of its message."""
-        added = (str(token.content) for token in self.tok.added_tokens_decoder.values() if token.special)
-        special = sorted({*added, *self.tok.all_special_tokens})
-        for message in messages:
-            spelled = next((token for token in special if token in message["content"]), None)
-            if spelled is not None:
-                import transformers
-
-                version = transformers.__version__
-                raise CheckpointError(
-                    f"a message contains {spelled!r}, which transformers {version} takes for the special token; install "
-                    "transformers 5.23 or later"
-                )
-
     def special_id(self, name: str) -> int | None:
         own = {"bos": self.tok.bos_token_id, "eos": self.tok.eos_token_id}
         return own[name] if name in own else self._special_names.get(name)
@@ -439,7 +473,7 @@ class HubTokenizer(TextTokenizer):
         # where transformers can tell the template's special tokens from those that a message spells out, it does
         safe = {"sanitize_control_tokens": True} if self._safe_chat else {}
         if not self._safe_chat:
-            self._refuse_spelled_tokens([*messages, {"role": "system", "content": system or ""}])
+            _refuse_spelled_tokens([*messages, {"role": "system", "content": system or ""}], self.special_tokens)
         ids = list(self._template(messages, system, tokenize=True, return_dict=False, **safe, **options))
         if not ids:
             raise CheckpointError(f"{self.path}: its chat template writes nothing; get the checkpoint's files again")
@@ -493,6 +527,21 @@ class HubTokenizer(TextTokenizer):
             return self.tok.apply_chat_template(turns, add_generation_prompt=True, **options)
         except Exception as error:  # a template is a program of the checkpoint's and may raise anything
             raise CheckpointError(f"{self.path}: its chat template failed: {one_line(error)}") from error
+
+
+def _refuse_spelled_tokens(messages: Sequence[Message], special: Collection[str]) -> None:
+    """Raises CheckpointError for a message that spells a special token, which the template's text could not be told from: a
+    turn could end in the middle of its message."""
+    for message in messages:
+        spelled = next((token for token in sorted(special) if token in message["content"]), None)
+        if spelled is not None:
+            import transformers
+
+            version = transformers.__version__
+            raise CheckpointError(
+                f"a message contains {spelled!r}, which a template's text cannot be told from here (transformers {version}); "
+                "install transformers 5.23 or later, or use a format by its name (--template)"
+            )
 
 
 def without_surrogates(text: str) -> str:

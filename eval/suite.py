@@ -47,9 +47,11 @@ class Job:
         self.name = f"{kind.name} {options.mode(args)} {args.quantize}"
 
     @property
-    def model(self) -> tuple[str, str, str]:
-        """What has to be loaded: checkpoint, dtype and quantization."""
-        return self.args.checkpoint_path, self.args.dtype, self.args.quantize
+    def model(self) -> tuple[str, ...]:
+        """What has to be opened: checkpoint, dtype and quantization, with the chat format and the recipe that it is for."""
+        args = self.args
+        format = getattr(args, "template", None) or ""
+        return args.checkpoint_path, args.dtype, args.quantize, format, args.recipe
 
     @cached_property
     def benchmark(self) -> Benchmark:
@@ -179,7 +181,7 @@ def run_all(jobs: Sequence[Job]) -> tuple[list[run.Outcome], dict[str, str]]:
     precision that the machine does not support) is left out, and the others are run. Returns what the runs came to, and what
     was left out with the reason. Raises CheckpointError when the checkpoint itself cannot be loaded."""
     engine: Engine | None = None
-    loaded: tuple[str, str, str] | None = None
+    loaded: tuple[str, ...] | None = None
     outcomes: list[run.Outcome] = []
     failed: dict[str, str] = {}
     for job in jobs:

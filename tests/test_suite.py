@@ -314,3 +314,4 @@ def test_a_chat_format_reaches_the_chat_protocols_alone(tmp_path: Path) -> None:
         ("base", None),
         ("chat", "vicuna"),
     }
+    assert {job.model[0] for job in jobs} == {"demo"} and len({job.model for job in jobs}) == 2  # no engine serves both

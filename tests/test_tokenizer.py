@@ -282,7 +282,9 @@ def test_a_checkpoint_without_template_says_so(tmp_path):
     write_byte_tokenizer(tmp_path, chat=False)
     tok = HubTokenizer(tmp_path)
     assert tok.chat_template is None
-    with pytest.raises(CheckpointError, match="has no chat template; name .* --template .baichuan, .*leave --chat out"):
+    with pytest.raises(
+        CheckpointError, match=r"has no chat template; name .* --template .baichuan, .*leave --chat out"
+    ):
         tok.chat_ids([{"role": "user", "content": "Hi"}])
 
 

@@ -94,6 +94,11 @@ class BaichuanConfig(LlamaConfig):  # type: ignore[no-untyped-call]  # transform
         return super().from_dict(translate(config_dict), **kwargs)
 
     @property
+    def rounds_tables(self) -> bool:
+        """Whether the code of 2023 kept its table of positions in the model's precision."""
+        return bool(getattr(self, "alibi", False))
+
+    @property
     def lacks(self) -> dict[str, str]:
         """By context extension why this model cannot have it."""
         if not getattr(self, "alibi", False):

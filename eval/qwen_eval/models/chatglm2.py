@@ -105,6 +105,11 @@ class ChatGLM2Config(GlmConfig):  # type: ignore[no-untyped-call]  # transformer
         return super().from_dict(translate(config_dict), **kwargs)
 
     @property
+    def rounds_tables(self) -> bool:
+        """Whether the code of 2023 computed its table of positions in the model's precision."""
+        return True
+
+    @property
     def lacks(self) -> dict[str, str]:
         """By context extension why this model cannot have it."""
         table = getattr(self, "table_dtype", None)

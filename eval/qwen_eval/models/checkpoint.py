@@ -297,7 +297,6 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
         eos = configs.gguf_eos_ids(header) if header else configs.eos_ids(folder, config)
         tokenizer = _open_tokenizer(spec, folder, config, eos, header)
     text = config.get_text_config()
-    found = native.of(config)
     if isinstance(tokenizer, QwenTokenizer) and tokenizer.endoftext > text.vocab_size:
         raise CheckpointError(
             f"{tokenizer.path} has {tokenizer.endoftext} tokens and config.json a vocabulary of {text.vocab_size}; "
@@ -317,7 +316,7 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
             f"is not supported; set no more than {reach}"
         )
     dtype = configs.DTYPES[spec.dtype] if spec.dtype != "auto" else configs.own_dtype(config)
-    if spec.tables_of_2023 and found and found.rounds_tables and dtype in (torch.float16, torch.bfloat16):
+    if spec.tables_of_2023 and getattr(config, "rounds_tables", False) and dtype in (torch.float16, torch.bfloat16):
         config.table_dtype = str(dtype).removeprefix("torch.")
     device = _device(spec.device)
     _check_flash(spec, device, dtype)

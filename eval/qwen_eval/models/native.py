@@ -25,15 +25,13 @@ from qwen_eval.schema import CheckpointError
 class Native:
     """An architecture. recognises: whether a config.json is its own; raises CheckpointError for a relative that is not
     supported. config, model: our classes. register: makes them known to transformers. tokenizer: (folder, the end-of-text
-    tokens of its configs) -> the tokenizer. rounds_tables: whether its code of 2023 computed its tables of positions in the
-    model's precision, which `table_dtype` of our config does."""
+    tokens of its configs) -> the tokenizer."""
 
     recognises: Callable[[Mapping[str, Any]], bool]
     config: Any
     model: Any
     register: Callable[[], None]
     tokenizer: Callable[[Path, Sequence[int]], TextTokenizer]
-    rounds_tables: bool = False
 
 
 def _baichuan_tokenizer(folder: Path, eos_ids: Sequence[int]) -> TextTokenizer:
@@ -87,7 +85,6 @@ NATIVE = (
         baichuan.BaichuanForCausalLM,
         baichuan.register,
         _baichuan_tokenizer,
-        rounds_tables=True,
     ),
     Native(
         chatglm2.recognises,
@@ -95,7 +92,6 @@ NATIVE = (
         chatglm2.ChatGLM2ForCausalLM,
         chatglm2.register,
         _chatglm2_tokenizer,
-        rounds_tables=True,
     ),
     Native(
         internlm.recognises,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
@@ -39,13 +40,13 @@ class Format:
     write: Writer
     ends: tuple[Token, ...] = ()
 
-    @property
+    @cached_property
     def label(self) -> str:
         """What signatures call it: the name, and the first 8 hexadecimal digits of the SHA-256 of two rounds in it."""
         turns = [{"role": role, "content": role} for role in ("user", "assistant", "user")]
         return f"{self.name}-{hashlib.sha256(repr((self.write(turns, None), self.ends)).encode()).hexdigest()[:8]}"
 
-    @property
+    @cached_property
     def tokens(self) -> set[Token]:
         """The special tokens that it writes or ends with."""
         turns = [{"role": role, "content": role} for role in ("user", "assistant", "user")]
@@ -131,7 +132,7 @@ def _llama2(messages: Sequence[Message], system: str | None) -> list[Part]:
     asked = [user for user, _ in talk.past] + [talk.last]
     asked[0] = before + asked[0]
     parts: list[Part] = []
-    for user, (_, reply) in zip(asked, talk.past, strict=False):
+    for user, (_, reply) in zip(asked[:-1], talk.past, strict=True):
         parts += [BOS, f"[INST] {user.strip()} [/INST] {reply.strip()} ", EOS]
     return [*parts, BOS, f"[INST] {asked[-1].strip()} [/INST]"]
 

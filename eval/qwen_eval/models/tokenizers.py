@@ -83,7 +83,8 @@ class TextTokenizer(ABC):
             return self.encode_special(self._written(messages, system, options))
         ids: list[int] = []
         parts = self._parts(messages, system, options)
-        names = {part.name for part in parts if isinstance(part, Token)}
+        assert self.format is not None
+        names = {token.name for token in self.format.tokens}
         begins = True
         for part in parts:
             if isinstance(part, Token):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from qwen_eval.models.chat_formats import FORMATS, find
 from qwen_eval.models.checkpoint import open_checkpoint
 from qwen_eval.models.tokenizers import HubTokenizer, QwenTokenizer, TextTokenizer
 from qwen_eval.schema import CheckpointError, InputError, ModelSpec
+from shared import REPOSITORY
 from tiny import write_byte_tokenizer, write_llama, write_qwen1, write_qwen2, write_ranks
 
 ASK = [{"role": "user", "content": " How many? "}]
@@ -230,7 +233,7 @@ def test_what_is_no_template_is_refused(tmp_path: Path, llama: Path) -> None:
     with pytest.raises(CheckpointError, match="does not mention its messages"):
         find(str(path))
     path.write_text("{% for message in messages %}")
-    with pytest.raises(CheckpointError, match="its chat template failed"):
+    with pytest.raises(CheckpointError, match=r"text\.txt: its chat template failed"):
         opened(llama, str(path)).chat_ids(ASK)
     path.write_text("{{ strftime_now('%Y') }}{{ messages[0].content }}")
     with pytest.raises(CheckpointError, match="shows the date"):
@@ -266,3 +269,33 @@ def test_help_names_the_formats() -> None:
 def test_the_recipe_of_2023_asks_for_its_tables() -> None:
     assert not options.model_spec(arguments("-c", "x")).tables_of_2023
     assert options.model_spec(arguments("-c", "x", "--recipe", "qwen2023")).tables_of_2023
+
+
+def test_table_and_manifest_name_the_format_and_the_first_prompt(tmp_path: Path) -> None:
+    folder = peers.write_peer(tmp_path / "model", "chatglm2", length=1024)
+    words = [
+        "eval/gsm8k.py",
+        "-c",
+        str(folder),
+        "-d",
+        "demo",
+        "--chat",
+        "--limit",
+        "1",
+        "--max-new-tokens",
+        "2",
+        "--quiet",
+    ]
+    done = subprocess.run(
+        [sys.executable, *words, "-o", str(tmp_path / "out")],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"|template:{FORMATS['chatglm2'].label}|" in done.stdout
+    (path,) = (tmp_path / "out/samples").glob("*.json")
+    manifest = json.loads(path.read_text())
+    assert manifest["prompt"].startswith("[gMASK]sop[Round 1]\n\n问：") and manifest["prompt"].endswith("\n\n答：")
+    assert manifest["trust"]["share"] and manifest["model"]["trust"] == ""

@@ -348,6 +348,7 @@ def _open_tokenizer(
     tokenizer = found.tokenizer(folder, eos) if found else HubTokenizer(folder, eos, spec.trust_remote_code, header)
     if chosen is not None:
         tokenizer.use(chosen)
+        tokenizer.template_path = Path(spec.template or "") if isinstance(chosen, str) else None
     return tokenizer
 
 

@@ -37,13 +37,15 @@ class TextTokenizer(ABC):
 
     vocab_size: ids are below it. eos_ids: what ends a base model's text. stop_ids: what ends a chat reply.
     chat_template: the template's text, None where the checkpoint has none. format: the chat format in the place of a template.
-    path: what errors name. fingerprint: 16 hex digits that change with anything that changes the ids. day: the date
-    (2026-12-01) on which chat templates are rendered, at noon; None: whenever it is.
+    path: what errors name. template_path: the file of a template that is not the checkpoint's. fingerprint: 16 hex digits that
+    change with anything that changes the ids. day: the date (2026-12-01) on which chat templates are rendered, at noon; None:
+    whenever it is.
     """
 
     day: str | None = None
     format: Format | None = None
     path: Path
+    template_path: Path | None = None
     vocab_size: int
     eos_ids: tuple[int, ...]
     stop_ids: tuple[int, ...]
@@ -145,7 +147,9 @@ class TextTokenizer(ABC):
         try:
             found, _ = render([turns], **settings)
         except Exception as error:  # a template is a program and may raise anything
-            raise CheckpointError(f"{self.path}: its chat template failed: {one_line(error)}") from error
+            raise CheckpointError(
+                f"{self.template_path or self.path}: its chat template failed: {one_line(error)}"
+            ) from error
         return str(found[0])
 
     def _ends_of_reply(self, written: str) -> list[int]:
@@ -477,7 +481,9 @@ class HubTokenizer(TextTokenizer):
             _refuse_spelled_tokens([*messages, {"role": "system", "content": system or ""}], self.special_tokens)
         ids = list(self._template(messages, system, tokenize=True, return_dict=False, **safe, **options))
         if not ids:
-            raise CheckpointError(f"{self.path}: its chat template writes nothing; get the checkpoint's files again")
+            raise CheckpointError(
+                f"{self.template_path or self.path}: its chat template writes nothing; get the checkpoint's files again"
+            )
         return ids
 
     def chat_text(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> str:
@@ -496,8 +502,8 @@ class HubTokenizer(TextTokenizer):
         texts = [text(moment) for moment in clock.MOMENTS]
         if text(clock.MOMENTS[0]) != texts[0]:
             raise CheckpointError(
-                f"{self.path}: its chat template gives a different text for the same conversation each time (at random?), so "
-                "that no answer could be repeated; take a template that does not"
+                f"{self.template_path or self.path}: its chat template gives a different text for the same conversation each "
+                "time (at random?), so that no answer could be repeated; take a template that does not"
             )
         return len(set(texts)) > 1
 
@@ -527,7 +533,9 @@ class HubTokenizer(TextTokenizer):
         try:
             return self.tok.apply_chat_template(turns, add_generation_prompt=True, **options)
         except Exception as error:  # a template is a program of the checkpoint's and may raise anything
-            raise CheckpointError(f"{self.path}: its chat template failed: {one_line(error)}") from error
+            raise CheckpointError(
+                f"{self.template_path or self.path}: its chat template failed: {one_line(error)}"
+            ) from error
 
 
 def _refuse_spelled_tokens(messages: Sequence[Message], special: Collection[str]) -> None:

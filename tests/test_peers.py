@@ -22,7 +22,7 @@ from qwen_eval.models import baichuan, native
 from qwen_eval.models.chat_formats import FORMATS
 from qwen_eval.models.checkpoint import open_checkpoint
 from qwen_eval.models.tokenizers import TextTokenizer
-from qwen_eval.schema import CheckpointError, Choose, Generate, ModelSpec, Sample
+from qwen_eval.schema import CheckpointError, Choose, Generate, Measure, ModelSpec, Sample
 from shared import shared
 from tiny import write_weights
 
@@ -262,9 +262,11 @@ def test_a_tiny_checkpoint_computes_its_formulas(tmp_path: Path, case: str) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_replies_are_those_of_greedy_decoding_without_a_cache(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("share", [True, False])
+def test_replies_are_those_of_greedy_decoding_without_a_cache(tmp_path: Path, kind: str, share: bool) -> None:
+    """With shared prefixes, and by transformers' own generate."""
     folder = peers.write_peer(tmp_path, kind, layers=1)
-    engine = HFEngine(ModelSpec(str(folder)))
+    engine = HFEngine(ModelSpec(str(folder)), share=share)
     prompts = ["The keeper lights the first lamp", "The keeper lights the last lamp, and"]
     replies = engine.generate([Generate(text, 8) for text in prompts], lambda *_: None)
     tensors, own = tensors_of(folder), engine.tokenizer
@@ -278,6 +280,26 @@ def test_replies_are_those_of_greedy_decoding_without_a_cache(tmp_path: Path, ki
             written.append(token)
         before = own.decode(ids[-4:], skip_special=True)
         assert reply.texts[0] == own.decode(ids[-4:] + written, skip_special=True)[len(before) :]
+    assert not engine.notes
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_perplexity_is_that_of_the_formulas(tmp_path: Path, kind: str) -> None:
+    """Whole and in pieces."""
+    folder = peers.write_peer(tmp_path, kind)
+    text = "The keeper lights the first lamp at dusk, and the answer of the last lamp is the number seven. " * 4
+    engine = HFEngine(ModelSpec(str(folder)))
+    request = Measure((text,), 64)
+    engine.trust([Sample("text/0", request, 0)])
+    assert engine.runtime.no_pieces == ""
+    (found,) = engine.measure([request], lambda *_: None)
+    ids = torch.tensor(engine.tokenizer.encode(text))
+    want = 0.0
+    for start in range(0, found.chunks[0] * 64, 64):
+        part = ids[start : start + 64]
+        exact = peers.logits(folder, kind, tensors_of(folder), part).log_softmax(-1)
+        want -= float(exact[:-1].gather(1, part[1:, None]).sum())
+    assert found.nll[0] == pytest.approx(want, rel=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -360,6 +382,13 @@ def test_what_is_not_handled_is_refused_by_name(tmp_path: Path, kind: str, chang
     with pytest.raises(CheckpointError, match=says) as caught:
         open_checkpoint(ModelSpec(str(folder)))
     assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tokenizer_of_another_checkpoint_is_refused(tmp_path: Path, kind: str) -> None:
+    folder = peers.write_peer(tmp_path, kind, **{"padded_vocab_size" if kind == "chatglm2" else "vocab_size": 300})
+    with pytest.raises(CheckpointError, match=r"tokenizer\.model has \d+ tokens and config.json a vocabulary of 300"):
+        open_checkpoint(ModelSpec(str(folder)))
 
 
 def test_chatglm3_is_known_by_its_tokenizer(tmp_path: Path) -> None:

@@ -302,6 +302,11 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
             f"{tokenizer.path} has {tokenizer.endoftext} tokens and config.json a vocabulary of {text.vocab_size}; "
             "they belong to different checkpoints"
         )
+    if native.of(config) and not isinstance(tokenizer, QwenTokenizer) and tokenizer.vocab_size > text.vocab_size:
+        raise CheckpointError(
+            f"{tokenizer.path} has {tokenizer.vocab_size} tokens and config.json a vocabulary of {text.vocab_size}; they "
+            "belong to different checkpoints"
+        )
     if located.revision == "local" and not header:
         files.weight_names(folder, {path.name for path in folder.iterdir()})
     own_limit = configs.own_limit(text, tokenizer)

@@ -52,9 +52,11 @@ class Job:
         self.name = f"{kind.name} {options.mode(args)} {args.quantize}"
 
     @property
-    def model(self) -> tuple[str, str, str]:
-        """What has to be loaded: checkpoint, dtype and quantization."""
-        return self.args.checkpoint_path, self.args.dtype, self.args.quantize
+    def model(self) -> tuple[str, ...]:
+        """What has to be opened: checkpoint, dtype and quantization, with the chat format and the recipe that it is for."""
+        args = self.args
+        format = getattr(args, "template", None) or ""
+        return args.checkpoint_path, args.dtype, args.quantize, format, args.recipe
 
     @cached_property
     def benchmark(self) -> Benchmark:
@@ -76,7 +78,8 @@ def plan(args: argparse.Namespace, shared: Sequence[str], kinds: Mapping[str, ty
     wanted: list[tuple[type[Benchmark], str, Sequence[str]]] = []
     for mode, checkpoint in (("base", base), ("chat", chat)):
         for kind in chosen if checkpoint and args.mode in (None, mode) else ():
-            wanted += [(kind, str(checkpoint), own) for own in runs_of(kind, mode)]
+            format = ["--template", args.template] if mode == "chat" and args.template else []
+            wanted += [(kind, str(checkpoint), [*own, *format]) for own in runs_of(kind, mode)]
     for precision in precisions(args, shared) if args.mode != "chat" else ():
         wanted += [(kind, base, PRECISIONS[precision]) for kind in chosen if kind.precisions]
     planned = []
@@ -239,7 +242,7 @@ def run_all(jobs: Sequence[Job]) -> tuple[list[run.Outcome], dict[str, str]]:
     precision that the machine does not support) is left out, and the others are run. Returns what the runs came to, and what
     was left out with the reason. Raises CheckpointError when the checkpoint itself cannot be loaded."""
     engine: Engine | None = None
-    loaded: tuple[str, str, str] | None = None
+    loaded: tuple[str, ...] | None = None
     outcomes: list[run.Outcome] = []
     failed: dict[str, str] = {}
     for job in jobs:
@@ -291,6 +294,7 @@ def own_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--chat-checkpoint", metavar="MODEL", help="for the chat protocols (demo, and with --mode chat: the same as -c)"
     )
+    add("--template", metavar="NAME|FILE", help="of the chat protocols, as in their scripts")
     add("--only", type=options.names, metavar="A,B", help="only these benchmarks")
     add("--skip", type=options.names, metavar="A,B", help="all benchmarks but these")
     add("--mode", choices=("base", "chat"), help="only the base or only the chat protocols")

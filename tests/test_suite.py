@@ -49,6 +49,7 @@ def arguments(**changes: object) -> argparse.Namespace:
         "chat_checkpoint": None,
         "data": None,
         "own": [],
+        "template": None,
         "only": None,
         "skip": None,
         "mode": None,
@@ -340,3 +341,12 @@ def test_every_published_table_is_known(capsys: pytest.CaptureFixture[str]) -> N
     ):
         assert told("--table", table) == 2
         assert says in capsys.readouterr().err
+
+
+def test_a_chat_format_reaches_the_chat_protocols_alone(tmp_path: Path) -> None:
+    jobs = suite.plan(arguments(template="vicuna"), ["-o", str(tmp_path)], load.official())
+    assert {(options.mode(job.args), getattr(job.args, "template", None)) for job in jobs} == {
+        ("base", None),
+        ("chat", "vicuna"),
+    }
+    assert {job.model[0] for job in jobs} == {"demo"} and len({job.model for job in jobs}) == 2  # no engine serves both

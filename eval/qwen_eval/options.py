@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from qwen_eval.data import demo
 from qwen_eval.data.files import Source
-from qwen_eval.schema import DataError, ModelSpec
+from qwen_eval.schema import DataError, InputError, ModelSpec
 
 DEFAULT_CHECKPOINT = {"base": "Qwen/Qwen-7B", "chat": "Qwen/Qwen-7B-Chat"}
 
@@ -140,6 +140,12 @@ def parser(
             action="store_true",
             default=alone,
             help="the chat protocol, through the checkpoint's chat template",
+        )
+        add(
+            "--template",
+            metavar="NAME|FILE",
+            help="how conversations are written, where the checkpoint has no template or another one is wanted: a format by "
+            "its name (baichuan, chatglm2, chatml, internlm, llama2, vicuna), or a file with a template in Jinja",
         )
     if shots:
         own = ", ".join(f"{number} in {name} mode" for name, number in shots.items())
@@ -313,7 +319,19 @@ def model_spec(args: argparse.Namespace) -> ModelSpec:
         logn=args.logn,
         window=args.window,
         train_length=args.train_length,
+        template=_template(args),
+        tables_of_2023=args.recipe == "qwen2023",
     )
+
+
+def _template(args: argparse.Namespace) -> str | None:
+    """What --template names, None for the checkpoint's own. Raises InputError where nothing is a conversation."""
+    named: str | None = getattr(args, "template", None)
+    if named is not None and mode(args) != "chat":
+        raise InputError(
+            "--template says how conversations are written, and this run has none; add --chat, or leave it out"
+        )
+    return named
 
 
 def command() -> str:

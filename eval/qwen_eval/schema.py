@@ -45,7 +45,8 @@ class ModelSpec:
     quantize: "none", "int8" or "nf4". attention: "auto", "eager", "sdpa" or "flash". max_seq_len: the context limit in
     tokens, None for the model's own. dynamic_ntk, logn: "auto" (as the config says), "on" or "off". window: "off", "auto"
     (our default sizes), a number of keys, or one number per layer. device: "auto" or a torch device. train_length: the
-    trained length in tokens, None for what the config says.
+    trained length in tokens, None for what the config says. template: the chat format or a file with a template in Jinja, None
+    for the checkpoint's own. tables_of_2023: tables of positions rounded to the model's precision where the code of 2023 did.
     """
 
     path: str
@@ -61,6 +62,8 @@ class ModelSpec:
     logn: Literal["auto", "on", "off"] = "auto"
     window: str = "off"
     train_length: int | None = None
+    template: str | None = None
+    tables_of_2023: bool = False
 
 
 # of a request's field that came after the first release: at its default it changes no run's id

@@ -156,7 +156,7 @@ class BaseEngine(ABC):
             context="none",
             engine=self.name,
             device=device,
-            chat_template=checkpoint.template_hash,
+            chat_template=checkpoint.template_label,
             versions=versions,
             weights=dict(checkpoint.header.kinds) if checkpoint.header else {},
         )

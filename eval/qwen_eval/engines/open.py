@@ -37,6 +37,10 @@ def _open_api(args: argparse.Namespace) -> Engine:
     from qwen_eval.engines.api.engine import APIEngine
     from qwen_eval.engines.api.server import Server
 
-    server = Server(args.base_url, args.api_key_env, args.request_timeout, args.concurrency)
     spec = options.model_spec(args) if args.checkpoint_path else None
+    if spec is None and getattr(args, "template", None):
+        raise InputError(
+            "--template needs the tokenizer of the model that the server runs; name its checkpoint with -c"
+        )
+    server = Server(args.base_url, args.api_key_env, args.request_timeout, args.concurrency)
     return APIEngine(spec, server, args.served_model, args.concurrency, args.seed)

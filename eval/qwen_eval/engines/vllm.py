@@ -62,6 +62,10 @@ class VLLMEngine(BaseEngine):
             raise CheckpointError(
                 f"vLLM has no Qwen-1; write {self.checkpoint.name} in Qwen2's format with --export DIR, and take that: -c DIR"
             )
+        if self.checkpoint.native:
+            raise CheckpointError(
+                f"{self.checkpoint.name}: --engine vllm was not tried with {self.checkpoint.config.model_type}; use --engine hf"
+            )
         self.cached = 0  # tokens of prompts that were in the prefix cache
         self._tensor_parallel, self._seed = tensor_parallel, seed
 

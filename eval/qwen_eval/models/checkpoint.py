@@ -14,6 +14,7 @@ import io
 import logging
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,9 +24,21 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
 
-from qwen_eval.models import configs, files, fingerprint, gguf, hub, kinds, memory, qwen1, versions
+from qwen_eval.models import (
+    chat_formats,
+    configs,
+    files,
+    fingerprint,
+    gguf,
+    hub,
+    kinds,
+    memory,
+    native,
+    qwen1,
+    versions,
+)
 from qwen_eval.models.context import ContextExtension, install
-from qwen_eval.models.tokenizers import QwenTokenizer, TextTokenizer, one_line, open_tokenizer
+from qwen_eval.models.tokenizers import HubTokenizer, QwenTokenizer, TextTokenizer, one_line
 from qwen_eval.models.window import parse_windows
 from qwen_eval.schema import CheckpointError, ModelSpec
 
@@ -74,6 +87,11 @@ class Checkpoint:
         """Whether this is a Qwen-1 checkpoint, run by our own model class."""
         return isinstance(self.config, qwen1.QWenConfig)
 
+    @property
+    def native(self) -> native.Native | None:
+        """The architecture of native.py that this is, None for none of those."""
+        return native.of(self.config)
+
     @cached_property
     def weights(self) -> list[Path]:
         """The weight files, downloaded if need be and checked to be whole. Raises CheckpointError."""
@@ -114,9 +132,9 @@ class Checkpoint:
         return notes
 
     @property
-    def template_hash(self) -> str:
-        """Identifies the chat template in signatures: the first 8 hexadecimal digits of its SHA-256."""
-        return hashlib.sha256((self.tokenizer.chat_template or "").encode()).hexdigest()[:8]
+    def template_label(self) -> str:
+        """Identifies the chat template or format in signatures."""
+        return self.tokenizer.template_label
 
     def _too_large(self) -> bool:
         """Whether the weights need more than one GPU, and this process may use several: --device auto, and no other process
@@ -137,8 +155,8 @@ class Checkpoint:
 
     @property
     def _class(self) -> Any:
-        if self.qwen1:
-            return qwen1.QWenLMHeadModel
+        if self.native:
+            return self.native.model
         causal = type(self.config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
         return (
             AutoModelForImageTextToText if not causal and kinds.speaks_and_sees(self.config) else AutoModelForCausalLM
@@ -158,7 +176,7 @@ class Checkpoint:
     def _skeleton(self) -> Any:
         """The model without weights, on the device that is current."""
         config = copy.deepcopy(self.config)
-        if self.qwen1:
+        if self.native:
             return self._class(config)
         return self._class.from_config(config, trust_remote_code=self.spec.trust_remote_code)
 
@@ -167,7 +185,7 @@ class Checkpoint:
         """How many positions the model has learned an embedding for (GPT-2, OPT): beyond them it computes nothing. 0 for all
         others, which rotate, shift or compute their positions."""
         text = self.config.get_text_config()
-        if self.qwen1 or getattr(text, "rope_parameters", None) or not self._own_limit:
+        if self.native or getattr(text, "rope_parameters", None) or not self._own_limit:
             return 0
         with configs.quiet(), torch.device("meta"):
             try:
@@ -254,13 +272,13 @@ class Checkpoint:
 
     def _check_report(self, report: dict[str, Any]) -> None:
         """A model with random or unused tensors gives plausible figures. Raises CheckpointError for the first, and for the
-        second with Qwen-1, whose tensors we know."""
+        second with the architectures of native.py, whose tensors we know."""
         missing = sorted(report.get("missing_keys", ()))
         if missing:
             text = f"{self._where}: its weights lack {missing[0]} ({len(missing)} tensors)"
             raise CheckpointError(f"{text}; the weights and config.json belong to different models")
         extra = sorted(report.get("unexpected_keys", ()))
-        if extra and self.qwen1:
+        if extra and self.native:
             text = f"{self.folder}: config.json has no place for {extra[0]} ({len(extra)} tensors)"
             raise CheckpointError(f"{text}; the weights and config.json belong to different models")
         if extra:
@@ -276,14 +294,18 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
     header = gguf.read_header(located.gguf) if located.gguf else None
     with configs.quiet():
         config = configs.read_gguf_config(header) if header else configs.read_config(folder, spec.trust_remote_code)
-        is_qwen1 = isinstance(config, qwen1.QWenConfig)
         eos = configs.gguf_eos_ids(header) if header else configs.eos_ids(folder, config)
-        tokenizer = open_tokenizer(folder, is_qwen1, eos, spec.trust_remote_code, header)
+        tokenizer = _open_tokenizer(spec, folder, config, eos, header)
     text = config.get_text_config()
     if isinstance(tokenizer, QwenTokenizer) and tokenizer.endoftext > text.vocab_size:
         raise CheckpointError(
             f"{tokenizer.path} has {tokenizer.endoftext} tokens and config.json a vocabulary of {text.vocab_size}; "
             "they belong to different checkpoints"
+        )
+    if native.of(config) and not isinstance(tokenizer, QwenTokenizer) and tokenizer.vocab_size > text.vocab_size:
+        raise CheckpointError(
+            f"{tokenizer.path} has {tokenizer.vocab_size} tokens and config.json a vocabulary of {text.vocab_size}; they "
+            "belong to different checkpoints"
         )
     if located.revision == "local" and not header:
         files.weight_names(folder, {path.name for path in folder.iterdir()})
@@ -292,7 +314,15 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
     trained = spec.train_length or configs.trained_length(text) or own_limit
     if limit is None or trained is None:
         raise CheckpointError(f"{located.gguf or folder / 'config.json'} gives no context length; pass --max-seq-len")
+    reach = getattr(config, "reach", 0)
+    if reach and limit > reach:
+        raise CheckpointError(
+            f"--max-seq-len {limit}: beyond {reach} tokens {located.name} stretches its rotation (config.json: rotary), which "
+            f"is not supported; set no more than {reach}"
+        )
     dtype = configs.DTYPES[spec.dtype] if spec.dtype != "auto" else configs.own_dtype(config)
+    if spec.tables_of_2023 and getattr(config, "rounds_tables", False) and dtype in (torch.float16, torch.bfloat16):
+        config.table_dtype = str(dtype).removeprefix("torch.")
     device = _device(spec.device)
     _check_flash(spec, device, dtype)
     return Checkpoint(
@@ -311,6 +341,20 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
         _located=located,
         _own_limit=own_limit,
     )
+
+
+def _open_tokenizer(
+    spec: ModelSpec, folder: Path, config: PreTrainedConfig, eos: Sequence[int], header: gguf.Header | None
+) -> TextTokenizer:
+    """The tokenizer of a folder, or of the GGUF file with this header, that writes conversations as --template says. eos: the
+    end-of-text tokens of the configs."""
+    chosen = chat_formats.find(spec.template) if spec.template else None
+    found = native.of(config)
+    tokenizer = found.tokenizer(folder, eos) if found else HubTokenizer(folder, eos, spec.trust_remote_code, header)
+    if chosen is not None:
+        tokenizer.use(chosen)
+        tokenizer.template_path = Path(spec.template or "") if isinstance(chosen, str) else None
+    return tokenizer
 
 
 def _validate(spec: ModelSpec) -> None:
@@ -354,7 +398,14 @@ def context_extension(spec: ModelSpec, config: PreTrainedConfig, trained: int) -
             windows = parse_windows(spec.window, config.get_text_config().num_hidden_layers, trained)
         except ValueError as error:
             raise CheckpointError(f"--window {error}") from None
-    return ContextExtension(on(spec.dynamic_ntk, "use_dynamic_ntk"), on(spec.logn, "use_logn_attn"), trained, windows)
+    found = ContextExtension(on(spec.dynamic_ntk, "use_dynamic_ntk"), on(spec.logn, "use_logn_attn"), trained, windows)
+    for name, why in getattr(config, "lacks", {}).items():
+        if getattr(found, name):
+            option = "--" + name.replace("_", "-")
+            raise CheckpointError(
+                f"{option} cannot be applied to this {config.model_type} model: {why}; use {option} off"
+            )
+    return found
 
 
 def _device(name: str) -> str:

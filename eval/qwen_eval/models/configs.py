@@ -13,7 +13,7 @@ import torch
 import transformers
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 
-from qwen_eval.models import files, gguf, kinds, qwen1
+from qwen_eval.models import files, gguf, kinds, native, qwen1
 from qwen_eval.models.tokenizers import HubTokenizer, TextTokenizer, one_line
 from qwen_eval.schema import CheckpointError, ModelSpec
 
@@ -23,7 +23,8 @@ _NO_LIMIT = 10**9  # tokenizers have 10**30 for no limit
 
 
 def read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
-    """The config of a folder: ours for Qwen-1, transformers' own class or, where trusted, the checkpoint's."""
+    """The config of a folder: ours for an architecture of native.py, transformers' own class or, where trusted, the
+    checkpoint's."""
     path = folder / "config.json"
     if not path.exists():
         what = (
@@ -35,15 +36,9 @@ def read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
     raw = files.read_json(path)
     kind = raw.get("model_type")
     kind = kind if isinstance(kind, str) else None
-    if kind == qwen1.MODEL_TYPE:
-        qwen1.register()
-        try:
-            translated: PreTrainedConfig = qwen1.QWenConfig.from_dict(raw)
-            return translated
-        except CheckpointError as error:
-            raise CheckpointError(f"{folder}/{error}") from None
-        except Exception as error:
-            raise CheckpointError(f"{path}: {one_line(error)}") from error
+    ours = _native_config(folder, raw, trust_remote_code)
+    if ours is not None:
+        return ours
     remote = raw.get("auto_map", {}).get("AutoModelForCausalLM")
     if kind not in transformers.CONFIG_MAPPING and not remote:
         version = transformers.__version__
@@ -59,6 +54,27 @@ def read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
         raise CheckpointError(f"{path}: {one_line(error)}") from error
     kinds.check(config, path, remote=bool(remote) and kind not in transformers.CONFIG_MAPPING)
     return config
+
+
+def _native_config(folder: Path, raw: dict[str, Any], trust_remote_code: bool) -> PreTrainedConfig | None:
+    """The config of an architecture that our own classes run, None for another one. A relative that they do not run is left to
+    its own code where that is trusted."""
+    try:
+        found = native.find(raw)
+    except CheckpointError as error:
+        if trust_remote_code:
+            return None
+        raise CheckpointError(f"{folder}/{error}") from None
+    if found is None:
+        return None
+    found.register()
+    try:
+        translated: PreTrainedConfig = found.config.from_dict(raw)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}/{error}") from None
+    except Exception as error:
+        raise CheckpointError(f"{folder / 'config.json'}: {one_line(error)}") from error
+    return translated
 
 
 def read_gguf_config(header: gguf.Header) -> PreTrainedConfig:

@@ -38,7 +38,9 @@ def export_qwen2(spec: ModelSpec, folder: Path) -> str:
     checkpoint = open_checkpoint(spec)
     tokenizer = checkpoint.tokenizer
     if not checkpoint.qwen1 or not isinstance(tokenizer, QwenTokenizer):
-        raise CheckpointError(f"{checkpoint.name} is no Qwen-1 checkpoint; transformers and vLLM load it as it is")
+        raise CheckpointError(
+            f"{checkpoint.name} is no Qwen-1 checkpoint, and only those are exported; take it as it is"
+        )
     if spec.quantize != "none" or spec.window != "off":
         raise CheckpointError("--quantize and --window cannot be exported; leave them out")
     _check_context(checkpoint)

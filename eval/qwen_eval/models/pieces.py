@@ -21,9 +21,10 @@ def piece_reader(backend: Any) -> Callable[[str], bytes] | None:
         alphabet: Any = bytes_to_unicode  # has no types
         byte: dict[str, int] = {character: number for number, character in alphabet().items()}
         return lambda piece: b"".join(bytes([byte[c]]) if c in byte else c.encode() for c in piece)
-    return _sentencepiece if "ByteFallback" in kinds else None
+    return sentencepiece_bytes if "ByteFallback" in kinds else None
 
 
-def _sentencepiece(piece: str) -> bytes:
+def sentencepiece_bytes(piece: str) -> bytes:
+    """The bytes of a piece as SentencePiece spells it."""
     found = _BYTE.fullmatch(piece)
     return bytes([int(found[1], 16)]) if found else piece.replace(_SPACE, " ").encode()

@@ -13,7 +13,7 @@ import inspect
 import sys
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 import tiktoken
 
 from qwen_eval.models import clock, gguf_tokenizer
+from qwen_eval.models.chat_formats import NAMES, Format, Part, Token
 from qwen_eval.models.cutting import QWEN_PATTERN, encode_pieces, may_be_cut
 from qwen_eval.models.gguf import Header
 from qwen_eval.models.pieces import piece_reader
@@ -35,12 +36,16 @@ class TextTokenizer(ABC):
     """What the engine asks of a tokenizer. Token ids are plain ints.
 
     vocab_size: ids are below it. eos_ids: what ends a base model's text. stop_ids: what ends a chat reply.
-    chat_template: the template's text, None where the checkpoint has none. fingerprint: 16 hex digits that change with
-    anything that changes the ids. day: the date (2026-12-01) on which chat templates are rendered, at noon; None: whenever
-    it is.
+    chat_template: the template's text, None where the checkpoint has none. format: the chat format in the place of a template.
+    path: what errors name. template_path: the file of a template that is not the checkpoint's. fingerprint: 16 hex digits that
+    change with anything that changes the ids. day: the date (2026-12-01) on which chat templates are rendered, at noon; None:
+    whenever it is.
     """
 
     day: str | None = None
+    format: Format | None = None
+    path: Path
+    template_path: Path | None = None
     vocab_size: int
     eos_ids: tuple[int, ...]
     stop_ids: tuple[int, ...]
@@ -59,7 +64,15 @@ class TextTokenizer(ABC):
     def decode(self, ids: Iterable[int], skip_special: bool = False, kept: Collection[int] = ()) -> str:
         """The text of some ids; bytes that are no UTF-8 become U+FFFD. skip_special: without special tokens but those kept."""
 
-    @abstractmethod
+    def special_id(self, name: str) -> int | None:
+        """The id of a special token, "bos" and "eos" being the tokenizer's own; None where there is none."""
+        return None
+
+    def encode_part(self, text: str, begins: bool, tokens: Collection[str]) -> list[int]:
+        """Ids of a text within a conversation, whatever it spells. begins: whether it begins anew, as a text by itself does.
+        tokens: the names that must not become tokens."""
+        return self.encode(text)[len(self.encode("")) :]
+
     def chat_ids(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> list[int]:
         """A conversation as ids, up to where the assistant begins to answer, with the BOS the template gives and no second.
 
@@ -67,10 +80,112 @@ class TextTokenizer(ABC):
         the checkpoint does by itself). options: variables of the checkpoint's own template, such as enable_thinking.
         Raises CheckpointError where there is no template or it refuses the messages.
         """
+        if self.format is None and self.chat_template is not None:
+            _refuse_spelled_tokens([*messages, {"role": "system", "content": system or ""}], self.special_tokens)
+            return self.encode_special(self._written(messages, system, options))
+        ids: list[int] = []
+        parts = self._parts(messages, system, options)
+        assert self.format is not None
+        names = {token.name for token in self.format.tokens}
+        begins = True
+        for part in parts:
+            if isinstance(part, Token):
+                ids.append(self._required(part))
+                begins = not part.within
+            else:
+                ids += self.encode_part(part, begins, names)
+                begins = True
+        return ids
 
-    @abstractmethod
     def chat_text(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> str:
         """The conversation of chat_ids as text."""
+        if self.format is None and self.chat_template is not None:
+            return self._written(messages, system, options)
+        parts = self._parts(messages, system, options)
+        return "".join(self.token_name(self._required(part)) if isinstance(part, Token) else part for part in parts)
+
+    def token_name(self, index: int) -> str:
+        """How a special token is spelled."""
+        return self.decode([index])
+
+    def _parts(self, messages: Sequence[Message], system: str | None, options: Mapping[str, Any]) -> list[Part]:
+        if self.format is None:
+            raise CheckpointError(
+                f"{self.path} has no chat template; name the model's format with --template ({NAMES}, or a file), take a chat "
+                "checkpoint, or leave --chat out"
+            )
+        if options:
+            raise CheckpointError(
+                f"the chat format {self.format.name} has no {', '.join(options)}; leave --thinking out"
+            )
+        return self.format.write(messages, system)
+
+    def _required(self, token: Token) -> int:
+        index = self.special_id(token.name)
+        if index is None:
+            assert self.format is not None
+            raise CheckpointError(
+                f"{self.path}: its tokenizer has no token {token.name!r}, which the chat format {self.format.name} needs; take "
+                "another --template"
+            )
+        return index
+
+    @property
+    def special_tokens(self) -> Collection[str]:
+        """The names of the special tokens that `encode_special` recognises."""
+        return ()
+
+    def _written(self, messages: Sequence[Message], system: str | None, variables: Mapping[str, Any]) -> str:
+        """The conversation by the template in Jinja, where transformers does not know the tokenizer."""
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        named = {name: self.special_id(name) for name in ("bos", "eos")}
+        tokens = {f"{name}_token": "" if index is None else self.token_name(index) for name, index in named.items()}
+        turns = [dict(message) for message in with_system(messages, system)]
+        settings = {"chat_template": self.chat_template, "add_generation_prompt": True, **tokens, **variables}
+        render: Any = render_jinja_template  # its result has another type than it says
+        try:
+            found, _ = render([turns], **settings)
+        except Exception as error:  # a template is a program and may raise anything
+            raise CheckpointError(
+                f"{self.template_path or self.path}: its chat template failed: {one_line(error)}"
+            ) from error
+        return str(found[0])
+
+    def _ends_of_reply(self, written: str) -> list[int]:
+        """The first special token behind the reply "Reply" in a conversation that a template wrote."""
+        ids = self.encode_special(written.rpartition("Reply")[2])
+        special = {self.encode_special(name)[0] for name in self.special_tokens}
+        return [index for index in ids if index in special][:1]
+
+    def use(self, template: Format | str) -> None:
+        """Writes conversations in this format, or by this template in Jinja, from now on. Raises CheckpointError where the
+        tokenizer lacks tokens of the format."""
+        if isinstance(template, str):
+            if "strftime_now" in template:
+                raise CheckpointError(
+                    f"{self.path}: a chat template that shows the date is not supported for this tokenizer; take one that does "
+                    f"not, or a format by its name ({NAMES})"
+                )
+            self.format, self.chat_template = None, template
+            try:
+                ends = self._ends_of_reply(self._written(ONE_ROUND, None, {}))
+            except CheckpointError:  # it may refuse this conversation
+                ends = []
+            self.stop_ids = tuple(dict.fromkeys([*self.eos_ids, *ends]))
+            return
+        self.format, self.chat_template = template, None
+        for token in template.tokens:
+            self._required(token)
+        self.stop_ids = tuple(dict.fromkeys([*self.eos_ids, *map(self._required, template.ends)]))
+
+    @property
+    def template_label(self) -> str:
+        """What signatures call the way conversations are written: the name of a format with a hash of what it writes, or the
+        first 8 hexadecimal digits of the SHA-256 of a template's text."""
+        if self.format is not None and self.chat_template is None:
+            return self.format.label
+        return hashlib.sha256((self.chat_template or "").encode()).hexdigest()[:8]
 
     def moves(self, messages: Sequence[Message], **options: Any) -> bool:
         """Whether the template writes this conversation otherwise at another time. Raises CheckpointError for a template that
@@ -99,21 +214,8 @@ class TextTokenizer(ABC):
         return [self.token_texts(ids[start:]) for ids in self.encode_batch(texts)]
 
 
-def open_tokenizer(
-    folder: Path,
-    qwen1: bool,
-    eos_ids: Sequence[int] = (),
-    trust_remote_code: bool = False,
-    header: Header | None = None,
-) -> TextTokenizer:
-    """The tokenizer of a checkpoint folder, or of the GGUF file with this header. eos_ids: those its config and generation
-    config name.
-
-    Raises CheckpointError, naming file and line, where a file is missing or malformed.
-    """
-    if qwen1:
-        return QwenTokenizer(folder / QWEN_FILE)
-    return HubTokenizer(folder, eos_ids, trust_remote_code, header)
+# what a template is asked for to see how it ends a reply
+ONE_ROUND: list[Message] = [{"role": "user", "content": "Ask"}, {"role": "assistant", "content": "Reply"}]
 
 
 def with_system(messages: Sequence[Message], system: str | None) -> list[Message]:
@@ -123,11 +225,23 @@ def with_system(messages: Sequence[Message], system: str | None) -> list[Message
     return [{"role": "system", "content": system}, *messages]
 
 
+def _qwen(messages: Sequence[Message], system: str | None) -> list[Part]:
+    """Qwen-1's ChatML: it always begins with a system text, if necessary an empty one. Role, line feed and content are apart,
+    so that no token spans two of them."""
+    parts: list[Part] = []
+    for turn in with_system(messages, QWEN_SYSTEM if system is None else system):
+        parts += [Token("<|im_start|>"), turn["role"], "\n", turn["content"], Token("<|im_end|>"), "\n"]
+    return [*parts, Token("<|im_start|>"), "assistant", "\n"]
+
+
+QWEN_FORMAT = Format("qwen1", _qwen, (Token("<|im_end|>"), Token("<|im_start|>")))
+
+
 class QwenTokenizer(TextTokenizer):
     """Qwen-1's tokenizer from its rank file (lines of base64 token, space, rank): text is NFC-normalised, and 208
     special tokens follow the last rank."""
 
-    # what chat_ids writes, so that signatures can hash it like any template
+    # what QWEN_FORMAT writes, by whose hash signatures name it
     chat_template: str | None = (
         "<|im_start|>{role}\\n{content}<|im_end|>\\n ... <|im_start|>assistant\\n; system: " + QWEN_SYSTEM
     )
@@ -144,6 +258,8 @@ class QwenTokenizer(TextTokenizer):
         self.eos_ids = (self.endoftext,)
         self.stop_ids = (self.im_end, self.im_start, self.endoftext)
         self.fingerprint = hashlib.sha256(content + QWEN_PATTERN.encode()).hexdigest()[:16]
+        self.format = QWEN_FORMAT
+        self._special = specials
         self._encoding = tiktoken.Encoding("qwen", pat_str=QWEN_PATTERN, mergeable_ranks=ranks, special_tokens=specials)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -161,22 +277,15 @@ class QwenTokenizer(TextTokenizer):
         # models have more output rows than tokens (151,936 against 151,851); such an id has no text
         return self._encoding.decode_bytes([int(index) for index in ids if index < self.vocab_size])
 
-    def chat_ids(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> list[int]:
-        # Role, line feed and content are encoded apart, so that no token spans two of them, and as plain text.
-        line_feed = self.encode("\n")
-        ids: list[int] = []
-        for role, content in self._turns(messages, system):
-            ids += [self.im_start, *self.encode(role), *line_feed, *self.encode(content), self.im_end, *line_feed]
-        return [*ids, self.im_start, *self.encode("assistant"), *line_feed]
+    @property
+    def special_tokens(self) -> Collection[str]:
+        return self._special
+
+    def special_id(self, name: str) -> int | None:
+        return self._special.get("<|endoftext|>" if name == "eos" else name)
 
     def chat_text(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> str:
         return self.decode(self.chat_ids(messages, system, **options))
-
-    @staticmethod
-    def _turns(messages: Sequence[Message], system: str | None) -> list[tuple[str, str]]:
-        """(role, content) pairs; a conversation always begins with a system turn, if necessary an empty one."""
-        turns = with_system(messages, QWEN_SYSTEM if system is None else system)
-        return [(message["role"], message["content"]) for message in turns]
 
 
 def _read(path: Path) -> bytes:
@@ -279,19 +388,21 @@ class HubTokenizer(TextTokenizer):
         """The special tokens, which plain text never becomes."""
         return set(self._special_names.values())
 
+    @property
+    def special_tokens(self) -> Collection[str]:
+        return {*self._special_names, *self.tok.all_special_tokens}
+
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:  # type: ignore[override]
         """The end-of-text tokens, and the special token that the template puts after an assistant's turn: base checkpoints with
         a chat template do not name it as one."""
         if self.chat_template is None:
-            return self.eos_ids
-        turns: list[Message] = [{"role": "user", "content": "Ask"}, {"role": "assistant", "content": "Reply"}]
+            return self.eos_ids  # `use` adds those of a format
         try:
-            text = self.tok.apply_chat_template([dict(turn) for turn in turns], tokenize=False)
+            text = self.tok.apply_chat_template([dict(turn) for turn in ONE_ROUND], tokenize=False)
         except Exception:  # a template is a program of the checkpoint and may refuse this
             return self.eos_ids
-        after = [index for index in self.encode_special(text.rpartition("Reply")[2]) if index in self.special_ids]
-        return tuple(dict.fromkeys([*self.eos_ids, *after[:1]]))
+        return tuple(dict.fromkeys([*self.eos_ids, *self._ends_of_reply(text)]))
 
     @cached_property
     def fingerprint(self) -> str:  # type: ignore[override]
@@ -300,7 +411,7 @@ class HubTokenizer(TextTokenizer):
         return hashlib.sha256(f"{definition}{self._bos}".encode("utf-8", "replace")).hexdigest()[:16]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        clean = [text if text.isascii() else _without_surrogates(text) for text in texts]
+        clean = [text if text.isascii() else without_surrogates(text) for text in texts]
         ids = encode_pieces(clean, self._encode_plain) if self._may_be_cut else self._encode_plain(clean)
         return [[*self._bos, *own] for own in ids]
 
@@ -347,36 +458,43 @@ class HubTokenizer(TextTokenizer):
         text: str = self.tok.decode(known, skip_special_tokens=skip_special, clean_up_tokenization_spaces=False)
         return text
 
-    def _refuse_spelled_tokens(self, messages: Sequence[Message]) -> None:
-        """Raises CheckpointError for a message that spells a special token, which this transformers would read as that token:
-        a turn could end in the middle of its message."""
-        added = (str(token.content) for token in self.tok.added_tokens_decoder.values() if token.special)
-        special = sorted({*added, *self.tok.all_special_tokens})
-        for message in messages:
-            spelled = next((token for token in special if token in message["content"]), None)
-            if spelled is not None:
-                import transformers
+    def special_id(self, name: str) -> int | None:
+        own = {"bos": self.tok.bos_token_id, "eos": self.tok.eos_token_id}
+        return own[name] if name in own else self._special_names.get(name)
 
-                version = transformers.__version__
-                raise CheckpointError(
-                    f"a message contains {spelled!r}, which transformers {version} takes for the special token; install "
-                    "transformers 5.23 or later"
-                )
+    def token_name(self, index: int) -> str:
+        return str(self.tok.convert_ids_to_tokens(index))
+
+    def use(self, template: Format | str) -> None:
+        if isinstance(template, str):
+            self.format, self.chat_template, self.tok.chat_template = None, template, template
+            vars(self).pop("stop_ids", None)  # those of another template
+        else:
+            super().use(template)
 
     def chat_ids(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> list[int]:
+        if self.chat_template is None:
+            return super().chat_ids(messages, system, **options)
         # where transformers can tell the template's special tokens from those that a message spells out, it does
         safe = {"sanitize_control_tokens": True} if self._safe_chat else {}
         if not self._safe_chat:
-            self._refuse_spelled_tokens([*messages, {"role": "system", "content": system or ""}])
+            _refuse_spelled_tokens([*messages, {"role": "system", "content": system or ""}], self.special_tokens)
         ids = list(self._template(messages, system, tokenize=True, return_dict=False, **safe, **options))
         if not ids:
-            raise CheckpointError(f"{self.path}: its chat template writes nothing; get the checkpoint's files again")
+            raise CheckpointError(
+                f"{self.template_path or self.path}: its chat template writes nothing; get the checkpoint's files again"
+            )
         return ids
 
     def chat_text(self, messages: Sequence[Message], system: str | None = None, **options: Any) -> str:
+        if self.chat_template is None:
+            return super().chat_text(messages, system, **options)
         return str(self._template(messages, system, tokenize=False, **options))
 
     def moves(self, messages: Sequence[Message], **options: Any) -> bool:
+        if self.chat_template is None:
+            return False
+
         def text(moment: datetime) -> str:
             with clock.stopped(moment, self._clock_names):
                 return str(self._render(messages, None, tokenize=False, **options))
@@ -384,8 +502,8 @@ class HubTokenizer(TextTokenizer):
         texts = [text(moment) for moment in clock.MOMENTS]
         if text(clock.MOMENTS[0]) != texts[0]:
             raise CheckpointError(
-                f"{self.path}: its chat template gives a different text for the same conversation each time (at random?), so "
-                "that no answer could be repeated; take a template that does not"
+                f"{self.template_path or self.path}: its chat template gives a different text for the same conversation each "
+                "time (at random?), so that no answer could be repeated; take a template that does not"
             )
         return len(set(texts)) > 1
 
@@ -411,16 +529,31 @@ class HubTokenizer(TextTokenizer):
             return self._render(messages, system, **options)
 
     def _render(self, messages: Sequence[Message], system: str | None, **options: Any) -> Any:
-        if self.chat_template is None:
-            raise CheckpointError(f"{self.path} has no chat template; take a chat checkpoint or leave --chat out")
         turns = [dict(message) for message in with_system(messages, system)]
         try:
             return self.tok.apply_chat_template(turns, add_generation_prompt=True, **options)
         except Exception as error:  # a template is a program of the checkpoint's and may raise anything
-            raise CheckpointError(f"{self.path}: its chat template failed: {one_line(error)}") from error
+            raise CheckpointError(
+                f"{self.template_path or self.path}: its chat template failed: {one_line(error)}"
+            ) from error
 
 
-def _without_surrogates(text: str) -> str:
+def _refuse_spelled_tokens(messages: Sequence[Message], special: Collection[str]) -> None:
+    """Raises CheckpointError for a message that spells a special token, which the template's text could not be told from: a
+    turn could end in the middle of its message."""
+    for message in messages:
+        spelled = next((token for token in sorted(special) if token in message["content"]), None)
+        if spelled is not None:
+            import transformers
+
+            version = transformers.__version__
+            raise CheckpointError(
+                f"a message contains {spelled!r}, which a template's text cannot be told from here (transformers {version}); "
+                "install transformers 5.23 or later, or use a format by its name (--template)"
+            )
+
+
+def without_surrogates(text: str) -> str:
     """Lone surrogates, which are no UTF-8, become U+FFFD, as tiktoken makes them."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 

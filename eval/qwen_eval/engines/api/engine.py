@@ -109,7 +109,7 @@ class APIEngine(BaseEngine):
             context="none",
             engine=self.name,
             device=self._server.host,
-            chat_template=checkpoint.template_hash if checkpoint and self._renders else "server",
+            chat_template=checkpoint.template_label if checkpoint and self._renders else "server",
             versions={"served model": self._model, "requests": http.__version__},
             served=served.facts,
             known_by=served.known_by,
@@ -226,6 +226,11 @@ class APIEngine(BaseEngine):
         """Generates the replies to every request: as completions of token ids, else of text, conversations through the
         server's own template."""
         by_ids = self.checkpoint is not None and self._abilities.ids
+        if self.checkpoint and not by_ids and self.checkpoint.spec.template:
+            raise InputError(
+                f"--template: the server at {self._server.url} takes no token ids and writes conversations by its own "
+                "template; leave it out, or use --engine hf"
+            )
         if self.checkpoint and not by_ids and requests:
             self.notes.append("the server takes no token ids: its own tokenizer and chat template were used")
         if not self.checkpoint and requests:

@@ -53,7 +53,7 @@ class HFEngine(BaseEngine):
     @property
     def rigid(self) -> bool:
         """Whether nothing longer than the context limit can be computed."""
-        return self.checkpoint.learned_positions > 0
+        return self.checkpoint.learned_positions > 0 or getattr(self.checkpoint.config, "reach", 0) > 0
 
     def describe(self) -> EngineInfo:
         """What defines the answers of this engine, and where it runs."""

@@ -14,16 +14,17 @@ import io
 import logging
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
 
-from qwen_eval.models import configs, files, fingerprint, gguf, hub, kinds, memory, qwen1, versions
+from qwen_eval.models import configs, files, fingerprint, gguf, hub, kinds, memory, qwen1, remote, unused, versions
 from qwen_eval.models.context import ContextExtension, install
 from qwen_eval.models.tokenizers import QwenTokenizer, TextTokenizer, one_line, open_tokenizer
 from qwen_eval.models.window import parse_windows
@@ -34,7 +35,6 @@ _QUANTIZE = ("none", "int8", "nf4")
 _AGAIN = "get the weights and config.json again, or upgrade transformers"
 _SHRINK = {"none": 1.0, "int8": 0.55, "nf4": 0.35}  # of the size in 16 bits, including what is not quantized
 
-_log = logging.getLogger("harness")
 _log_bitsandbytes = logging.getLogger("bitsandbytes")
 
 
@@ -46,7 +46,7 @@ class Checkpoint:
     context_limit: tokens a sequence may have. context: the extension that `load` installs. dtype: what the weights are
     loaded as. device: a torch device. precision: "bf16", "fp16", "fp32", "int8", "nf4" ("nf4+bf16" where --dtype is not
     the checkpoint's own), or a quantized checkpoint's own ("gptq4", "gguf:Q4_1"). header: that of
-    the GGUF file that holds all of it.
+    the GGUF file that holds all of it. remarks: sentences for the results on what `load` met.
     """
 
     spec: ModelSpec
@@ -63,6 +63,7 @@ class Checkpoint:
     header: gguf.Header | None
     _located: hub.Located
     _own_limit: int | None
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def trained_length(self) -> int:
@@ -160,7 +161,21 @@ class Checkpoint:
         config = copy.deepcopy(self.config)
         if self.qwen1:
             return self._class(config)
-        return self._class.from_config(config, trust_remote_code=self.spec.trust_remote_code)
+        if self._code:
+            remote.prepare(self._code, self.folder)
+        return self._class.from_config(config, dtype=self.dtype, trust_remote_code=self.spec.trust_remote_code)
+
+    @property
+    def _code(self) -> str:
+        """Where the model's class is in the checkpoint's own code, "" for one of transformers or ours."""
+        if not self.spec.trust_remote_code or self.qwen1 or self.header:
+            return ""
+        return str((getattr(self.config, "auto_map", None) or {}).get(self._class.__name__, ""))
+
+    def _computed(self) -> Any:
+        """The model with parameters that take no memory, and all else computed."""
+        with accelerate.init_empty_weights(include_buffers=False):
+            return self._skeleton()
 
     @cached_property
     def learned_positions(self) -> int:
@@ -191,6 +206,7 @@ class Checkpoint:
             "config": copy.deepcopy(self.config),
             "dtype": self.dtype,
             "output_loading_info": True,
+            "ignore_mismatched_sizes": True,  # reported, and refused below with the tensor's name
             "local_files_only": True,
         }
         if _ATTENTION[self.spec.attention]:
@@ -202,20 +218,24 @@ class Checkpoint:
         model: PreTrainedModel
         with configs.quiet():
             try:
-                model, report = self._load_gguf(options) if self.header else self._load_folder(options)
+                with remote.loading(self._code, self.folder):
+                    model, report = self._load_gguf(options) if self.header else self._load_folder(options)
+                if remote.is_remote(model):
+                    remote.complete(model, report, self._computed, self._where)
             except CheckpointError:
                 raise
             except torch.OutOfMemoryError as error:
                 remedy = "use --quantize int8 or nf4, a smaller checkpoint or another --device"
                 raise CheckpointError(f"{self.name} does not fit the memory of {self.device}; {remedy}") from error
+            except ImportError as error:
+                raise CheckpointError(f"{self._where}: {_package(error)}") from error
             except Exception as error:  # transformers raises anything here
-                if "ignore_mismatched_sizes" in str(error):
-                    text = f"{self._where}: its weights have other shapes than its config.json says"
-                    raise CheckpointError(f"{text}; the weights and config.json belong to different models") from error
+                if self._code:
+                    raise CheckpointError(f"{self._where}: {remote.failure(error, self.folder)}") from error
                 raise CheckpointError(
                     f"{self._where}: the model cannot be loaded: {one_line(error)}; {_AGAIN}"
                 ) from error
-        self._check_report(report)
+        self._check_report(report, model)
         if self.spec.quantize != "none" and self.device == "cpu":
             _prepare_quantized(model)
         eos = list(self.tokenizer.eos_ids)
@@ -252,19 +272,30 @@ class Checkpoint:
             weights.pop("lm_head.weight", None)
         return type(model).from_pretrained(None, state_dict=weights, quantization_config=quantize, **options)
 
-    def _check_report(self, report: dict[str, Any]) -> None:
-        """A model with random or unused tensors gives plausible figures. Raises CheckpointError for the first, and for the
-        second with Qwen-1, whose tensors we know."""
+    def _check_report(self, report: dict[str, Any], model: Any) -> None:
+        """A model with random or unused tensors gives plausible figures. Raises CheckpointError for tensors that are missing or
+        of other shapes, and for those that the model should have a place for; the others are noted."""
+        mismatched = sorted(report.get("mismatched_keys", ()), key=lambda entry: str(entry[0]))
+        if mismatched:
+            name, found, wanted = mismatched[0]
+            shapes = f"{tuple(found)} in its weights and {tuple(wanted)} by its config.json"
+            raise CheckpointError(
+                f"{self._where}: its weights have other shapes than its config.json says: {name} is {shapes} "
+                f"({len(mismatched)} tensors); the weights and config.json belong to different models"
+            )
         missing = sorted(report.get("missing_keys", ()))
         if missing:
-            text = f"{self._where}: its weights lack {missing[0]} ({len(missing)} tensors)"
+            text = f"{self._where}: its weights lack {unused.listed(missing)}"
             raise CheckpointError(f"{text}; the weights and config.json belong to different models")
         extra = sorted(report.get("unexpected_keys", ()))
-        if extra and self.qwen1:
-            text = f"{self.folder}: config.json has no place for {extra[0]} ({len(extra)} tensors)"
+        misplaced = extra if self.qwen1 else unused.misplaced(extra, model)
+        if misplaced:
+            text = f"{self._where}: config.json has no place for {unused.listed(misplaced)}"
             raise CheckpointError(f"{text}; the weights and config.json belong to different models")
         if extra:
-            _log.warning("%s: %d tensors are not used, the first is %s", self.name, len(extra), extra[0])
+            self.remarks.append(
+                f"{self.name}: its weights have tensors that the model does not use: {unused.listed(extra)}"
+            )
 
 
 def open_checkpoint(spec: ModelSpec) -> Checkpoint:
@@ -311,6 +342,14 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
         _located=located,
         _own_limit=own_limit,
     )
+
+
+def _package(error: ImportError) -> str:
+    """What an import that failed means for the user: which package to install."""
+    name = (error.name or "").partition(".")[0]
+    told = "pip install" in str(error) or not name or importlib.util.find_spec(name) is not None
+    named = "" if told else f"; run: pip install {name}"
+    return f"loading it needs a package that is missing or does not work: {one_line(error)}{named}"
 
 
 def _validate(spec: ModelSpec) -> None:

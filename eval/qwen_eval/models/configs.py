@@ -14,6 +14,7 @@ import transformers
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 
 from qwen_eval.models import files, gguf, kinds, qwen1
+from qwen_eval.models import remote as code
 from qwen_eval.models.tokenizers import HubTokenizer, TextTokenizer, one_line
 from qwen_eval.schema import CheckpointError, ModelSpec
 
@@ -50,7 +51,7 @@ def read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
         problem = f"model type {kind!r} is unknown to transformers {version}" if kind else "no model_type in it"
         raise CheckpointError(f"{path}: {problem}; a newer transformers may know it")
     if kind not in transformers.CONFIG_MAPPING and not trust_remote_code:
-        raise CheckpointError(f"{folder} needs the Python code it carries; pass --trust-remote-code if you trust it")
+        raise code.not_trusted(folder, str(remote))
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True

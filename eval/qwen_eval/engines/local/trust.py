@@ -105,7 +105,9 @@ def test(runtime: Runtime, samples: Sequence[Sample], share: bool) -> Verdict:
             verdict = _test(runtime, wanted, found, needed, share)
         finally:
             runtime.tokens_computed, runtime.tokens_in_prompts = before[:2]
-            del runtime.notes[before[2] :]  # what the run itself meets it will say
+            # what the run itself meets it will say; what loading met it will not
+            new, told = runtime.notes[before[2] :], runtime.checkpoint.remarks
+            runtime.notes[before[2] :] = [note for note in new if note in told]
         known = verdict if known is None else known.with_(verdict)
         verdicts.remember(key, known)
     kernels.DROPPED.update(known.dropped)

@@ -182,8 +182,8 @@ def break_folder(how: str, folder: Path) -> None:
         ("no tokenizer", ["qwen.tiktoken is missing"]),
         ("another tokenizer", ["qwen.tiktoken has", "vocabulary of 128", "different checkpoints"]),
         ("no weights", ["holds no weights (model.safetensors or pytorch_model.bin"]),
-        ("adapter", ["holds an adapter, not a model; merge it"]),
-        ("only an adapter", ["it is an adapter; merge it"]),
+        ("adapter", ["holds an adapter, not a model; pass its base model and the adapter: -c BASE --adapter"]),
+        ("only an adapter", ["holds an adapter, not a model; pass its base model and the adapter: -c BASE --adapter"]),
     ],
 )
 def test_a_broken_folder_is_reported_before_anything_is_loaded(folder, how, says):

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from qwen_eval.data import demo
 from qwen_eval.data.files import Source
-from qwen_eval.schema import DataError, ModelSpec
+from qwen_eval.schema import DataError, InputError, ModelSpec
 
 DEFAULT_CHECKPOINT = {"base": "Qwen/Qwen-7B", "chat": "Qwen/Qwen-7B-Chat"}
 
@@ -125,6 +125,17 @@ def parser(
         "Qwen/Qwen-7B-Chat)",
     )
     add("--revision", help="branch, tag or commit of a hub id")
+    add(
+        "--adapter",
+        metavar="ADAPTER",
+        help="a PEFT adapter of that model (LoRA and others): a folder or a hub id, with a revision as ID@REVISION",
+    )
+    add(
+        "--adapter-mode",
+        choices=("merge", "apply"),
+        default=None,
+        help="add the adapter to the weights (default), or compute it beside them in its own precision",
+    )
     add("-d", "--data", metavar="DIR", help="folder with the official files, or demo (default: download from the hub)")
     add(
         "--recipe",
@@ -297,8 +308,11 @@ def source(args: argparse.Namespace, demonstration: Path | None) -> Source:
 
 
 def model_spec(args: argparse.Namespace) -> ModelSpec:
-    """The model that the options describe. Raises CheckpointError when the demonstration's files were changed."""
+    """The model that the options describe. Raises CheckpointError when the demonstration's files were changed, InputError for
+    an option that is of no use alone."""
     path = args.checkpoint_path or DEFAULT_CHECKPOINT[mode(args)]
+    if args.adapter_mode and not args.adapter:
+        raise InputError("--adapter-mode says how an adapter is used; name one with --adapter")
     return ModelSpec(
         path=str(demo.checkpoint()) if path == demo.NAME else path,
         revision=args.revision,
@@ -313,6 +327,8 @@ def model_spec(args: argparse.Namespace) -> ModelSpec:
         logn=args.logn,
         window=args.window,
         train_length=args.train_length,
+        adapter=args.adapter,
+        adapter_mode=args.adapter_mode or "merge",
     )
 
 

@@ -45,7 +45,8 @@ class ModelSpec:
     quantize: "none", "int8" or "nf4". attention: "auto", "eager", "sdpa" or "flash". max_seq_len: the context limit in
     tokens, None for the model's own. dynamic_ntk, logn: "auto" (as the config says), "on" or "off". window: "off", "auto"
     (our default sizes), a number of keys, or one number per layer. device: "auto" or a torch device. train_length: the
-    trained length in tokens, None for what the config says.
+    trained length in tokens, None for what the config says. adapter: a folder or hub id (with a revision behind an @), None for
+    none. adapter_mode: "merge" it into the weights, or "apply" it beside them.
     """
 
     path: str
@@ -61,6 +62,8 @@ class ModelSpec:
     logn: Literal["auto", "on", "off"] = "auto"
     window: str = "off"
     train_length: int | None = None
+    adapter: str | None = None
+    adapter_mode: Literal["merge", "apply"] = "merge"
 
 
 # of a request's field that came after the first release: at its default it changes no run's id
@@ -261,7 +264,8 @@ class EngineInfo:
     stored it. day: the date (2026-12-01) on which the chat template is rendered, "" where its text does not move with the
     clock. served: of a model behind a server what is known of it, and known_by what of it would show that it was exchanged:
     "content", "replies", "entry", or "name": nothing. trust: what the trust test gave up ("unshared",
-    "no-flash-cpu"), "untested" where it was declined, "" where the engine passed as it is."""
+    "no-flash-cpu"), "untested" where it was declined, "" where the engine passed as it is. adapter: the name and hash of the
+    adapter that the model has, with ":apply" where it is not merged, "" for none."""
 
     model: str
     revision: str
@@ -281,6 +285,7 @@ class EngineInfo:
     served: Mapping[str, str] = field(default_factory=dict)
     known_by: str = ""
     trust: str = ""
+    adapter: str = ""
 
 
 @dataclass(frozen=True)

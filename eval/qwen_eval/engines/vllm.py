@@ -42,7 +42,7 @@ class VLLMEngine(BaseEngine):
 
     name, spare, rigid = "vllm", 1, True
     refused = (
-        frozenset({"--quantize", "--dynamic-ntk", "--logn", "--window", "--attn"}),
+        frozenset({"--quantize", "--dynamic-ntk", "--logn", "--window", "--attn", "--adapter"}),
         "is not for --engine vllm; use --engine hf",
     )
     checkpoint: Checkpoint

@@ -24,7 +24,20 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
 
-from qwen_eval.models import configs, files, fingerprint, gguf, hub, kinds, memory, qwen1, remote, unused, versions
+from qwen_eval.models import (
+    adapters,
+    configs,
+    files,
+    fingerprint,
+    gguf,
+    hub,
+    kinds,
+    memory,
+    qwen1,
+    remote,
+    unused,
+    versions,
+)
 from qwen_eval.models.context import ContextExtension, install
 from qwen_eval.models.tokenizers import QwenTokenizer, TextTokenizer, one_line, open_tokenizer
 from qwen_eval.models.window import parse_windows
@@ -46,7 +59,8 @@ class Checkpoint:
     context_limit: tokens a sequence may have. context: the extension that `load` installs. dtype: what the weights are
     loaded as. device: a torch device. precision: "bf16", "fp16", "fp32", "int8", "nf4" ("nf4+bf16" where --dtype is not
     the checkpoint's own), or a quantized checkpoint's own ("gptq4", "gguf:Q4_1"). header: that of
-    the GGUF file that holds all of it. remarks: sentences for the results on what `load` met.
+    the GGUF file that holds all of it. adapter: the one that the model is loaded with. remarks: sentences for the results on
+    what `load` met.
     """
 
     spec: ModelSpec
@@ -61,6 +75,7 @@ class Checkpoint:
     device: str
     precision: str
     header: gguf.Header | None
+    adapter: adapters.Adapter | None
     _located: hub.Located
     _own_limit: int | None
     remarks: list[str] = field(default_factory=list)
@@ -95,18 +110,27 @@ class Checkpoint:
         return self._identified_by(fingerprint.sampled(self.weights))
 
     def _identified_by(self, weights: str) -> str:
-        """A hash of the weights' fingerprint and of what lies beside them."""
+        """A hash of the weights' fingerprint and of what lies beside them, and of the adapter."""
         beside = [] if self.header else [self.folder / name for name in ("config.json", "generation_config.json")]
         if self.spec.trust_remote_code and not self.header:
             beside += sorted(self.folder.glob("*.py"))
         parts = [path.read_bytes() for path in beside if path.exists()]
         parts += [weights.encode(), self.tokenizer.fingerprint.encode()]
+        parts += [self.adapter.fingerprint.encode()] if self.adapter else []
         return hashlib.sha256(b"\n".join(parts)).hexdigest()[:16]
 
     @property
     def notes(self) -> list[str]:
         """Remarks for the results: libraries of versions, and kinds of GGUF files, that were not tried."""
         notes = versions.untried()
+        if self.adapter:
+            notes += self.adapter.notes(self.name.removesuffix(self.adapter.suffix))
+            if self.adapter.has_tokenizer:
+                notes.append(f"tokenizer and chat template are those in the adapter's folder, {self.adapter.folder}")
+        elif not self.header and (self.folder / files.ADAPTER).exists():
+            notes.append(
+                f"{self.folder / files.ADAPTER} lies beside the model and is not applied; --adapter applies one"
+            )
         if self.header and self.header.architecture not in gguf.TRIED:
             kind = self.header.architecture
             notes.append(
@@ -215,13 +239,9 @@ class Checkpoint:
             options["device_map"] = "auto" if self._too_large() else {"": self.device}
         if self.spec.quantize != "none":
             options["quantization_config"] = _bitsandbytes(self.spec.quantize, self.dtype)
-        model: PreTrainedModel
         with configs.quiet():
             try:
-                with remote.loading(self._code, self.folder):
-                    model, report = self._load_gguf(options) if self.header else self._load_folder(options)
-                if remote.is_remote(model):
-                    remote.complete(model, report, self._computed, self._where)
+                model = self._quantized(options) if self._quantizes_later else self._adapted(self._loaded(options))
             except CheckpointError:
                 raise
             except torch.OutOfMemoryError as error:
@@ -235,7 +255,6 @@ class Checkpoint:
                 raise CheckpointError(
                     f"{self._where}: the model cannot be loaded: {one_line(error)}; {_AGAIN}"
                 ) from error
-        self._check_report(report, model)
         if self.spec.quantize != "none" and self.device == "cpu":
             _prepare_quantized(model)
         eos = list(self.tokenizer.eos_ids)
@@ -246,31 +265,71 @@ class Checkpoint:
         model.train(False)
         return model
 
+    def _loaded(self, options: dict[str, Any]) -> PreTrainedModel:
+        """The model of the checkpoint's files, with every tensor that it needs. Raises CheckpointError, and anything."""
+        model: PreTrainedModel
+        with remote.loading(self._code, self.folder):
+            model, report = self._load_gguf(options) if self.header else self._load_folder(options)
+        return self._checked(model, report)
+
+    def _checked(self, model: PreTrainedModel, report: dict[str, Any]) -> PreTrainedModel:
+        if remote.is_remote(model):
+            remote.complete(model, report, self._computed, self._where)
+        self._check_report(report, model)
+        return model
+
+    def _adapted(self, model: PreTrainedModel) -> PreTrainedModel:
+        """The model with its adapter, if it has one."""
+        if self.adapter is None:
+            return model
+        adapted: PreTrainedModel = adapters.attach(model, self.adapter, self.tokenizer.vocab_size)
+        return adapted
+
+    @property
+    def _quantizes_later(self) -> bool:
+        """Whether weights are made first that no file holds, and quantized then: dequantized or merged ones."""
+        merges = self.adapter is not None and self.adapter.merged
+        return self.spec.quantize != "none" and (self.header is not None or merges)
+
+    def _quantized(self, options: dict[str, Any]) -> PreTrainedModel:
+        """The model made without quantization in main memory, given to its class again for bitsandbytes to quantize it."""
+        wide = {name: value for name, value in options.items() if name != "quantization_config"}
+        merges = self.adapter is not None and self.adapter.merged
+        model = self._loaded({**wide, "device_map": {"": "cpu"}})
+        model = self._adapted(model) if merges else model
+        weights = dict(model.state_dict())
+        if adapters.tied(model):
+            weights.pop("lm_head.weight", None)
+        again: Any = type(model)
+        with remote.loading(self._code, self.folder):
+            model, report = again.from_pretrained(None, state_dict=weights, **{**options, "config": model.config})
+        model = self._checked(model, report)
+        return model if merges else self._adapted(model)
+
     def _load_folder(self, options: dict[str, Any]) -> Any:
-        """The model with transformers' report on its tensors."""
+        """The model with transformers' report on its tensors. An adapter that lies beside it is not looked at."""
         safe = self.weights[0].suffix == ".safetensors"
-        trust = self.spec.trust_remote_code
-        return self._class.from_pretrained(self.folder, use_safetensors=safe, trust_remote_code=trust, **options)
+        return self._class.from_pretrained(
+            self.folder,
+            use_safetensors=safe,
+            trust_remote_code=self.spec.trust_remote_code,
+            adapter_kwargs={"subfolder": "no adapter"},
+            **options,
+        )
 
     def _load_gguf(self, options: dict[str, Any]) -> Any:
-        """The model with transformers' report on its tensors, its weights dequantized. They are given to the class again
-        where bitsandbytes is to quantize them."""
+        """The model with transformers' report on its tensors, its weights dequantized."""
         assert self.header is not None
-        quantize = options.pop("quantization_config", None)
-        first = {**options, "device_map": {"": "cpu"}} if quantize else options
         if hasattr(transformers, "GgufConfig"):  # without it such releases keep the blocks as they are where they can
             make: Any = transformers.GgufConfig
-            first = {**first, "quantization_config": make(dequantize=True)}
+            options = {**options, "quantization_config": make(dequantize=True)}
         folder, name = self.header.path.parent, self.header.path.name
         with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that no setting turns off
-            model, report = self._class.from_pretrained(folder, gguf_file=name, **first)
+            model, report = self._class.from_pretrained(
+                folder, gguf_file=name, adapter_kwargs={"subfolder": "no adapter"}, **options
+            )
         gguf.check_numbers(self.header, model)
-        if quantize is None:
-            return model, report
-        weights = dict(model.state_dict())
-        if self.config.tie_word_embeddings:
-            weights.pop("lm_head.weight", None)
-        return type(model).from_pretrained(None, state_dict=weights, quantization_config=quantize, **options)
+        return model, report
 
     def _check_report(self, report: dict[str, Any], model: Any) -> None:
         """A model with random or unused tensors gives plausible figures. Raises CheckpointError for tensors that are missing or
@@ -309,7 +368,12 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
         config = configs.read_gguf_config(header) if header else configs.read_config(folder, spec.trust_remote_code)
         is_qwen1 = isinstance(config, qwen1.QWenConfig)
         eos = configs.gguf_eos_ids(header) if header else configs.eos_ids(folder, config)
-        tokenizer = open_tokenizer(folder, is_qwen1, eos, spec.trust_remote_code, header)
+        adapter = adapters.open_adapter(spec)
+        tokenizer = (
+            open_tokenizer(adapter.folder, is_qwen1, eos, spec.trust_remote_code)
+            if adapter and adapter.has_tokenizer
+            else open_tokenizer(folder, is_qwen1, eos, spec.trust_remote_code, header)
+        )
     text = config.get_text_config()
     if isinstance(tokenizer, QwenTokenizer) and tokenizer.endoftext > text.vocab_size:
         raise CheckpointError(
@@ -328,7 +392,7 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
     _check_flash(spec, device, dtype)
     return Checkpoint(
         spec=spec,
-        name=located.name,
+        name=located.name + (adapter.suffix if adapter else ""),
         revision=located.revision,
         folder=folder,
         config=config,
@@ -339,6 +403,7 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
         device=device,
         precision=configs.precision(spec, config, dtype, header),
         header=header,
+        adapter=adapter,
         _located=located,
         _own_limit=own_limit,
     )

@@ -27,11 +27,10 @@ def read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
     """The config of a folder: ours for Qwen-1, transformers' own class or, where trusted, the checkpoint's."""
     path = folder / "config.json"
     if not path.exists():
-        what = (
-            "an adapter; merge it into its base model" if (folder / "adapter_config.json").exists() else "no checkpoint"
-        )
+        if (folder / files.ADAPTER).exists():
+            raise CheckpointError(files.adapter_alone(folder))
         raise CheckpointError(
-            f"{folder} has no config.json, it is {what}; pass the folder with config.json and the weights"
+            f"{folder} has no config.json, it is no checkpoint; pass the folder with config.json and the weights"
         )
     raw = files.read_json(path)
     kind = raw.get("model_type")

@@ -73,7 +73,7 @@ class APIEngine(BaseEngine):
 
     name, spare, rigid = "api", 1, True
     refused = (
-        frozenset({"--quantize", "--dtype", "--dynamic-ntk", "--logn", "--window", "--attn"}),
+        frozenset({"--quantize", "--dtype", "--dynamic-ntk", "--logn", "--window", "--attn", "--adapter"}),
         "is the server's own setting; start the server with it, or use --engine hf",
     )
 

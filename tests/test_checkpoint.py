@@ -112,8 +112,6 @@ def test_precision_of_other_configs(tmp_path):
     assert open_checkpoint(spec(tmp_path)).precision == "bf16"
     edit(tmp_path / "config.json", torch_dtype=None)
     assert open_checkpoint(spec(tmp_path)).precision == "fp32"
-    edit(tmp_path / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
-    assert open_checkpoint(spec(tmp_path)).precision == "gptq4"
 
 
 @pytest.mark.parametrize("layout", ["safetensors", "bin"])

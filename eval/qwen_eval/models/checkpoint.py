@@ -33,6 +33,7 @@ from qwen_eval.models import (
     hub,
     kinds,
     memory,
+    quantized,
     qwen1,
     remote,
     unused,
@@ -46,6 +47,7 @@ from qwen_eval.schema import CheckpointError, ModelSpec
 _ATTENTION = {"auto": None, "eager": "eager", "sdpa": "sdpa", "flash": "flash_attention_2"}
 _QUANTIZE = ("none", "int8", "nf4")
 _AGAIN = "get the weights and config.json again, or upgrade transformers"
+_OTHERS = "the weights and config.json belong to different models"
 _SHRINK = {"none": 1.0, "int8": 0.55, "nf4": 0.35}  # of the size in 16 bits, including what is not quantized
 
 _log_bitsandbytes = logging.getLogger("bitsandbytes")
@@ -59,8 +61,8 @@ class Checkpoint:
     context_limit: tokens a sequence may have. context: the extension that `load` installs. dtype: what the weights are
     loaded as. device: a torch device. precision: "bf16", "fp16", "fp32", "int8", "nf4" ("nf4+bf16" where --dtype is not
     the checkpoint's own), or a quantized checkpoint's own ("gptq4", "gguf:Q4_1"). header: that of
-    the GGUF file that holds all of it. adapter: the one that the model is loaded with. remarks: sentences for the results on
-    what `load` met.
+    the GGUF file that holds all of it. adapter: the one that the model is loaded with. quantized:
+    whether it computes with quantized weights, stored so or made here. remarks: sentences for the results on what `load` met.
     """
 
     spec: ModelSpec
@@ -76,6 +78,7 @@ class Checkpoint:
     precision: str
     header: gguf.Header | None
     adapter: adapters.Adapter | None
+    quantized: bool
     _located: hub.Located
     _own_limit: int | None
     remarks: list[str] = field(default_factory=list)
@@ -255,7 +258,7 @@ class Checkpoint:
                 raise CheckpointError(
                     f"{self._where}: the model cannot be loaded: {one_line(error)}; {_AGAIN}"
                 ) from error
-        if self.spec.quantize != "none" and self.device == "cpu":
+        if self.quantized and self.device == "cpu":
             _prepare_quantized(model)
         eos = list(self.tokenizer.eos_ids)
         model.generation_config = configs.generation_config(
@@ -270,7 +273,10 @@ class Checkpoint:
         model: PreTrainedModel
         with remote.loading(self._code, self.folder):
             model, report = self._load_gguf(options) if self.header else self._load_folder(options)
-        return self._checked(model, report)
+        model = self._checked(model, report)
+        if self.header:
+            gguf.check_numbers(self.header, model)
+        return model
 
     def _checked(self, model: PreTrainedModel, report: dict[str, Any]) -> PreTrainedModel:
         if remote.is_remote(model):
@@ -328,37 +334,37 @@ class Checkpoint:
             model, report = self._class.from_pretrained(
                 folder, gguf_file=name, adapter_kwargs={"subfolder": "no adapter"}, **options
             )
-        gguf.check_numbers(self.header, model)
         return model, report
 
     def _check_report(self, report: dict[str, Any], model: Any) -> None:
         """A model with random or unused tensors gives plausible figures. Raises CheckpointError for tensors that are missing or
         of other shapes, and for those that the model should have a place for; the others are noted."""
+        extra = sorted(report.get("unexpected_keys", ()))
         mismatched = sorted(report.get("mismatched_keys", ()), key=lambda entry: str(entry[0]))
         if mismatched:
             name, found, wanted = mismatched[0]
             shapes = f"{tuple(found)} in its weights and {tuple(wanted)} by its config.json"
             raise CheckpointError(
                 f"{self._where}: its weights have other shapes than its config.json says: {name} is {shapes} "
-                f"({len(mismatched)} tensors); the weights and config.json belong to different models"
+                f"({len(mismatched)} tensors); {unused.of_quantized(extra) or _OTHERS}"
             )
         missing = sorted(report.get("missing_keys", ()))
         if missing:
             text = f"{self._where}: its weights lack {unused.listed(missing)}"
-            raise CheckpointError(f"{text}; the weights and config.json belong to different models")
-        extra = sorted(report.get("unexpected_keys", ()))
+            raise CheckpointError(f"{text}; {unused.of_quantized(extra) or _OTHERS}")
         misplaced = extra if self.qwen1 else unused.misplaced(extra, model)
         if misplaced:
             text = f"{self._where}: config.json has no place for {unused.listed(misplaced)}"
-            raise CheckpointError(f"{text}; the weights and config.json belong to different models")
+            raise CheckpointError(f"{text}; {unused.of_quantized(extra) or _OTHERS}")
         if extra:
             self.remarks.append(
                 f"{self.name}: its weights have tensors that the model does not use: {unused.listed(extra)}"
             )
 
 
-def open_checkpoint(spec: ModelSpec) -> Checkpoint:
-    """Find a checkpoint and read all but its weights. Raises CheckpointError, one line that names file and remedy."""
+def open_checkpoint(spec: ModelSpec, runs: bool = True) -> Checkpoint:
+    """Find a checkpoint and read all but its weights. runs: whether its weights are run here by transformers, which then has to
+    read their format. Raises CheckpointError, one line that names file and remedy."""
     _validate(spec)
     _log_bitsandbytes.setLevel(logging.ERROR)  # it warns at every layer that it computes in float16
     located = hub.locate(spec)
@@ -390,6 +396,8 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
     dtype = configs.DTYPES[spec.dtype] if spec.dtype != "auto" else configs.own_dtype(config)
     device = _device(spec.device)
     _check_flash(spec, device, dtype)
+    stored = None if header else quantized.settings(config)
+    dequantized = stored is not None and runs and quantized.check(stored, spec, device, folder / "config.json")
     return Checkpoint(
         spec=spec,
         name=located.name + (adapter.suffix if adapter else ""),
@@ -401,7 +409,8 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
         context=context_extension(spec, config, trained),
         dtype=dtype,
         device=device,
-        precision=configs.precision(spec, config, dtype, header),
+        precision=configs.precision(spec, config, dtype, header, dequantized),
+        quantized=spec.quantize != "none" or (stored is not None and not dequantized),
         header=header,
         adapter=adapter,
         _located=located,

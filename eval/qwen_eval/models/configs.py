@@ -13,7 +13,7 @@ import torch
 import transformers
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 
-from qwen_eval.models import files, gguf, kinds, qwen1
+from qwen_eval.models import files, gguf, kinds, quantized, qwen1
 from qwen_eval.models import remote as code
 from qwen_eval.models.tokenizers import HubTokenizer, TextTokenizer, one_line
 from qwen_eval.schema import CheckpointError, ModelSpec
@@ -140,20 +140,22 @@ def own_dtype(config: PreTrainedConfig) -> torch.dtype:
     return torch.float32
 
 
-def precision(spec: ModelSpec, config: PreTrainedConfig, dtype: torch.dtype, header: gguf.Header | None = None) -> str:
-    """What results call it: "bf16", "int8", a quantized checkpoint's own ("gptq4"); of a GGUF file (`header`) "gguf:Q4_1", with
-    "+bf16" or "+int8" after it where its numbers are rounded or quantized again. dtype: what the weights are loaded as."""
+def precision(
+    spec: ModelSpec, config: PreTrainedConfig, dtype: torch.dtype, header: gguf.Header | None = None, wide: bool = False
+) -> str:
+    """What results call it: "bf16", "int8", a quantized checkpoint's own ("gptq4", ":dequantized" where computed with wide
+    weights); of a GGUF file (`header`) "gguf:Q4_1", with "+bf16" or "+int8" after it where its numbers are rounded or
+    quantized again. dtype: what the weights are loaded as; named where it is not a quantized checkpoint's own."""
     if header is not None:
         again = [spec.quantize] if spec.quantize != "none" else []
         again += [LABELS[dtype]] if dtype != header.dtype else []
         return "+".join([f"gguf:{header.file_type}", *again])
-    if spec.quantize != "none":  # the type of what is not quantized is named where it is not the checkpoint's own
-        return spec.quantize + (f"+{LABELS[dtype]}" if dtype != own_dtype(config) else "")
-    own = getattr(config, "quantization_config", None)
-    if own:
-        quantization = own if isinstance(own, dict) else own.to_dict()
-        return f"{quantization.get('quant_method', 'quantized')}{quantization.get('bits', '')}"
-    return LABELS.get(dtype, str(dtype).removeprefix("torch."))
+    found = quantized.settings(config)
+    if found is None and spec.quantize == "none":
+        return LABELS.get(dtype, str(dtype).removeprefix("torch."))
+    own = spec.quantize if found is None else quantized.label(found) + (":dequantized" if wide else "")
+    # the type of what is not quantized is named where it is not the checkpoint's own
+    return own + (f"+{LABELS[dtype]}" if dtype != own_dtype(config) else "")
 
 
 @contextmanager

@@ -12,12 +12,29 @@ from collections.abc import Sequence
 from typing import Any
 
 _SHOWN = 3
+# fmt: off
+_OF_QUANTIZED = (
+    "qweight", "qzeros", "scales", "g_idx", "weight_scale", "weight_scale_inv", "weight_packed", "weight_shape", "input_scale",
+    "absmax", "SCB", "W_q",
+)
+# fmt: on
 
 
 def listed(names: Sequence[str]) -> str:
     """The first few names and how many there are."""
     shown = ", ".join(names[:_SHOWN])
     return f"{shown}{', ...' if len(names) > _SHOWN else ''} ({len(names)} tensors)"
+
+
+def of_quantized(names: Sequence[str]) -> str:
+    """What unused tensors mean that only quantized weights have, "" where there are none."""
+    first = next((name for name in names if name.rpartition(".")[2] in _OF_QUANTIZED), "")
+    if not first:
+        return ""
+    return (
+        f"{first} is of quantized weights, and config.json has no quantization_config that says how (older tools wrote it to "
+        "quantize_config.json or quant_config.json: put it into config.json, with its quant_method)"
+    )
 
 
 def misplaced(names: Sequence[str], model: Any) -> list[str]:

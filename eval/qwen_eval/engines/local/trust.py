@@ -306,7 +306,7 @@ def _compared(runtime: Runtime, verb: str, expected: Expected, found: Sequence[T
     """The largest difference, and what is wrong if it, or the mean one, is larger than is allowed."""
     table, quantized = (LOSS_BOUNDS, QUANTIZED_LOSS) if verb == "measure" else (BOUNDS, QUANTIZED)
     bounds = table.get(runtime.model.dtype, table[torch.bfloat16])
-    if runtime.checkpoint.spec.quantize != "none":
+    if runtime.checkpoint.quantized:
         bounds = quantized
     apart = [item.flatten() for item in expected.apart if item is not None]
     known = torch.cat(apart) if apart else torch.full((1,), float("inf"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -185,6 +186,48 @@ def test_further_tokens_come_with_their_embeddings_and_the_adapters_tokenizer(ba
     tokenizer.add_tokens([f"<|{number}|>" for number in range(20)], special_tokens=True)
     tokenizer.save_pretrained(bare)
     assert "was saved without its embeddings" in refusal(folder, bare)
+
+
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("mode", ["merge", "apply"])
+def test_an_adapter_of_qwen_1s_original_code(mode: str, dora: bool, tmp_path: Path) -> None:
+    """In its names, with one matrix for query, key and value, and embeddings saved whole, as its script of 2023 wrote them;
+    against a checkpoint whose original tensors were changed by hand."""
+    base = tiny.write_qwen1(tmp_path / "base")
+    tensors = load_file(base / "model.safetensors")
+    generator = torch.Generator().manual_seed(5)
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    config = lora(target_modules=["c_attn", "c_proj", "w1", "w2"], modules_to_save=["wte", "lm_head"], use_dora=dora)
+    config.save_pretrained(adapter)
+    stored, changed = {}, dict(tensors)
+    for name, weight in tensors.items():
+        path = f"base_model.model.{name.removesuffix('.weight')}"
+        if name in ("transformer.wte.weight", "lm_head.weight"):
+            changed[name] = stored[f"{path}.weight"] = weight + 0.1 * torch.randn(weight.shape, generator=generator)
+        elif re.search(r"c_attn.weight|c_proj.weight|w1.weight|w2.weight", name):
+            down = 0.3 * torch.randn(4, weight.shape[1], generator=generator)
+            up = 0.3 * torch.randn(weight.shape[0], 4, generator=generator)
+            stored |= {f"{path}.lora_A.weight": down, f"{path}.lora_B.weight": up}
+            changed[name] = weight + 16 / 4 * up @ down
+            if dora:
+                lengths = 1 + torch.rand(weight.shape[0], generator=generator)
+                stored[f"{path}.lora_magnitude_vector"] = lengths
+                changed[name] = changed[name] * (lengths / changed[name].norm(dim=1))[:, None]
+    save_file(stored, adapter / "adapter_model.safetensors")
+    by_hand = Path(shutil.copytree(base, tmp_path / "changed"))
+    save_file(changed, by_hand / "model.safetensors", metadata={"format": "pt"})
+    with torch.inference_mode():
+        found, expected, bare = (
+            model(IDS).logits
+            for model in (
+                load(base, adapter, mode),
+                *(open_checkpoint(ModelSpec(str(f))).load() for f in (by_hand, base)),
+            )
+        )
+    assert (found - expected).abs().max() < 1e-3 < 0.1 < (bare - expected).abs().max()
+    edit(adapter, rank_pattern={"w1": 8})
+    assert "only LoRA with one rank and alpha" in refusal(base, adapter)
 
 
 # ------------------------------------------------------------------------------------------------------ what does not fit

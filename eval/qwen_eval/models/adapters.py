@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from qwen_eval.models import files, fingerprint, hub, versions
+from qwen_eval.models import adapter_names, files, fingerprint, hub, versions
 from qwen_eval.models.tokenizers import one_line
 from qwen_eval.schema import CheckpointError, ModelSpec
 
@@ -149,10 +149,11 @@ def attach(model: Any, adapter: Adapter, tokens: int) -> Any:
         weights = peft.load_peft_weights(str(adapter.weights.parent), device="cpu")
     except Exception as error:  # torch and safetensors raise anything
         raise CheckpointError(f"{adapter.weights}: {one_line(error)}; get the adapter again") from error
+    config: Any = peft.PeftConfig.from_pretrained(str(adapter.folder))
+    config.inference_mode = True
+    weights = adapter_names.translated(config, weights, model, adapter.folder)
     _resize(model, weights, tokens, adapter)
     try:
-        config: Any = peft.PeftConfig.from_pretrained(str(adapter.folder))
-        config.inference_mode = True
         wrapped = peft.get_peft_model(model, config, adapter_name=_NAME)
     except Exception as error:  # anything, from ValueError to AttributeError
         raise CheckpointError(f"{adapter.folder}: {one_line(error)}; {_ANOTHER}, or peft does not take it") from error

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 import tiny
 from known import run_script
+from loopback_hub import MAIN, LoopbackHub, Repo
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.models import adapters, checkpoint
 from qwen_eval.models.checkpoint import open_checkpoint
@@ -124,6 +125,8 @@ def test_a_tied_matrix_is_changed_where_the_adapter_changes_it(targets: Sequence
         wanted = expected(IDS).logits
         for mode in ("merge", "apply"):
             assert (load(tied, adapter, mode)(IDS).logits - wanted).abs().max() < 1e-4
+        near = load(tied, adapter, "merge", quantize="int8")(IDS).logits  # no more than 8 bits away
+        assert (near - wanted).abs().mean() < 0.1 * wanted.abs().mean()
 
 
 @pytest.mark.parametrize("kind", ["lora", "dora", "modules_to_save"])
@@ -303,6 +306,27 @@ def test_an_adapter_in_the_place_of_a_model(base: Path, tmp_path: Path) -> None:
     assert f"pass its base model and the adapter: -c {base} --adapter {adapter}" in str(refused.value)
 
 
+def test_an_adapter_of_a_hub(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By id and revision; its weights are fetched when they are needed."""
+    from huggingface_hub import constants
+
+    adapter = write(base, tmp_path / "adapter", lora())
+    given = {path.name: path.read_bytes() for path in adapter.iterdir()}
+    with LoopbackHub(models={"me/my-lora": Repo(given, revisions={"main", "v2", MAIN})}) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        opened = open_checkpoint(ModelSpec(str(base), adapter="me/my-lora@v2"))
+        assert opened.name == "base+my-lora" and opened.adapter is not None
+        assert not list(opened.adapter.folder.glob("*.safetensors"))
+        assert torch.equal(opened.load()(IDS).logits, load(base, adapter)(IDS).logits)
+        assert "me/my-lora has no revision v9" in refusal(base, Path("me/my-lora@v9"))
+        assert "is neither a folder here nor a model on the hub" in refusal(base, Path("me/none"))
+
+
 def test_weights_in_the_older_format(base: Path, tmp_path: Path) -> None:
     adapter = write(base, tmp_path / "adapter", lora())
     expected = load(base, adapter)(IDS).logits
@@ -339,6 +363,7 @@ def test_table_signature_and_run(base: Path, tmp_path: Path, capsys: pytest.Capt
     assert f"|adapter:{label.label}" in runs["merged"].signature
     assert f"|adapter:{label.label}:apply" in runs["applied"].signature
     assert "adapter" not in runs["bare"].signature
+    assert not [run for run in runs.values() if "trust:" in run.signature or "whole" in run.out]
     assert "base+my-lora" in runs["merged"].out and "base+my-lora(apply)" in runs["applied"].out
     assert f"adapter my-lora (LORA, {label.fingerprint[:8]}) is merged into the weights of base" in runs["merged"].out
     logprobs = {

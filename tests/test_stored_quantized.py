@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GptOssConfig, GptOssForCausalLM
 
 import tiny
 from qwen_eval.engines.local.engine import HFEngine
@@ -119,6 +119,43 @@ def test_8_bit_floats_where_there_is_no_kernel_for_them(tmp_path: Path) -> None:
     assert (found - expected).abs().max() < 1e-3 < 1e-2 < (bare - expected).abs().max()
 
 
+def test_4_bit_floats_of_experts_where_there_is_no_kernel_for_them(tmp_path: Path) -> None:
+    """gpt-oss's MXFP4: 32 numbers of 4 bits share a power of two (OCP Microscaling Formats 1.0), two in a byte, the first in
+    its low half."""
+    if torch.cuda.is_available() or importlib.util.find_spec("kernels"):
+        pytest.skip("computed in 4 bits there")
+    values = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
+    values = torch.cat([values, -values])
+    config = GptOssConfig(
+        hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
+        num_local_experts=4, num_experts_per_tok=2, vocab_size=448, max_position_embeddings=512, sliding_window=32,
+        initializer_range=0.1, rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    wide = GptOssForCausalLM(config).train(False)
+    tensors = dict(wide.state_dict())
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in wide.named_parameters():
+        if not name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+            continue
+        experts, columns, rows = parameter.shape
+        codes = torch.randint(0, 16, (experts, rows, columns // 32, 32), generator=generator)
+        powers = torch.randint(122, 126, (experts, rows, columns // 32), generator=generator)
+        del tensors[name]
+        tensors[f"{name}_blocks"] = (codes[..., ::2] + 16 * codes[..., 1::2]).to(torch.uint8)
+        tensors[f"{name}_scales"] = powers.to(torch.uint8)
+        matrix = values[codes] * 2.0 ** (powers - 127)[..., None]
+        parameter.data = matrix.reshape(experts, rows, columns).transpose(1, 2).contiguous()
+    tiny.write_byte_tokenizer(tmp_path)
+    config.save_pretrained(tmp_path)
+    tiny.write_weights(tmp_path, {name: value.clone() for name, value in tensors.items()})
+    settle(tmp_path, quantization_config={"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]})
+    opened = open_checkpoint(ModelSpec(str(tmp_path), dtype="float32"))
+    assert opened.precision.startswith("mxfp4:dequantized")
+    with torch.inference_mode():
+        assert (opened.load()(IDS).logits - wide(IDS).logits).abs().max() < 1e-3
+
+
 def test_scales_without_a_config_are_named(tmp_path: Path) -> None:
     folder, _ = fp8(tmp_path)
     text = refusal(settle(folder, quantization_config=None))
@@ -139,6 +176,15 @@ def test_the_layout_of_older_tools_is_named(tmp_path: Path) -> None:
     assert "its weights lack" in text and "quantize_config.json" in text
 
 
+def adapter_of(base: Path, folder: Path) -> Path:
+    """A LoRA of random values."""
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "up_proj"], init_lora_weights=False)
+    torch.manual_seed(1)
+    peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(folder / "adapter")
+    return folder / "adapter"
+
+
 @pytest.mark.parametrize("kind", ["int8", "nf4"])
 def test_saved_by_bitsandbytes(kind: str, tmp_path: Path) -> None:
     """The same answers as from quantizing the wide checkpoint here."""
@@ -153,6 +199,15 @@ def test_saved_by_bitsandbytes(kind: str, tmp_path: Path) -> None:
     model.save_pretrained(saved)
     opened = open_checkpoint(ModelSpec(str(saved)))
     assert opened.precision == f"bitsandbytes:{kind}" and opened.quantized
+    assert "cannot be merged into quantized weights" in refusal(saved, adapter=str(adapter_of(base, tmp_path)))
+    both = [
+        open_checkpoint(
+            ModelSpec(path, quantize=quantize, adapter=str(tmp_path / "adapter"), adapter_mode="apply")
+        ).load()
+        for path, quantize in ((str(saved), "none"), (str(base), kind))
+    ]
+    with torch.inference_mode():
+        assert (both[0](IDS).logits - both[1](IDS).logits).abs().max() < 1e-3
     engines = [HFEngine(ModelSpec(str(saved))), HFEngine(ModelSpec(str(base), quantize=kind))]
     for one, other in zip(*(engine.choose(questions(3), lambda *_: None) for engine in engines), strict=True):
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-3)

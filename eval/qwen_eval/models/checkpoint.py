@@ -176,6 +176,8 @@ class Checkpoint:
         """Imports what `load` imports, so that the memory which loading adds is the model's own."""
         if self.spec.quantize != "none":
             importlib.import_module("bitsandbytes")
+        if self.adapter:
+            importlib.import_module("peft")
         with (
             configs.quiet(),
             torch.device("meta"),

@@ -152,8 +152,13 @@ def test_4_bit_floats_of_experts_where_there_is_no_kernel_for_them(tmp_path: Pat
     settle(tmp_path, quantization_config={"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]})
     opened = open_checkpoint(ModelSpec(str(tmp_path), dtype="float32"))
     assert opened.precision.startswith("mxfp4:dequantized")
+    try:
+        model = opened.load()
+    except CheckpointError as refused:  # transformers 5.10 has bfloat16 only, whatever is asked for
+        assert "add --dtype bfloat16" in str(refused)
+        return
     with torch.inference_mode():
-        assert (opened.load()(IDS).logits - wide(IDS).logits).abs().max() < 1e-3
+        assert (model(IDS).logits - wide(IDS).logits).abs().max() < 1e-3
 
 
 def test_scales_without_a_config_are_named(tmp_path: Path) -> None:

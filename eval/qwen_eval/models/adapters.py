@@ -10,13 +10,16 @@ import dataclasses
 import hashlib
 import importlib.util
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from transformers.integrations import peft as transformers_peft
+from transformers.models.auto import auto_factory
 
 from qwen_eval.models import adapter_names, files, fingerprint, hub, versions
 from qwen_eval.models.tokenizers import one_line
@@ -139,6 +142,21 @@ def _check(path: Path, raw: Mapping[str, Any]) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------- on a loaded model
+@contextmanager
+def none_unasked() -> Iterator[None]:
+    """Within it transformers applies no adapter that lies beside a model's weights, as it does without a word where peft is
+    installed."""
+    places: list[Any] = [auto_factory, transformers_peft]
+    before = [place.find_adapter_config_file for place in places]
+    for place in places:
+        place.find_adapter_config_file = lambda *_args, **_keywords: None
+    try:
+        yield
+    finally:
+        for place, own in zip(places, before, strict=True):
+            place.find_adapter_config_file = own
+
+
 def attach(model: Any, adapter: Adapter, tokens: int) -> Any:
     """The model with the adapter, merged into its weights or applied beside them. tokens: how many the tokenizer has; an
     adapter that was trained with further ones brings their embeddings. Raises CheckpointError, naming tensor or module, where

@@ -273,9 +273,11 @@ class Checkpoint:
     def _loaded(self, options: dict[str, Any]) -> PreTrainedModel:
         """The model of the checkpoint's files, with every tensor that it needs. Raises CheckpointError, and anything."""
         model: PreTrainedModel
-        with remote.loading(self._code, self.folder):
+        with remote.loading(self._code, self.folder), adapters.none_unasked():
             model, report = self._load_gguf(options) if self.header else self._load_folder(options)
         model = self._checked(model, report)
+        if quantized.settings(self.config):
+            quantized.check_type(model, self.dtype, self._where)
         if self.header:
             gguf.check_numbers(self.header, model)
         return model
@@ -315,13 +317,12 @@ class Checkpoint:
         return model if merges else self._adapted(model)
 
     def _load_folder(self, options: dict[str, Any]) -> Any:
-        """The model with transformers' report on its tensors. An adapter that lies beside it is not looked at."""
+        """The model with transformers' report on its tensors."""
         safe = self.weights[0].suffix == ".safetensors"
         return self._class.from_pretrained(
             self.folder,
             use_safetensors=safe,
             trust_remote_code=self.spec.trust_remote_code,
-            adapter_kwargs={"subfolder": "no adapter"},
             **options,
         )
 
@@ -333,9 +334,7 @@ class Checkpoint:
             options = {**options, "quantization_config": make(dequantize=True)}
         folder, name = self.header.path.parent, self.header.path.name
         with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that no setting turns off
-            model, report = self._class.from_pretrained(
-                folder, gguf_file=name, adapter_kwargs={"subfolder": "no adapter"}, **options
-            )
+            model, report = self._class.from_pretrained(folder, gguf_file=name, **options)
         return model, report
 
     def _check_report(self, report: dict[str, Any], model: Any) -> None:

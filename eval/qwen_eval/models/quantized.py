@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from transformers import PreTrainedConfig
 from transformers.quantizers import auto
@@ -117,3 +118,13 @@ def check(found: Mapping[str, Any], spec: ModelSpec, device: str, path: Path) ->
             f"{path}: the checkpoint is quantized ({label(found)}), and transformers cannot read it here: {one_line(error)}"
         ) from error
     return bool(getattr(quantizer.quantization_config, "dequantize", False))
+
+
+def check_type(model: Any, dtype: torch.dtype, where: Path) -> None:
+    """Raises CheckpointError where a format's reader made the weights narrower than was asked for, or of the other 16 bits."""
+    narrow = {parameter.dtype for parameter in model.parameters() if parameter.dtype in (torch.bfloat16, torch.float16)}
+    for taken in narrow - {dtype}:
+        name = str(taken).removeprefix("torch.")
+        raise CheckpointError(
+            f"{where}: transformers computes this quantized checkpoint in {name} here; add --dtype {name}"
+        )

@@ -15,7 +15,9 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+import remote
 from loopback_hub import MAIN
+from qwen_eval.engines.local.runtime import Runtime
 from qwen_eval.models import checkpoint as module
 from qwen_eval.models.checkpoint import open_checkpoint
 from qwen_eval.models.context import installed
@@ -110,8 +112,6 @@ def test_precision_of_other_configs(tmp_path):
     assert open_checkpoint(spec(tmp_path)).precision == "bf16"
     edit(tmp_path / "config.json", torch_dtype=None)
     assert open_checkpoint(spec(tmp_path)).precision == "fp32"
-    edit(tmp_path / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
-    assert open_checkpoint(spec(tmp_path)).precision == "gptq4"
 
 
 @pytest.mark.parametrize("layout", ["safetensors", "bin"])
@@ -174,14 +174,14 @@ def break_folder(how: str, folder: Path) -> None:
         ("no sizes", ["config.json: none of hidden_size, n_embd is given"]),
         ("no model type", ["config.json: no model_type in it"]),
         ("unknown model type", ["'qwen99' is unknown to transformers", transformers.__version__]),
-        ("own code", ["needs the Python code it carries", "--trust-remote-code"]),
+        ("own code", ["needs Python code that it does not hold (modeling_qwen.py)"]),
         ("not causal", ["config.json: this is an encoder-decoder model (t5)"]),
         ("broken generation config", ["generation_config.json:1: not valid JSON"]),
         ("no tokenizer", ["qwen.tiktoken is missing"]),
         ("another tokenizer", ["qwen.tiktoken has", "vocabulary of 128", "different checkpoints"]),
         ("no weights", ["holds no weights (model.safetensors or pytorch_model.bin"]),
-        ("adapter", ["holds an adapter, not a model; merge it"]),
-        ("only an adapter", ["it is an adapter; merge it"]),
+        ("adapter", ["holds an adapter, not a model; pass its base model and the adapter: -c BASE --adapter"]),
+        ("only an adapter", ["holds an adapter, not a model; pass its base model and the adapter: -c BASE --adapter"]),
     ],
 )
 def test_a_broken_folder_is_reported_before_anything_is_loaded(folder, how, says):
@@ -268,15 +268,57 @@ def test_weights_of_another_model_are_refused(tmp_path):
     )
 
 
-def test_tensors_that_a_model_does_not_use_are_reported(tmp_path, caplog):
+def test_tensors_that_a_model_does_not_use_are_reported(tmp_path):
     folder = write_llama(tmp_path)
     save_file(
         load_file(folder / "model.safetensors") | {"value_head.weight": torch.zeros(2)},
         folder / "model.safetensors",
         metadata={"format": "pt"},
     )
+    runtime = Runtime(open_checkpoint(spec(folder)), None)
+    assert runtime.model
+    assert "have tensors that the model does not use: value_head.weight (1 tensors)" in runtime.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("model.layers.0.self_attn.q_proj.bias", (64,)),  # attention_bias is missing from the config
+        ("model.layers.1.mlp.up_proj.weight_scale_inv", (1, 1)),  # of 8 bits, which the config does not say
+        ("model.layers.2.mlp.up_proj.weight", (128, 64)),  # one more layer than the config has
+        ("lm_head.bias", (384,)),
+    ],
+)
+def test_tensors_that_the_model_ought_to_have_a_place_for_are_refused(tmp_path, name, shape):
+    folder = write_llama(tmp_path)
+    write_weights(folder, load_file(folder / "model.safetensors") | {name: torch.zeros(shape)})
+    assert f"config.json has no place for {name} (1 tensors)" in refusal(open_checkpoint(spec(folder)).load)
+
+
+@pytest.mark.parametrize(
+    "name", ["model.layers.0.self_attn.masked_bias", "model.layers.0.self_attn.rotary_emb.inv_freq"]
+)
+def test_buffers_of_old_files_are_no_fault(tmp_path, name):
+    folder = write_llama(tmp_path)
+    write_weights(folder, load_file(folder / "model.safetensors") | {name: torch.zeros(8)})
     open_checkpoint(spec(folder)).load()
-    assert "1 tensors are not used, the first is value_head.weight" in caplog.text
+
+
+def test_layers_that_predict_further_tokens_are_no_fault(tmp_path):
+    folder = write_llama(tmp_path, num_nextn_predict_layers=1)
+    name = "model.layers.2.mlp.up_proj.weight"
+    write_weights(folder, load_file(folder / "model.safetensors") | {name: torch.zeros(128, 64)})
+    open_checkpoint(spec(folder)).load()
+
+
+@pytest.mark.parametrize("layout", ["safetensors", "bin"])
+def test_a_tensor_of_another_shape_is_named(tmp_path, layout):
+    folder = write_llama(tmp_path)
+    tensors = load_file(folder / "model.safetensors") | {"model.norm.weight": torch.zeros(32)}
+    (folder / "model.safetensors").unlink()
+    write_weights(folder, tensors, shards=2, layout=layout)
+    says = "model.norm.weight is (32,) in its weights and (64,) by its config.json (1 tensors)"
+    assert says in refusal(open_checkpoint(spec(folder)).load)
 
 
 def test_stray_buffers_are_not_reported(tmp_path):
@@ -358,7 +400,7 @@ def test_quantized_loading_is_asked_for(folder, monkeypatch):
     monkeypatch.setattr(module.qwen1.QWenLMHeadModel, "from_pretrained", from_pretrained)
     checkpoint = open_checkpoint(spec(folder, quantize="nf4", dtype="bfloat16"))
     assert checkpoint.precision == "nf4+bf16"  # the checkpoint's own is float32
-    assert "cannot be loaded: not here" in refusal(checkpoint.load)
+    assert "needs a package that is missing or does not work: not here" in refusal(checkpoint.load)
     quantization = asked["quantization_config"]
     assert (quantization.load_in_4bit, quantization.bnb_4bit_quant_type) == (True, "nf4")
     assert quantization.bnb_4bit_compute_dtype == torch.bfloat16
@@ -393,9 +435,13 @@ def test_a_model_larger_than_a_gpu_takes_all(folder, monkeypatch, free, gpus, de
 
 
 # ------------------------------------------------------------------------------------------------------------ its code
-def test_code_of_a_checkpoint_runs_only_when_trusted(tmp_path, monkeypatch):
-    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+@pytest.fixture
+def modules(tmp_path):
+    yield from remote.modules_in(tmp_path / "modules")
+
+
+@pytest.mark.usefixtures("modules")
+def test_code_of_a_checkpoint_runs_only_when_trusted(tmp_path):
     folder = write_causal(tmp_path / "model", "llama")
     (folder / "configuration_own.py").write_text(
         "from transformers import LlamaConfig\nclass OwnConfig(LlamaConfig):\n    model_type = 'own'\n"

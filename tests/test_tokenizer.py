@@ -297,6 +297,28 @@ def test_a_template_that_refuses_is_a_one_line_error(tmp_path):
         HubTokenizer(tmp_path).chat_ids([{"role": "user", "content": "Hi"}])
 
 
+@pytest.mark.parametrize("unknown", ["</s>", "<unk>"])
+def test_a_bos_that_is_the_unknown_token_too(tmp_path, unknown):
+    """As OPT's: BOS, EOS and the unknown token are one, and GPT-2's byte-level vocabulary knows every text."""
+    write_byte_tokenizer(tmp_path)
+    model = json.loads((tmp_path / "tokenizer.json").read_text())["model"]
+    words = [
+        word for word, _ in sorted(model["vocab"].items(), key=lambda entry: entry[1]) if not word.startswith("<|")
+    ]
+    folder = tmp_path / "opt"
+    folder.mkdir()
+    names = ["<s>", "<pad>", "</s>", "<unk>", *words]
+    (folder / "vocab.json").write_text(json.dumps({name: index for index, name in enumerate(names)}))
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
+    config = {"tokenizer_class": "GPT2Tokenizer", "add_bos_token": True, "bos_token": "</s>", "eos_token": "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "unk_token": unknown, "pad_token": "<pad>"}))
+    tokenizer = HubTokenizer(folder)
+    ids = tokenizer.encode("The red boat")
+    assert ids[0] == 2 == tokenizer.eos_ids[0] and 2 not in ids[1:]
+    assert tokenizer.decode(ids[1:]) == "The red boat"
+
+
 def test_a_tokenizer_that_knows_no_english_was_misread(tmp_path):
     """transformers 5.0 reads a bare tokenizer.model so: every piece is unknown."""
     write_byte_tokenizer(tmp_path)

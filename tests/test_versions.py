@@ -38,6 +38,12 @@ def test_the_bounds_are_those_of_the_package() -> None:
     assert {name: allowed()[name] for name in versions.TRIED} == versions.TRIED
 
 
+def test_the_bounds_of_extras_are_those_of_the_package() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for name, bounds in versions.OPTIONAL.items():
+        assert f'{name} = ["{name}{bounds}"]' in text and text.count(f'"{name}{bounds}"') == 2
+
+
 def test_both_ends_of_transformers_are_tried() -> None:
     (line,) = re.findall(r"^TRANSFORMERS := (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     oldest, newest = map(Version, line.split())

@@ -125,6 +125,17 @@ def parser(
         "Qwen/Qwen-7B-Chat)",
     )
     add("--revision", help="branch, tag or commit of a hub id")
+    add(
+        "--adapter",
+        metavar="ADAPTER",
+        help="a PEFT adapter of that model (LoRA and others): a folder or a hub id, with a revision as ID@REVISION",
+    )
+    add(
+        "--adapter-mode",
+        choices=("merge", "apply"),
+        default=None,
+        help="add the adapter to the weights (default), or compute it beside them in its own precision",
+    )
     add("-d", "--data", metavar="DIR", help="folder with the official files, or demo (default: download from the hub)")
     add(
         "--recipe",
@@ -303,8 +314,11 @@ def source(args: argparse.Namespace, demonstration: Path | None) -> Source:
 
 
 def model_spec(args: argparse.Namespace) -> ModelSpec:
-    """The model that the options describe. Raises CheckpointError when the demonstration's files were changed."""
+    """The model that the options describe. Raises CheckpointError when the demonstration's files were changed, InputError for
+    an option that is of no use alone."""
     path = args.checkpoint_path or DEFAULT_CHECKPOINT[mode(args)]
+    if args.adapter_mode and not args.adapter:
+        raise InputError("--adapter-mode says how an adapter is used; name one with --adapter")
     return ModelSpec(
         path=str(demo.checkpoint()) if path == demo.NAME else path,
         revision=args.revision,
@@ -321,6 +335,8 @@ def model_spec(args: argparse.Namespace) -> ModelSpec:
         train_length=args.train_length,
         template=_template(args),
         tables_of_2023=args.recipe == "qwen2023",
+        adapter=args.adapter,
+        adapter_mode=args.adapter_mode or "merge",
     )
 
 

@@ -47,6 +47,8 @@ class ModelSpec:
     (our default sizes), a number of keys, or one number per layer. device: "auto" or a torch device. train_length: the
     trained length in tokens, None for what the config says. template: the chat format or a file with a template in Jinja, None
     for the checkpoint's own. tables_of_2023: tables of positions rounded to the model's precision where the code of 2023 did.
+    adapter: a folder or hub id (with a revision behind an @), None for none. adapter_mode: "merge" it into the weights, or
+    "apply" it beside them.
     """
 
     path: str
@@ -64,6 +66,8 @@ class ModelSpec:
     train_length: int | None = None
     template: str | None = None
     tables_of_2023: bool = False
+    adapter: str | None = None
+    adapter_mode: Literal["merge", "apply"] = "merge"
 
 
 # of a request's field that came after the first release: at its default it changes no run's id
@@ -264,7 +268,8 @@ class EngineInfo:
     stored it. day: the date (2026-12-01) on which the chat template is rendered, "" where its text does not move with the
     clock. served: of a model behind a server what is known of it, and known_by what of it would show that it was exchanged:
     "content", "replies", "entry", or "name": nothing. trust: what the trust test gave up ("unshared",
-    "no-flash-cpu"), "untested" where it was declined, "" where the engine passed as it is."""
+    "no-flash-cpu"), "untested" where it was declined, "" where the engine passed as it is. adapter: the name and hash of the
+    adapter that the model has, with ":apply" where it is not merged, "" for none."""
 
     model: str
     revision: str
@@ -284,6 +289,7 @@ class EngineInfo:
     served: Mapping[str, str] = field(default_factory=dict)
     known_by: str = ""
     trust: str = ""
+    adapter: str = ""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ _SETTINGS: Mapping[str, Callable[[ModelSpec], bool]] = {
     "--logn": lambda spec: spec.logn == "on",
     "--window": lambda spec: spec.window != "off",
     "--attn": lambda spec: spec.attention != "auto",
+    "--adapter": lambda spec: spec.adapter is not None,
 }
 
 
@@ -159,4 +160,5 @@ class BaseEngine(ABC):
             chat_template=checkpoint.template_label,
             versions=versions,
             weights=dict(checkpoint.header.kinds) if checkpoint.header else {},
+            adapter=checkpoint.adapter.label if checkpoint.adapter else "",
         )

@@ -32,6 +32,8 @@ def open_engine(args: argparse.Namespace) -> Engine:
 
 def _open_api(args: argparse.Namespace) -> Engine:
     """The engine that asks a server. Without -c only the server knows the model."""
+    if args.adapter:
+        raise InputError("--adapter is the server's own setting; start the server with it, or use --engine hf")
     if not args.base_url:
         raise InputError("--engine api needs the server's address: --base-url http://HOST:PORT/v1")
     from qwen_eval.engines.api.engine import APIEngine

@@ -42,7 +42,7 @@ class VLLMEngine(BaseEngine):
 
     name, spare, rigid = "vllm", 1, True
     refused = (
-        frozenset({"--quantize", "--dynamic-ntk", "--logn", "--window", "--attn"}),
+        frozenset({"--quantize", "--dynamic-ntk", "--logn", "--window", "--attn", "--adapter"}),
         "is not for --engine vllm; use --engine hf",
     )
     checkpoint: Checkpoint
@@ -52,7 +52,7 @@ class VLLMEngine(BaseEngine):
             raise InputError("--engine vllm needs vLLM; run: pip install -e '.[vllm]' (Linux with a GPU)")
         super().__init__(versions.untried(("transformers",)))  # it tokenizes
         self.refuse(spec)
-        self.checkpoint = open_checkpoint(spec)
+        self.checkpoint = open_checkpoint(spec, runs=False)
         if self.checkpoint.header:
             raise CheckpointError(
                 f"{self.checkpoint.header.path}: --engine vllm reads no GGUF files; use --engine hf, or serve the file and use "

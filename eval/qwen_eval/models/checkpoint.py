@@ -15,16 +15,18 @@ import logging
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
 
 from qwen_eval.models import (
+    adapters,
     chat_formats,
     configs,
     files,
@@ -34,7 +36,10 @@ from qwen_eval.models import (
     kinds,
     memory,
     native,
+    quantized,
     qwen1,
+    remote,
+    unused,
     versions,
 )
 from qwen_eval.models.context import ContextExtension, install
@@ -45,9 +50,9 @@ from qwen_eval.schema import CheckpointError, ModelSpec
 _ATTENTION = {"auto": None, "eager": "eager", "sdpa": "sdpa", "flash": "flash_attention_2"}
 _QUANTIZE = ("none", "int8", "nf4")
 _AGAIN = "get the weights and config.json again, or upgrade transformers"
+_OTHERS = "the weights and config.json belong to different models"
 _SHRINK = {"none": 1.0, "int8": 0.55, "nf4": 0.35}  # of the size in 16 bits, including what is not quantized
 
-_log = logging.getLogger("harness")
 _log_bitsandbytes = logging.getLogger("bitsandbytes")
 
 
@@ -59,7 +64,8 @@ class Checkpoint:
     context_limit: tokens a sequence may have. context: the extension that `load` installs. dtype: what the weights are
     loaded as. device: a torch device. precision: "bf16", "fp16", "fp32", "int8", "nf4" ("nf4+bf16" where --dtype is not
     the checkpoint's own), or a quantized checkpoint's own ("gptq4", "gguf:Q4_1"). header: that of
-    the GGUF file that holds all of it.
+    the GGUF file that holds all of it. adapter: the one that the model is loaded with. quantized:
+    whether it computes with quantized weights, stored so or made here. remarks: sentences for the results on what `load` met.
     """
 
     spec: ModelSpec
@@ -74,8 +80,11 @@ class Checkpoint:
     device: str
     precision: str
     header: gguf.Header | None
+    adapter: adapters.Adapter | None
+    quantized: bool
     _located: hub.Located
     _own_limit: int | None
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def trained_length(self) -> int:
@@ -112,18 +121,27 @@ class Checkpoint:
         return self._identified_by(fingerprint.sampled(self.weights))
 
     def _identified_by(self, weights: str) -> str:
-        """A hash of the weights' fingerprint and of what lies beside them."""
+        """A hash of the weights' fingerprint and of what lies beside them, and of the adapter."""
         beside = [] if self.header else [self.folder / name for name in ("config.json", "generation_config.json")]
         if self.spec.trust_remote_code and not self.header:
             beside += sorted(self.folder.glob("*.py"))
         parts = [path.read_bytes() for path in beside if path.exists()]
         parts += [weights.encode(), self.tokenizer.fingerprint.encode()]
+        parts += [self.adapter.fingerprint.encode()] if self.adapter else []
         return hashlib.sha256(b"\n".join(parts)).hexdigest()[:16]
 
     @property
     def notes(self) -> list[str]:
         """Remarks for the results: libraries of versions, and kinds of GGUF files, that were not tried."""
         notes = versions.untried()
+        if self.adapter:
+            notes += self.adapter.notes(self.name.removesuffix(self.adapter.suffix))
+            if self.adapter.has_tokenizer:
+                notes.append(f"tokenizer and chat template are those in the adapter's folder, {self.adapter.folder}")
+        elif not self.header and (self.folder / files.ADAPTER).exists():
+            notes.append(
+                f"{self.folder / files.ADAPTER} lies beside the model and is not applied; --adapter applies one"
+            )
         if self.header and self.header.architecture not in gguf.TRIED:
             kind = self.header.architecture
             notes.append(
@@ -166,6 +184,8 @@ class Checkpoint:
         """Imports what `load` imports, so that the memory which loading adds is the model's own."""
         if self.spec.quantize != "none":
             importlib.import_module("bitsandbytes")
+        if self.adapter:
+            importlib.import_module("peft")
         with (
             configs.quiet(),
             torch.device("meta"),
@@ -178,7 +198,21 @@ class Checkpoint:
         config = copy.deepcopy(self.config)
         if self.native:
             return self._class(config)
-        return self._class.from_config(config, trust_remote_code=self.spec.trust_remote_code)
+        if self._code:
+            remote.prepare(self._code, self.folder)
+        return self._class.from_config(config, dtype=self.dtype, trust_remote_code=self.spec.trust_remote_code)
+
+    @property
+    def _code(self) -> str:
+        """Where the model's class is in the checkpoint's own code, "" for one of transformers or ours."""
+        if not self.spec.trust_remote_code or self.native or self.header:
+            return ""
+        return str((getattr(self.config, "auto_map", None) or {}).get(self._class.__name__, ""))
+
+    def _computed(self) -> Any:
+        """The model with parameters that take no memory, and all else computed."""
+        with accelerate.init_empty_weights(include_buffers=False):
+            return self._skeleton()
 
     @cached_property
     def learned_positions(self) -> int:
@@ -209,6 +243,7 @@ class Checkpoint:
             "config": copy.deepcopy(self.config),
             "dtype": self.dtype,
             "output_loading_info": True,
+            "ignore_mismatched_sizes": True,  # reported, and refused below with the tensor's name
             "local_files_only": True,
         }
         if _ATTENTION[self.spec.attention]:
@@ -217,24 +252,23 @@ class Checkpoint:
             options["device_map"] = "auto" if self._too_large() else {"": self.device}
         if self.spec.quantize != "none":
             options["quantization_config"] = _bitsandbytes(self.spec.quantize, self.dtype)
-        model: PreTrainedModel
         with configs.quiet():
             try:
-                model, report = self._load_gguf(options) if self.header else self._load_folder(options)
+                model = self._quantized(options) if self._quantizes_later else self._adapted(self._loaded(options))
             except CheckpointError:
                 raise
             except torch.OutOfMemoryError as error:
                 remedy = "use --quantize int8 or nf4, a smaller checkpoint or another --device"
                 raise CheckpointError(f"{self.name} does not fit the memory of {self.device}; {remedy}") from error
+            except ImportError as error:
+                raise CheckpointError(f"{self._where}: {_package(error)}") from error
             except Exception as error:  # transformers raises anything here
-                if "ignore_mismatched_sizes" in str(error):
-                    text = f"{self._where}: its weights have other shapes than its config.json says"
-                    raise CheckpointError(f"{text}; the weights and config.json belong to different models") from error
+                if self._code:
+                    raise CheckpointError(f"{self._where}: {remote.failure(error, self.folder)}") from error
                 raise CheckpointError(
                     f"{self._where}: the model cannot be loaded: {one_line(error)}; {_AGAIN}"
                 ) from error
-        self._check_report(report)
-        if self.spec.quantize != "none" and self.device == "cpu":
+        if self.quantized and self.device == "cpu":
             _prepare_quantized(model)
         eos = list(self.tokenizer.eos_ids)
         model.generation_config = configs.generation_config(
@@ -244,49 +278,102 @@ class Checkpoint:
         model.train(False)
         return model
 
+    def _loaded(self, options: dict[str, Any]) -> PreTrainedModel:
+        """The model of the checkpoint's files, with every tensor that it needs. Raises CheckpointError, and anything."""
+        model: PreTrainedModel
+        with remote.loading(self._code, self.folder), adapters.none_unasked():
+            model, report = self._load_gguf(options) if self.header else self._load_folder(options)
+        model = self._checked(model, report)
+        if quantized.settings(self.config):
+            quantized.check_type(model, self.dtype, self._where)
+        if self.header:
+            gguf.check_numbers(self.header, model)
+        return model
+
+    def _checked(self, model: PreTrainedModel, report: dict[str, Any]) -> PreTrainedModel:
+        if remote.is_remote(model):
+            remote.complete(model, report, self._computed, self._where)
+        self._check_report(report, model)
+        return model
+
+    def _adapted(self, model: PreTrainedModel) -> PreTrainedModel:
+        """The model with its adapter, if it has one."""
+        if self.adapter is None:
+            return model
+        adapted: PreTrainedModel = adapters.attach(model, self.adapter, self.tokenizer.vocab_size)
+        return adapted
+
+    @property
+    def _quantizes_later(self) -> bool:
+        """Whether weights are made first that no file holds, and quantized then: dequantized or merged ones."""
+        merges = self.adapter is not None and self.adapter.merged
+        return self.spec.quantize != "none" and (self.header is not None or merges)
+
+    def _quantized(self, options: dict[str, Any]) -> PreTrainedModel:
+        """The model made without quantization in main memory, given to its class again for bitsandbytes to quantize it."""
+        wide = {name: value for name, value in options.items() if name != "quantization_config"}
+        merges = self.adapter is not None and self.adapter.merged
+        model = self._loaded({**wide, "device_map": {"": "cpu"}})
+        model = self._adapted(model) if merges else model
+        weights = dict(model.state_dict())
+        if adapters.tied(model):
+            weights.pop("lm_head.weight", None)
+        again: Any = type(model)
+        with remote.loading(self._code, self.folder):
+            model, report = again.from_pretrained(None, state_dict=weights, **{**options, "config": model.config})
+        model = self._checked(model, report)
+        return model if merges else self._adapted(model)
+
     def _load_folder(self, options: dict[str, Any]) -> Any:
         """The model with transformers' report on its tensors."""
         safe = self.weights[0].suffix == ".safetensors"
-        trust = self.spec.trust_remote_code
-        return self._class.from_pretrained(self.folder, use_safetensors=safe, trust_remote_code=trust, **options)
+        return self._class.from_pretrained(
+            self.folder,
+            use_safetensors=safe,
+            trust_remote_code=self.spec.trust_remote_code,
+            **options,
+        )
 
     def _load_gguf(self, options: dict[str, Any]) -> Any:
-        """The model with transformers' report on its tensors, its weights dequantized. They are given to the class again
-        where bitsandbytes is to quantize them."""
+        """The model with transformers' report on its tensors, its weights dequantized."""
         assert self.header is not None
-        quantize = options.pop("quantization_config", None)
-        first = {**options, "device_map": {"": "cpu"}} if quantize else options
         if hasattr(transformers, "GgufConfig"):  # without it such releases keep the blocks as they are where they can
             make: Any = transformers.GgufConfig
-            first = {**first, "quantization_config": make(dequantize=True)}
+            options = {**options, "quantization_config": make(dequantize=True)}
         folder, name = self.header.path.parent, self.header.path.name
         with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that no setting turns off
-            model, report = self._class.from_pretrained(folder, gguf_file=name, **first)
-        gguf.check_numbers(self.header, model)
-        if quantize is None:
-            return model, report
-        weights = dict(model.state_dict())
-        if self.config.tie_word_embeddings:
-            weights.pop("lm_head.weight", None)
-        return type(model).from_pretrained(None, state_dict=weights, quantization_config=quantize, **options)
+            model, report = self._class.from_pretrained(folder, gguf_file=name, **options)
+        return model, report
 
-    def _check_report(self, report: dict[str, Any]) -> None:
-        """A model with random or unused tensors gives plausible figures. Raises CheckpointError for the first, and for the
-        second with the architectures of native.py, whose tensors we know."""
+    def _check_report(self, report: dict[str, Any], model: Any) -> None:
+        """A model with random or unused tensors gives plausible figures. Raises CheckpointError for tensors that are missing or
+        of other shapes, and for those that the model should have a place for; the others are noted."""
+        extra = sorted(report.get("unexpected_keys", ()))
+        mismatched = sorted(report.get("mismatched_keys", ()), key=lambda entry: str(entry[0]))
+        if mismatched:
+            name, found, wanted = mismatched[0]
+            shapes = f"{tuple(found)} in its weights and {tuple(wanted)} by its config.json"
+            raise CheckpointError(
+                f"{self._where}: its weights have other shapes than its config.json says: {name} is {shapes} "
+                f"({len(mismatched)} tensors); {unused.of_quantized(extra) or _OTHERS}"
+            )
         missing = sorted(report.get("missing_keys", ()))
         if missing:
-            text = f"{self._where}: its weights lack {missing[0]} ({len(missing)} tensors)"
-            raise CheckpointError(f"{text}; the weights and config.json belong to different models")
-        extra = sorted(report.get("unexpected_keys", ()))
-        if extra and self.native:
-            text = f"{self.folder}: config.json has no place for {extra[0]} ({len(extra)} tensors)"
-            raise CheckpointError(f"{text}; the weights and config.json belong to different models")
+            text = f"{self._where}: its weights lack {unused.listed(missing)}"
+            raise CheckpointError(f"{text}; {unused.of_quantized(extra) or _OTHERS}")
+        misplaced = extra if self.native else unused.misplaced(extra, model)
+        if misplaced:
+            text = f"{self._where}: config.json has no place for {unused.listed(misplaced)}"
+            raise CheckpointError(f"{text}; {unused.of_quantized(extra) or _OTHERS}")
         if extra:
-            _log.warning("%s: %d tensors are not used, the first is %s", self.name, len(extra), extra[0])
+            self.remarks.append(
+                f"{self.name}: its weights have tensors that the model does not use: {unused.listed(extra)}"
+            )
 
 
-def open_checkpoint(spec: ModelSpec) -> Checkpoint:
-    """Find a checkpoint and read all but its weights. Raises CheckpointError, one line that names file and remedy."""
+def open_checkpoint(spec: ModelSpec, runs: bool = True) -> Checkpoint:
+    """Find a checkpoint and read all but its weights. runs: whether its weights are run here by transformers, which then has to
+    read their format. Raises CheckpointError, one line that names file and remedy."""
     _validate(spec)
     _log_bitsandbytes.setLevel(logging.ERROR)  # it warns at every layer that it computes in float16
     located = hub.locate(spec)
@@ -295,7 +382,12 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
     with configs.quiet():
         config = configs.read_gguf_config(header) if header else configs.read_config(folder, spec.trust_remote_code)
         eos = configs.gguf_eos_ids(header) if header else configs.eos_ids(folder, config)
-        tokenizer = _open_tokenizer(spec, folder, config, eos, header)
+        adapter = adapters.open_adapter(spec)
+        tokenizer = (
+            _open_tokenizer(spec, adapter.folder, config, eos, None)
+            if adapter and adapter.has_tokenizer
+            else _open_tokenizer(spec, folder, config, eos, header)
+        )
     text = config.get_text_config()
     if isinstance(tokenizer, QwenTokenizer) and tokenizer.endoftext > text.vocab_size:
         raise CheckpointError(
@@ -325,9 +417,11 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
         config.table_dtype = str(dtype).removeprefix("torch.")
     device = _device(spec.device)
     _check_flash(spec, device, dtype)
+    stored = None if header else quantized.settings(config)
+    dequantized = stored is not None and runs and quantized.check(stored, spec, device, folder / "config.json")
     return Checkpoint(
         spec=spec,
-        name=located.name,
+        name=located.name + (adapter.suffix if adapter else ""),
         revision=located.revision,
         folder=folder,
         config=config,
@@ -336,8 +430,10 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
         context=context_extension(spec, config, trained),
         dtype=dtype,
         device=device,
-        precision=configs.precision(spec, config, dtype, header),
+        precision=configs.precision(spec, config, dtype, header, dequantized),
+        quantized=spec.quantize != "none" or (stored is not None and not dequantized),
         header=header,
+        adapter=adapter,
         _located=located,
         _own_limit=own_limit,
     )
@@ -355,6 +451,14 @@ def _open_tokenizer(
         tokenizer.use(chosen)
         tokenizer.template_path = Path(spec.template or "") if isinstance(chosen, str) else None
     return tokenizer
+
+
+def _package(error: ImportError) -> str:
+    """What an import that failed means for the user: which package to install."""
+    name = (error.name or "").partition(".")[0]
+    told = "pip install" in str(error) or not name or importlib.util.find_spec(name) is not None
+    named = "" if told else f"; run: pip install {name}"
+    return f"loading it needs a package that is missing or does not work: {one_line(error)}{named}"
 
 
 def _validate(spec: ModelSpec) -> None:

@@ -13,7 +13,8 @@ import torch
 import transformers
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 
-from qwen_eval.models import files, gguf, kinds, native, qwen1
+from qwen_eval.models import files, gguf, kinds, native, quantized, qwen1
+from qwen_eval.models import remote as code
 from qwen_eval.models.tokenizers import HubTokenizer, TextTokenizer, one_line
 from qwen_eval.schema import CheckpointError, ModelSpec
 
@@ -27,11 +28,10 @@ def read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
     checkpoint's."""
     path = folder / "config.json"
     if not path.exists():
-        what = (
-            "an adapter; merge it into its base model" if (folder / "adapter_config.json").exists() else "no checkpoint"
-        )
+        if (folder / files.ADAPTER).exists():
+            raise CheckpointError(files.adapter_alone(folder))
         raise CheckpointError(
-            f"{folder} has no config.json, it is {what}; pass the folder with config.json and the weights"
+            f"{folder} has no config.json, it is no checkpoint; pass the folder with config.json and the weights"
         )
     raw = files.read_json(path)
     kind = raw.get("model_type")
@@ -45,7 +45,7 @@ def read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
         problem = f"model type {kind!r} is unknown to transformers {version}" if kind else "no model_type in it"
         raise CheckpointError(f"{path}: {problem}; a newer transformers may know it")
     if kind not in transformers.CONFIG_MAPPING and not trust_remote_code:
-        raise CheckpointError(f"{folder} needs the Python code it carries; pass --trust-remote-code if you trust it")
+        raise code.not_trusted(folder, str(remote))
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True
@@ -156,20 +156,22 @@ def own_dtype(config: PreTrainedConfig) -> torch.dtype:
     return torch.float32
 
 
-def precision(spec: ModelSpec, config: PreTrainedConfig, dtype: torch.dtype, header: gguf.Header | None = None) -> str:
-    """What results call it: "bf16", "int8", a quantized checkpoint's own ("gptq4"); of a GGUF file (`header`) "gguf:Q4_1", with
-    "+bf16" or "+int8" after it where its numbers are rounded or quantized again. dtype: what the weights are loaded as."""
+def precision(
+    spec: ModelSpec, config: PreTrainedConfig, dtype: torch.dtype, header: gguf.Header | None = None, wide: bool = False
+) -> str:
+    """What results call it: "bf16", "int8", a quantized checkpoint's own ("gptq4", ":dequantized" where computed with wide
+    weights); of a GGUF file (`header`) "gguf:Q4_1", with "+bf16" or "+int8" after it where its numbers are rounded or
+    quantized again. dtype: what the weights are loaded as; named where it is not a quantized checkpoint's own."""
     if header is not None:
         again = [spec.quantize] if spec.quantize != "none" else []
         again += [LABELS[dtype]] if dtype != header.dtype else []
         return "+".join([f"gguf:{header.file_type}", *again])
-    if spec.quantize != "none":  # the type of what is not quantized is named where it is not the checkpoint's own
-        return spec.quantize + (f"+{LABELS[dtype]}" if dtype != own_dtype(config) else "")
-    own = getattr(config, "quantization_config", None)
-    if own:
-        quantization = own if isinstance(own, dict) else own.to_dict()
-        return f"{quantization.get('quant_method', 'quantized')}{quantization.get('bits', '')}"
-    return LABELS.get(dtype, str(dtype).removeprefix("torch."))
+    found = quantized.settings(config)
+    if found is None and spec.quantize == "none":
+        return LABELS.get(dtype, str(dtype).removeprefix("torch."))
+    own = spec.quantize if found is None else quantized.label(found) + (":dequantized" if wide else "")
+    # the type of what is not quantized is named where it is not the checkpoint's own
+    return own + (f"+{LABELS[dtype]}" if dtype != own_dtype(config) else "")
 
 
 @contextmanager

@@ -14,6 +14,8 @@ from qwen_eval.schema import CheckpointError
 # safetensors first; an index (several shards) before a single file
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SINGLES = ("model.safetensors", "pytorch_model.bin")
+ADAPTER = "adapter_config.json"
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _AGAIN = "get it again, or the whole checkpoint"
 
 
@@ -45,9 +47,24 @@ def weight_names(folder: Path, listing: Collection[str]) -> list[str]:
             return _indexed(folder / index, listing)
         if single in listing:
             return [single]
-    if "adapter_config.json" in listing:
-        raise CheckpointError(f"{folder} holds an adapter, not a model; merge it into its base model first")
+    if ADAPTER in listing:
+        raise CheckpointError(adapter_alone(folder))
     raise CheckpointError(f"{folder} holds no weights ({' or '.join(SINGLES)}, or their shards and index); {_AGAIN}")
+
+
+def adapter_alone(folder: Path) -> str:
+    """What to say of a folder that holds an adapter where a model is needed."""
+    base = read_json(folder / ADAPTER).get("base_model_name_or_path") if (folder / ADAPTER).exists() else None
+    named = base if isinstance(base, str) and base else "BASE"
+    return f"{folder} holds an adapter, not a model; pass its base model and the adapter: -c {named} --adapter {folder}"
+
+
+def adapter_weight_names(folder: Path, listing: Collection[str]) -> list[str]:
+    """The name of the file that holds an adapter's weights; listing: as for `weight_names`. Raises CheckpointError."""
+    for name in ADAPTER_WEIGHTS:
+        if name in listing:
+            return [name]
+    raise CheckpointError(f"{folder} holds no weights of an adapter ({' or '.join(ADAPTER_WEIGHTS)}); {_AGAIN}")
 
 
 def _indexed(index: Path, listing: Collection[str]) -> list[str]:
@@ -67,11 +84,11 @@ def local_weights(folder: Path) -> list[Path]:
     """The weight files of a folder, each checked to be complete as far as its header tells. Raises CheckpointError."""
     paths = [folder / name for name in weight_names(folder, {path.name for path in folder.iterdir()})]
     for path in paths:
-        _check(path)
+        check(path)
     return paths
 
 
-def _check(path: Path) -> None:
+def check(path: Path) -> None:
     """Raises CheckpointError for a truncated shard, before minutes go into loading the others."""
     with path.open("rb") as stream:
         start = stream.read(64)

@@ -7,13 +7,21 @@ Config and tokenizer files are fetched first, the weights when they are asked fo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qwen_eval.models import gguf
-from qwen_eval.models.files import INDEXES, SINGLES, read_json, weight_names
+from qwen_eval.models.files import (
+    ADAPTER,
+    ADAPTER_WEIGHTS,
+    INDEXES,
+    SINGLES,
+    adapter_weight_names,
+    read_json,
+    weight_names,
+)
 from qwen_eval.models.tokenizers import one_line
 from qwen_eval.schema import CheckpointError, ModelSpec
 
@@ -35,6 +43,21 @@ class Located:
     folder: Path
     fetch: Callable[[], None]
     gguf: Path | None = None
+
+
+def locate_adapter(spec: ModelSpec) -> Located:
+    """Find the adapter that a spec names and fetch all but its weights. Raises CheckpointError as `locate` does."""
+    name = str(spec.adapter)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return Located(folder.resolve().name, "local", folder, _nothing)
+    path, _, revision = name.partition("@")
+    if not _HUB_ID.fullmatch(path):
+        raise CheckpointError(f"--adapter {name} does not exist; pass a folder with {ADAPTER}, or a hub id")
+    wanted = replace(spec, path=path, revision=revision or None, trust_remote_code=False)
+    if spec.hub == "modelscope":
+        return _modelscope(wanted, (), ADAPTER_WEIGHTS)
+    return _hugging_face(wanted, adapter_weight_names)
 
 
 def locate(spec: ModelSpec) -> Located:
@@ -89,7 +112,7 @@ def _patterns(spec: ModelSpec) -> list[str]:
     return [*_SMALL, "*.py"] if spec.trust_remote_code else _SMALL
 
 
-def _hugging_face(spec: ModelSpec) -> Located:
+def _hugging_face(spec: ModelSpec, weights: Callable[[Path, Collection[str]], list[str]] = weight_names) -> Located:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -121,7 +144,7 @@ def _hugging_face(spec: ModelSpec) -> Located:
     commit = folder.name
 
     def fetch() -> None:
-        download(weight_names(folder, listing), commit)
+        download(weights(folder, listing), commit)
 
     return Located(spec.path, commit, folder, fetch)
 
@@ -165,7 +188,7 @@ def _refused(spec: ModelSpec, error: Exception) -> CheckpointError:
     return CheckpointError(f"{spec.path}: the hub refused ({one_line(error)}); try again later or pass a folder")
 
 
-def _modelscope(spec: ModelSpec) -> Located:
+def _modelscope(spec: ModelSpec, indexes: Sequence[str] = INDEXES, singles: Sequence[str] = SINGLES) -> Located:
     try:
         from modelscope import snapshot_download
     except ImportError:
@@ -183,11 +206,11 @@ def _modelscope(spec: ModelSpec) -> Located:
 
     def fetch() -> None:
         # its API lists files otherwise than the hub's: take what an index names, else a single file
-        for name in INDEXES:
+        for name in indexes:
             if (folder / name).exists():
                 download(sorted(set(read_json(folder / name).get("weight_map", {}).values())))
                 return
-        for single in SINGLES:
+        for single in singles:
             download([single])
             if (folder / single).exists():
                 return

@@ -363,7 +363,10 @@ class HubTokenizer(TextTokenizer):
             why = "its tokenizer cannot be loaded: tokenizer.json or its like is missing, or has no vocabulary"
             raise CheckpointError(f"{folder}: {why}; get the tokenizer's files from the checkpoint's page")
         self._bos = self._find_bos()
-        if tok.unk_token_id is not None and tok.unk_token_id in self.encode("The answer is A."):
+        # without what it puts first: OPT's BOS is its unknown token, too
+        if tok.unk_token_id is not None and tok.unk_token_id in tok.encode(
+            "The answer is A.", add_special_tokens=False
+        ):
             why = (
                 f"transformers {transformers.__version__} misreads its tokenizer (plain English becomes unknown tokens)"
             )

@@ -16,7 +16,7 @@ PUBLISHED = ("table", "model", "metric", "group", "setting", "value", "source")
 QUANTIZED = ("int8", "nf4")
 PRECISIONS = {"bf16": "BF16", "fp16": "FP16", "fp32": "FP32", "int8": "Int8", "nf4": "NF4"}
 # fields of a signature that describe the model and how it was loaded, not the protocol
-OF_THE_MODEL = ("template", "date", "served", "ctx", "ext", "trained", "window", "dtype", "trust")
+OF_THE_MODEL = ("template", "date", "served", "ctx", "ext", "trained", "window", "dtype", "adapter", "trust")
 PARTIAL, DEMONSTRATION, NOT_COMPARABLE, UNVERIFIED = "partial", "demonstration", "not comparable", "unverified"
 
 

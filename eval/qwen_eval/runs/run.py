@@ -62,7 +62,8 @@ def run(benchmark: Benchmark, engine: Engine, processes: workers.Processes = wor
     benchmark.too_long = _too_long(benchmark, engine, processes)
     info = prompts.with_day(benchmark, engine, engine.describe())
     if benchmark.args.checkpoint_path == demo.NAME and info.engine != "file":
-        info = dataclasses.replace(info, model=demo.NAME, revision="demo")
+        adapted = "".join(info.model.partition("+")[1:])
+        info = dataclasses.replace(info, model=demo.NAME + adapted, revision="demo")
     if processes.is_first:
         return _run_locked(benchmark, engine, info, processes)
     name, day = processes.broadcast(None)

@@ -34,6 +34,8 @@ def signature(benchmark: Benchmark, info: EngineInfo) -> str:
     if info.window:
         fields["window"] = info.window
     fields["dtype"] = info.precision
+    if info.adapter:
+        fields["adapter"] = info.adapter
     if info.trust:
         fields["trust"] = info.trust
     version = benchmark.versions.get((benchmark.recipe, benchmark.mode), benchmark.version)

@@ -73,7 +73,7 @@ class APIEngine(BaseEngine):
 
     name, spare, rigid = "api", 1, True
     refused = (
-        frozenset({"--quantize", "--dtype", "--dynamic-ntk", "--logn", "--window", "--attn"}),
+        frozenset({"--quantize", "--dtype", "--dynamic-ntk", "--logn", "--window", "--attn", "--adapter"}),
         "is the server's own setting; start the server with it, or use --engine hf",
     )
 
@@ -83,7 +83,7 @@ class APIEngine(BaseEngine):
         super().__init__(versions.untried(("transformers",)) if spec else [])  # it tokenizes
         if spec:
             self.refuse(spec)
-            self.checkpoint = open_checkpoint(spec)
+            self.checkpoint = open_checkpoint(spec, runs=False)
         self._server, self._concurrency, self._seed = server, concurrency, seed
         self._served = served_model.find(server, served)
         self._model = self._served.name

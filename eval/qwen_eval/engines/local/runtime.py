@@ -114,6 +114,7 @@ class Runtime:
             heap.return_freed_pages()
         before = memory.resident(self.checkpoint.device)
         model = self.checkpoint.load()
+        self.notes.extend(note for note in self.checkpoint.remarks if note not in self.notes)
         self.weights = memory.stored_bytes(model)
         self.before_blocking(model)
         blocked.block(model)

@@ -108,7 +108,9 @@ def test(runtime: Runtime, samples: Sequence[Sample], share: bool) -> Verdict:
             verdict = _test(runtime, wanted, found, needed, share)
         finally:
             runtime.tokens_computed, runtime.tokens_in_prompts = before[:2]
-            del runtime.notes[before[2] :]  # what the run itself meets it will say
+            # what the run itself meets it will say; what loading met it will not
+            new, told = runtime.notes[before[2] :], runtime.checkpoint.remarks
+            runtime.notes[before[2] :] = [note for note in new if note in told]
         known = verdict if known is None else known.with_(verdict)
         verdicts.remember(key, known)
     kernels.DROPPED.update(known.dropped)
@@ -331,7 +333,7 @@ def _compared(runtime: Runtime, verb: str, expected: Expected, found: Sequence[T
     """The largest difference, and what is wrong if it, or the mean one, is larger than is allowed."""
     table, quantized = (LOSS_BOUNDS, QUANTIZED_LOSS) if verb == "measure" else (BOUNDS, QUANTIZED)
     bounds = table.get(runtime.model.dtype, table[torch.bfloat16])
-    if runtime.checkpoint.spec.quantize != "none":
+    if runtime.checkpoint.quantized:
         bounds = quantized
     apart = [item.flatten() for item in expected.apart if item is not None]
     known = torch.cat(apart) if apart else torch.full((1,), float("inf"))

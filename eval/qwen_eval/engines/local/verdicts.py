@@ -73,7 +73,7 @@ def key(runtime: Runtime, share: bool) -> str:
         __version__, torch.__version__, transformers.__version__, _code(), checkpoint.fingerprint,
         device_name(checkpoint.device), torch.backends.cpu.get_cpu_capability(), str(checkpoint.dtype), checkpoint.precision,
         checkpoint.spec.attention, checkpoint.spec.quantize, repr(checkpoint.context), str(checkpoint.context_limit),
-        str(share), str(runtime.batch_size), str(getattr(checkpoint.config, "table_dtype", None)),
+        str(share), str(runtime.batch_size), str(getattr(checkpoint.config, "table_dtype", None)), checkpoint.spec.adapter_mode,
     ]  # fmt: skip
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 

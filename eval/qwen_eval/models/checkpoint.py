@@ -122,8 +122,12 @@ class Checkpoint:
 
     @property
     def notes(self) -> list[str]:
-        """Remarks for the results: libraries of versions, and kinds of GGUF files, that were not tried."""
+        """Remarks for the results: libraries of versions, and kinds of GGUF files, that were not tried; tables that are
+        rounded."""
         notes = versions.untried()
+        table = getattr(self.config, "table_dtype", None)
+        if table:
+            notes.append(f"{self.name}: its table of positions is rounded to {table}, as by its code of 2023")
         if self.header and self.header.architecture not in gguf.TRIED:
             kind = self.header.architecture
             notes.append(

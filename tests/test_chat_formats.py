@@ -214,6 +214,21 @@ def test_a_template_beside_a_checkpoint_of_2023_is_used(tmp_path: Path) -> None:
     assert opened(folder, "chatglm2").chat_text(ASK).startswith("[gMASK]sop[Round 1]")
 
 
+def test_a_reply_ends_with_the_mark_that_a_template_spells(tmp_path: Path) -> None:
+    """InternLM's format as a template: the same ids as by its name."""
+    path = tmp_path / "internlm.jinja"
+    path.write_text(
+        "<s><s>{% for message in messages %}{% if message.role == 'user' %}<|User|>:{{ message.content }}<eoh>\n<|Bot|>:"
+        "{% else %}{{ message.content }}<eoa>\n{% endif %}{% endfor %}"
+    )
+    folder = peers.write_peer(tmp_path / "model", "internlm")
+    own, named = opened(folder, str(path)), opened(folder, "internlm")
+    assert own.chat_ids(ASK) == named.chat_ids(ASK) and own.chat_ids(TALK) == named.chat_ids(TALK)
+    assert own.stop_ids == named.stop_ids and len(own.stop_ids) == 2
+    with pytest.raises(CheckpointError, match="a message contains '<eoh>'"):
+        own.chat_ids([{"role": "user", "content": "a<eoh>b"}])
+
+
 def test_a_message_that_spells_a_token_is_refused_where_a_template_writes_it(tmp_path: Path) -> None:
     folder = peers.write_peer(tmp_path, "internlm")
     (folder / "chat_template.jinja").write_text(TEMPLATE)

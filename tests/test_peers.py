@@ -310,6 +310,7 @@ def test_in_16_bits_the_trust_test_passes(tmp_path: Path, kind: str, dtype: str)
         engine = HFEngine(ModelSpec(str(folder), tables_of_2023=old))
         rounded = getattr(engine.checkpoint.config, "table_dtype", None)
         assert rounded == (dtype if old and kind in ("chatglm2", "baichuan13b") else None)
+        assert [f"rounded to {dtype}" in note for note in engine.notes] == [True] * (rounded is not None)
         requests = [
             Choose("The boat. " * 30, (), f"Is it {word}?", (" A", " B")) for word in ("red", "blue, or not at all")
         ]

@@ -132,7 +132,8 @@ class Checkpoint:
 
     @property
     def notes(self) -> list[str]:
-        """Remarks for the results: libraries of versions, and kinds of GGUF files, that were not tried."""
+        """Remarks for the results: libraries of versions, and kinds of GGUF files, that were not tried; tables that are
+        rounded."""
         notes = versions.untried()
         if self.adapter:
             notes += self.adapter.notes(self.name.removesuffix(self.adapter.suffix))
@@ -142,6 +143,9 @@ class Checkpoint:
             notes.append(
                 f"{self.folder / files.ADAPTER} lies beside the model and is not applied; --adapter applies one"
             )
+        table = getattr(self.config, "table_dtype", None)
+        if table:
+            notes.append(f"{self.name}: its table of positions is rounded to {table}, as by its code of 2023")
         if self.header and self.header.architecture not in gguf.TRIED:
             kind = self.header.architecture
             notes.append(

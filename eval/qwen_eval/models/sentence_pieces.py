@@ -98,12 +98,24 @@ class SentencePieceTokenizer(TextTokenizer):
         found = self._pieces.encode([without_surrogates(text) for text in texts])
         return [[*self._first, *ids] for ids in found]
 
-    @property
-    def special_tokens(self) -> Collection[str]:
+    @cached_property
+    def _spelled(self) -> list[str]:
+        """The pieces that a text becomes wherever it spells them."""
+        kind = records.ModelProto.SentencePiece.USER_DEFINED
+        return [piece.piece for piece in records.ModelProto.FromString(self._model).pieces if piece.type == kind]
+
+    @cached_property
+    def _never_text(self) -> list[str]:
+        """The names of what no text becomes."""
         return [*self._extra, *(str(self._pieces.id_to_piece(index)) for index in sorted(self._special))]
 
+    @property
+    def special_tokens(self) -> Collection[str]:
+        """What no text becomes, and the marks that a template spells."""
+        return [*self._never_text, *(name for name in self._spelled if name in (self.chat_template or ""))]
+
     def encode_special(self, text: str) -> list[int]:
-        names = self.special_tokens
+        names = self._never_text
         ids: list[int] = []
         for part in re.split(f"({'|'.join(map(re.escape, names))})", text) if names else [text]:
             if part in names:

@@ -81,7 +81,8 @@ class TextTokenizer(ABC):
         Raises CheckpointError where there is no template or it refuses the messages.
         """
         if self.format is None and self.chat_template is not None:
-            _refuse_spelled_tokens([*messages, {"role": "system", "content": system or ""}], self.special_tokens)
+            turns = with_system(messages, system)
+            _refuse_spelled_tokens(turns, self.special_tokens, "use a format by its name (--template)")
             return self.encode_special(self._written(messages, system, options))
         ids: list[int] = []
         parts = self._parts(messages, system, options)
@@ -135,6 +136,11 @@ class TextTokenizer(ABC):
         """The names of the special tokens that `encode_special` recognises."""
         return ()
 
+    @property
+    def special_ids(self) -> set[int]:
+        """The special tokens, which plain text never becomes."""
+        return {index for name in self.special_tokens if (index := self.special_id(name)) is not None}
+
     def _written(self, messages: Sequence[Message], system: str | None, variables: Mapping[str, Any]) -> str:
         """The conversation by the template in Jinja, where transformers does not know the tokenizer."""
         from transformers.utils.chat_template_utils import render_jinja_template
@@ -155,8 +161,7 @@ class TextTokenizer(ABC):
     def _ends_of_reply(self, written: str) -> list[int]:
         """The first special token behind the reply "Reply" in a conversation that a template wrote."""
         ids = self.encode_special(written.rpartition("Reply")[2])
-        special = {self.encode_special(name)[0] for name in self.special_tokens}
-        return [index for index in ids if index in special][:1]
+        return [index for index in ids if index in self.special_ids][:1]
 
     def use(self, template: Format | str) -> None:
         """Writes conversations in this format, or by this template in Jinja, from now on. Raises CheckpointError where the
@@ -388,7 +393,6 @@ class HubTokenizer(TextTokenizer):
 
     @property
     def special_ids(self) -> set[int]:
-        """The special tokens, which plain text never becomes."""
         return set(self._special_names.values())
 
     @property
@@ -481,7 +485,8 @@ class HubTokenizer(TextTokenizer):
         # where transformers can tell the template's special tokens from those that a message spells out, it does
         safe = {"sanitize_control_tokens": True} if self._safe_chat else {}
         if not self._safe_chat:
-            _refuse_spelled_tokens([*messages, {"role": "system", "content": system or ""}], self.special_tokens)
+            turns = with_system(messages, system)
+            _refuse_spelled_tokens(turns, self.special_tokens, "install transformers 5.23 or later")
         ids = list(self._template(messages, system, tokenize=True, return_dict=False, **safe, **options))
         if not ids:
             raise CheckpointError(
@@ -541,18 +546,14 @@ class HubTokenizer(TextTokenizer):
             ) from error
 
 
-def _refuse_spelled_tokens(messages: Sequence[Message], special: Collection[str]) -> None:
+def _refuse_spelled_tokens(messages: Sequence[Message], special: Collection[str], remedy: str) -> None:
     """Raises CheckpointError for a message that spells a special token, which the template's text could not be told from: a
     turn could end in the middle of its message."""
     for message in messages:
         spelled = next((token for token in sorted(special) if token in message["content"]), None)
         if spelled is not None:
-            import transformers
-
-            version = transformers.__version__
             raise CheckpointError(
-                f"a message contains {spelled!r}, which a template's text cannot be told from here (transformers {version}); "
-                "install transformers 5.23 or later, or use a format by its name (--template)"
+                f"a message contains {spelled!r}, which the template's special token cannot be told from here; {remedy}"
             )
 
 

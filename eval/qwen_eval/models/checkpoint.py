@@ -31,6 +31,7 @@ from qwen_eval.models import (
     fingerprint,
     gguf,
     hub,
+    imports,
     kinds,
     memory,
     quantized,
@@ -253,7 +254,8 @@ class Checkpoint:
                 remedy = "use --quantize int8 or nf4, a smaller checkpoint or another --device"
                 raise CheckpointError(f"{self.name} does not fit the memory of {self.device}; {remedy}") from error
             except ImportError as error:
-                raise CheckpointError(f"{self._where}: {_package(error)}") from error
+                text = f"loading it needs a package that is missing or does not work: {one_line(error)}"
+                raise CheckpointError(f"{self._where}: {text}{imports.remedy(error)}") from error
             except Exception as error:  # transformers raises anything here
                 if self._code:
                     raise CheckpointError(f"{self._where}: {remote.failure(error, self.folder)}") from error
@@ -417,14 +419,6 @@ def open_checkpoint(spec: ModelSpec, runs: bool = True) -> Checkpoint:
         _located=located,
         _own_limit=own_limit,
     )
-
-
-def _package(error: ImportError) -> str:
-    """What an import that failed means for the user: which package to install."""
-    name = (error.name or "").partition(".")[0]
-    told = "pip install" in str(error) or not name or importlib.util.find_spec(name) is not None
-    named = "" if told else f"; run: pip install {name}"
-    return f"loading it needs a package that is missing or does not work: {one_line(error)}{named}"
 
 
 def _validate(spec: ModelSpec) -> None:

@@ -22,7 +22,7 @@ from transformers.integrations import peft as transformers_peft
 from transformers.models.auto import auto_factory
 
 from qwen_eval.models import adapter_names, files, fingerprint, hub, versions
-from qwen_eval.models.tokenizers import one_line
+from qwen_eval.models.tokenizers import TextTokenizer, one_line
 from qwen_eval.schema import CheckpointError, ModelSpec
 
 _NAME = "default"  # what PEFT calls the one adapter of a model
@@ -139,6 +139,18 @@ def _check(path: Path, raw: Mapping[str, Any]) -> None:
         raise CheckpointError(
             f"{path}: peft {peft.__version__} does not know its setting {unknown[0]}, and would ignore it; upgrade peft"
         )
+
+
+def alike(own: TextTokenizer, other: TextTokenizer) -> bool:
+    """Whether a tokenizer that lies beside an adapter is the model's own, as training tools store it with every adapter: the
+    same tokens under the same ids, the same BOS, and the same chat template or none."""
+    if other.chat_template not in (None, own.chat_template) or own.encode("") != other.encode(""):
+        return False
+    known = [getattr(getattr(one, "tok", None), "get_vocab", None) for one in (own, other)]
+    if None in known:
+        return own.fingerprint == other.fingerprint
+    first, second = (vocabulary() for vocabulary in known if vocabulary)
+    return bool(first == second)
 
 
 # ----------------------------------------------------------------------------------------------------- on a loaded model

@@ -62,8 +62,9 @@ class Checkpoint:
     context_limit: tokens a sequence may have. context: the extension that `load` installs. dtype: what the weights are
     loaded as. device: a torch device. precision: "bf16", "fp16", "fp32", "int8", "nf4" ("nf4+bf16" where --dtype is not
     the checkpoint's own), or a quantized checkpoint's own ("gptq4", "gguf:Q4_1"). header: that of
-    the GGUF file that holds all of it. adapter: the one that the model is loaded with. quantized:
-    whether it computes with quantized weights, stored so or made here. remarks: sentences for the results on what `load` met.
+    the GGUF file that holds all of it. adapter: the one that the model is loaded with;
+    adapters_tokenizer: whether its tokenizer or chat template are others than the model's, and used. quantized: whether it
+    computes with quantized weights, stored so or made here. remarks: sentences for the results on what `load` met.
     """
 
     spec: ModelSpec
@@ -79,6 +80,7 @@ class Checkpoint:
     precision: str
     header: gguf.Header | None
     adapter: adapters.Adapter | None
+    adapters_tokenizer: bool
     quantized: bool
     _located: hub.Located
     _own_limit: int | None
@@ -129,7 +131,7 @@ class Checkpoint:
         notes = versions.untried()
         if self.adapter:
             notes += self.adapter.notes(self.name.removesuffix(self.adapter.suffix))
-            if self.adapter.has_tokenizer:
+            if self.adapters_tokenizer:
                 notes.append(f"tokenizer and chat template are those in the adapter's folder, {self.adapter.folder}")
         elif not self.header and (self.folder / files.ADAPTER).exists():
             notes.append(
@@ -378,11 +380,12 @@ def open_checkpoint(spec: ModelSpec, runs: bool = True) -> Checkpoint:
         is_qwen1 = isinstance(config, qwen1.QWenConfig)
         eos = configs.gguf_eos_ids(header) if header else configs.eos_ids(folder, config)
         adapter = adapters.open_adapter(spec)
-        tokenizer = (
-            open_tokenizer(adapter.folder, is_qwen1, eos, spec.trust_remote_code)
-            if adapter and adapter.has_tokenizer
-            else open_tokenizer(folder, is_qwen1, eos, spec.trust_remote_code, header)
-        )
+        tokenizer = open_tokenizer(folder, is_qwen1, eos, spec.trust_remote_code, header)
+        brought = adapter is not None and adapter.has_tokenizer
+        if adapter is not None and brought:
+            own, tokenizer = tokenizer, open_tokenizer(adapter.folder, is_qwen1, eos, spec.trust_remote_code)
+            if adapters.alike(own, tokenizer):
+                tokenizer, brought = own, False
     text = config.get_text_config()
     if isinstance(tokenizer, QwenTokenizer) and tokenizer.endoftext > text.vocab_size:
         raise CheckpointError(
@@ -416,6 +419,7 @@ def open_checkpoint(spec: ModelSpec, runs: bool = True) -> Checkpoint:
         quantized=spec.quantize != "none" or (stored is not None and not dequantized),
         header=header,
         adapter=adapter,
+        adapters_tokenizer=brought,
         _located=located,
         _own_limit=own_limit,
     )

@@ -179,7 +179,10 @@ def attach(model: Any, adapter: Adapter, tokens: int) -> Any:
         weights = peft.load_peft_weights(str(adapter.weights.parent), device="cpu")
     except Exception as error:  # torch and safetensors raise anything
         raise CheckpointError(f"{adapter.weights}: {one_line(error)}; get the adapter again") from error
-    config: Any = peft.PeftConfig.from_pretrained(str(adapter.folder))
+    try:
+        config: Any = peft.PeftConfig.from_pretrained(str(adapter.folder))
+    except Exception as error:  # settings of other types raise anything
+        raise CheckpointError(f"{adapter.folder / files.ADAPTER}: {one_line(error)}; get the adapter again") from error
     config.inference_mode = True
     weights = adapter_names.translated(config, weights, model, adapter.folder)
     _resize(model, weights, tokens, adapter)

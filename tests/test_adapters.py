@@ -185,6 +185,12 @@ def test_further_tokens_come_with_their_embeddings_and_the_adapters_tokenizer(ba
     expected = peft.PeftModel.from_pretrained(expected, adapter).train(False)
     with torch.inference_mode():
         assert (opened.load()(IDS).logits - expected(IDS).logits).abs().max() < 1e-4
+    copied = write(folder, tmp_path / "copied", lora())
+    for name in ("tokenizer.json", "tokenizer_config.json"):  # as training tools store them with every adapter
+        shutil.copy(folder / name, copied)
+    same = open_checkpoint(ModelSpec(str(folder), adapter=str(copied)))
+    assert same.tokenizer.fingerprint == open_checkpoint(ModelSpec(str(folder))).tokenizer.fingerprint
+    assert not any("tokenizer" in note for note in same.notes)
     bare = write(folder, tmp_path / "bare", lora())
     tokenizer.add_tokens([f"<|{number}|>" for number in range(20)], special_tokens=True)
     tokenizer.save_pretrained(bare)

@@ -163,7 +163,10 @@ def test_layers_of_other_types_and_with_hooks_are_left_alone() -> None:
 
     hooked = nn.Linear(8, 8)
     hooked.register_forward_hook(lambda *_: None)
-    model = nn.ModuleDict({"own": Own(8, 8), "small": nn.Linear(8, 8).half(), "hooked": hooked})
+    wrapped = nn.Linear(8, 8)  # as compressed-tensors does, to round the inputs
+    wrapped.forward = lambda inputs: nn.functional.linear(inputs.round(), wrapped.weight)  # type: ignore[method-assign]
+    layers = {"own": Own(8, 8), "small": nn.Linear(8, 8).half(), "hooked": hooked, "wrapped": wrapped}
+    model = nn.ModuleDict(layers)
     block(model)
     assert not names(model)
 

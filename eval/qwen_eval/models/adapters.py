@@ -22,7 +22,7 @@ from transformers.integrations import peft as transformers_peft
 from transformers.models.auto import auto_factory
 
 from qwen_eval.models import adapter_names, files, fingerprint, hub, versions
-from qwen_eval.models.tokenizers import one_line
+from qwen_eval.models.tokenizers import TextTokenizer, one_line
 from qwen_eval.schema import CheckpointError, ModelSpec
 
 _NAME = "default"  # what PEFT calls the one adapter of a model
@@ -141,6 +141,18 @@ def _check(path: Path, raw: Mapping[str, Any]) -> None:
         )
 
 
+def alike(own: TextTokenizer, other: TextTokenizer) -> bool:
+    """Whether a tokenizer that lies beside an adapter is the model's own, as training tools store it with every adapter: the
+    same tokens under the same ids, the same BOS, and the same chat template or none."""
+    if other.chat_template not in (None, own.chat_template) or own.encode("") != other.encode(""):
+        return False
+    known = [getattr(getattr(one, "tok", None), "get_vocab", None) for one in (own, other)]
+    if None in known:
+        return own.fingerprint == other.fingerprint
+    first, second = (vocabulary() for vocabulary in known if vocabulary)
+    return bool(first == second)
+
+
 # ----------------------------------------------------------------------------------------------------- on a loaded model
 @contextmanager
 def none_unasked() -> Iterator[None]:
@@ -167,7 +179,10 @@ def attach(model: Any, adapter: Adapter, tokens: int) -> Any:
         weights = peft.load_peft_weights(str(adapter.weights.parent), device="cpu")
     except Exception as error:  # torch and safetensors raise anything
         raise CheckpointError(f"{adapter.weights}: {one_line(error)}; get the adapter again") from error
-    config: Any = peft.PeftConfig.from_pretrained(str(adapter.folder))
+    try:
+        config: Any = peft.PeftConfig.from_pretrained(str(adapter.folder))
+    except Exception as error:  # settings of other types raise anything
+        raise CheckpointError(f"{adapter.folder / files.ADAPTER}: {one_line(error)}; get the adapter again") from error
     config.inference_mode = True
     weights = adapter_names.translated(config, weights, model, adapter.folder)
     _resize(model, weights, tokens, adapter)

@@ -33,6 +33,7 @@ from qwen_eval.models import (
     fingerprint,
     gguf,
     hub,
+    imports,
     kinds,
     memory,
     native,
@@ -64,8 +65,9 @@ class Checkpoint:
     context_limit: tokens a sequence may have. context: the extension that `load` installs. dtype: what the weights are
     loaded as. device: a torch device. precision: "bf16", "fp16", "fp32", "int8", "nf4" ("nf4+bf16" where --dtype is not
     the checkpoint's own), or a quantized checkpoint's own ("gptq4", "gguf:Q4_1"). header: that of
-    the GGUF file that holds all of it. adapter: the one that the model is loaded with. quantized:
-    whether it computes with quantized weights, stored so or made here. remarks: sentences for the results on what `load` met.
+    the GGUF file that holds all of it. adapter: the one that the model is loaded with;
+    adapters_tokenizer: whether its tokenizer or chat template are others than the model's, and used. quantized: whether it
+    computes with quantized weights, stored so or made here. remarks: sentences for the results on what `load` met.
     """
 
     spec: ModelSpec
@@ -81,6 +83,7 @@ class Checkpoint:
     precision: str
     header: gguf.Header | None
     adapter: adapters.Adapter | None
+    adapters_tokenizer: bool
     quantized: bool
     _located: hub.Located
     _own_limit: int | None
@@ -137,7 +140,7 @@ class Checkpoint:
         notes = versions.untried()
         if self.adapter:
             notes += self.adapter.notes(self.name.removesuffix(self.adapter.suffix))
-            if self.adapter.has_tokenizer:
+            if self.adapters_tokenizer:
                 notes.append(f"tokenizer and chat template are those in the adapter's folder, {self.adapter.folder}")
         elif not self.header and (self.folder / files.ADAPTER).exists():
             notes.append(
@@ -265,7 +268,8 @@ class Checkpoint:
                 remedy = "use --quantize int8 or nf4, a smaller checkpoint or another --device"
                 raise CheckpointError(f"{self.name} does not fit the memory of {self.device}; {remedy}") from error
             except ImportError as error:
-                raise CheckpointError(f"{self._where}: {_package(error)}") from error
+                text = f"loading it needs a package that is missing or does not work: {one_line(error)}"
+                raise CheckpointError(f"{self._where}: {text}{imports.remedy(error)}") from error
             except Exception as error:  # transformers raises anything here
                 if self._code:
                     raise CheckpointError(f"{self._where}: {remote.failure(error, self.folder)}") from error
@@ -387,11 +391,12 @@ def open_checkpoint(spec: ModelSpec, runs: bool = True) -> Checkpoint:
         config = configs.read_gguf_config(header) if header else configs.read_config(folder, spec.trust_remote_code)
         eos = configs.gguf_eos_ids(header) if header else configs.eos_ids(folder, config)
         adapter = adapters.open_adapter(spec)
-        tokenizer = (
-            _open_tokenizer(spec, adapter.folder, config, eos, None)
-            if adapter and adapter.has_tokenizer
-            else _open_tokenizer(spec, folder, config, eos, header)
-        )
+        tokenizer = _open_tokenizer(spec, folder, config, eos, header)
+        brought = adapter is not None and adapter.has_tokenizer
+        if adapter is not None and brought:
+            own, tokenizer = tokenizer, _open_tokenizer(spec, adapter.folder, config, eos, None)
+            if adapters.alike(own, tokenizer):
+                tokenizer, brought = own, False
     text = config.get_text_config()
     if isinstance(tokenizer, QwenTokenizer) and tokenizer.endoftext > text.vocab_size:
         raise CheckpointError(
@@ -438,6 +443,7 @@ def open_checkpoint(spec: ModelSpec, runs: bool = True) -> Checkpoint:
         quantized=spec.quantize != "none" or (stored is not None and not dequantized),
         header=header,
         adapter=adapter,
+        adapters_tokenizer=brought,
         _located=located,
         _own_limit=own_limit,
     )
@@ -455,14 +461,6 @@ def _open_tokenizer(
         tokenizer.use(chosen)
         tokenizer.template_path = Path(spec.template or "") if isinstance(chosen, str) else None
     return tokenizer
-
-
-def _package(error: ImportError) -> str:
-    """What an import that failed means for the user: which package to install."""
-    name = (error.name or "").partition(".")[0]
-    told = "pip install" in str(error) or not name or importlib.util.find_spec(name) is not None
-    named = "" if told else f"; run: pip install {name}"
-    return f"loading it needs a package that is missing or does not work: {one_line(error)}{named}"
 
 
 def _validate(spec: ModelSpec) -> None:

@@ -16,6 +16,7 @@ import transformers
 from transformers import PreTrainedConfig
 from transformers.quantizers import auto
 
+from qwen_eval.models import imports
 from qwen_eval.models.tokenizers import one_line
 from qwen_eval.schema import CheckpointError, ModelSpec
 
@@ -116,6 +117,7 @@ def check(found: Mapping[str, Any], spec: ModelSpec, device: str, path: Path) ->
     except Exception as error:  # anything, from ImportError to NotImplementedError
         raise CheckpointError(
             f"{path}: the checkpoint is quantized ({label(found)}), and transformers cannot read it here: {one_line(error)}"
+            f"{imports.remedy(error)}"
         ) from error
     return bool(getattr(quantizer.quantization_config, "dequantize", False))
 

@@ -154,8 +154,10 @@ def _plain(layer: Any) -> bool:
 
 
 def _hooked(module: Any) -> bool:
-    """Whether the module has hooks of torch or of accelerate, which may observe it or move it."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook"))
+    """Whether the module has hooks of torch or of accelerate, which may observe it or move it, or a forward of its own, as
+    libraries give it that round its inputs (compressed-tensors)."""
+    hooks = module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook")
+    return bool(hooks or "forward" in vars(module))
 
 
 def works(dtype: torch.dtype) -> bool:

@@ -16,7 +16,7 @@ from qwen_eval.schema import InputError
 from . import view
 from .client import Zygote, ZygoteError
 from .inside.settings import Budget, Settings
-from .inside.wire import WireError, unpack
+from .results import outcome
 
 _FIRST_UID, _UIDS_OF_A_HARNESS, _UIDS_OF_A_ZYGOTE = 1_900_000_000, 1024, 4
 _BUDGET = Budget(cpu_seconds=5.0, wall_seconds=30.0, memory_bytes=1 << 30)
@@ -189,12 +189,7 @@ def _probe(zygote: Zygote) -> list[str]:
         setup = "\n".join(f"{name} = {value!r}" for name, value in names.items())
         reply, message = zygote.ask("run", _BUDGET, [{"setup": setup, "source": _PROBE}])
         written = target.exists()
-    if reply["status"] != "finished":
-        raise ZygoteError(reply["detail"])
-    try:
-        status, kind, text, _, state = unpack(message)
-    except (WireError, ValueError) as error:
-        raise ZygoteError(f"the probe sent {error}") from error
-    if status != "ok":
-        raise ZygoteError(f"the probe raised {kind}: {text}")
-    return [*map(str, state["leaks"]), *(["write files"] if written else [])]
+    found = outcome(reply, message)
+    if found.status != "ok":
+        raise ZygoteError(f"the probe {found.status}: {found.detail}")
+    return [*map(str, found.state["leaks"]), *(["write files"] if written else [])]

@@ -23,9 +23,10 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
 
-from qwen_eval.models import configs, files, fingerprint, gguf, hub, kinds, memory, qwen1, versions
+from qwen_eval.models import configs, files, fingerprint, gguf, hub, kinds, limited, memory, qwen1, versions
 from qwen_eval.models.context import ContextExtension, install
-from qwen_eval.models.tokenizers import QwenTokenizer, TextTokenizer, one_line, open_tokenizer
+from qwen_eval.models.tokenizers import TEMPLATE_SECONDS, QwenTokenizer, TextTokenizer, one_line, open_tokenizer
+from qwen_eval.models.tried import try_template, try_texts
 from qwen_eval.models.window import parse_windows
 from qwen_eval.schema import CheckpointError, ModelSpec
 
@@ -33,6 +34,8 @@ _ATTENTION = {"auto": None, "eager": "eager", "sdpa": "sdpa", "flash": "flash_at
 _QUANTIZE = ("none", "int8", "nf4")
 _AGAIN = "get the weights and config.json again, or upgrade transformers"
 _SHRINK = {"none": 1.0, "int8": 0.55, "nf4": 0.35}  # of the size in 16 bits, including what is not quantized
+
+OPENING_SECONDS, TRYING_SECONDS = 60, 10  # of CPU time: large vocabularies are read slowly, all else takes a second
 
 _log = logging.getLogger("harness")
 _log_bitsandbytes = logging.getLogger("bitsandbytes")
@@ -272,6 +275,32 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
     _validate(spec)
     _log_bitsandbytes.setLevel(logging.ERROR)  # it warns at every layer that it computes in float16
     located = hub.locate(spec)
+    _try(spec, located)
+    return _open(spec, located)
+
+
+def _try(spec: ModelSpec, located: hub.Located) -> None:
+    """Tries within limits what the files of a checkpoint ask for. Raises CheckpointError where that is too much."""
+    opened: list[Checkpoint] = []
+
+    def skeleton() -> None:
+        with configs.quiet(), torch.device("meta"):
+            opened[0]._skeleton()
+
+    stages = [
+        (
+            "what config.json and the tokenizer's files ask for",
+            OPENING_SECONDS,
+            lambda: opened.append(_open(spec, located)),
+        ),
+        ("its tokenizer", TRYING_SECONDS, lambda: try_texts(opened[0].tokenizer)),
+        ("its chat template", int(TEMPLATE_SECONDS), lambda: try_template(opened[0].tokenizer)),
+        ("a model of the size that config.json gives", TRYING_SECONDS, skeleton),
+    ]
+    limited.attempt(located.gguf or located.folder, stages)
+
+
+def _open(spec: ModelSpec, located: hub.Located) -> Checkpoint:
     folder = located.folder
     header = gguf.read_header(located.gguf) if located.gguf else None
     with configs.quiet():

@@ -13,7 +13,7 @@ import torch
 import transformers
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 
-from qwen_eval.models import files, gguf, kinds, qwen1
+from qwen_eval.models import files, gguf, implementations, kinds, qwen1
 from qwen_eval.models.tokenizers import HubTokenizer, TextTokenizer, one_line
 from qwen_eval.schema import CheckpointError, ModelSpec
 
@@ -39,12 +39,14 @@ def read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
         qwen1.register()
         try:
             translated: PreTrainedConfig = qwen1.QWenConfig.from_dict(raw)
-            return translated
         except CheckpointError as error:
             raise CheckpointError(f"{folder}/{error}") from None
         except Exception as error:
             raise CheckpointError(f"{path}: {one_line(error)}") from error
-    remote = raw.get("auto_map", {}).get("AutoModelForCausalLM")
+        implementations.check(translated, path, trust_remote_code)
+        return translated
+    code = raw.get("auto_map")
+    remote = code.get("AutoModelForCausalLM") if isinstance(code, dict) else None
     if kind not in transformers.CONFIG_MAPPING and not remote:
         version = transformers.__version__
         problem = f"model type {kind!r} is unknown to transformers {version}" if kind else "no model_type in it"
@@ -58,6 +60,7 @@ def read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
     except Exception as error:  # a config's own checks raise anything
         raise CheckpointError(f"{path}: {one_line(error)}") from error
     kinds.check(config, path, remote=bool(remote) and kind not in transformers.CONFIG_MAPPING)
+    implementations.check(config, path, trust_remote_code)
     return config
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qwen_eval.models import gguf
-from qwen_eval.models.files import INDEXES, SINGLES, read_json, weight_names
+from qwen_eval.models.files import INDEXES, SINGLES, check_folder, read_json, weight_names
 from qwen_eval.models.tokenizers import one_line
 from qwen_eval.schema import CheckpointError, ModelSpec
 
@@ -51,6 +51,7 @@ def locate(spec: ModelSpec) -> Located:
 
 
 def _local(folder: Path) -> Located:
+    check_folder(folder)
     names = sorted(path.name for path in folder.iterdir())
     found = [name for name in names if name.endswith(gguf.SUFFIX)]
     if found and not {*INDEXES, *SINGLES}.intersection(names):

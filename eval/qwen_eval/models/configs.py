@@ -45,8 +45,10 @@ def read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
             raise CheckpointError(f"{path}: {one_line(error)}") from error
         implementations.check(translated, path, trust_remote_code)
         return translated
-    code = raw.get("auto_map")
-    remote = code.get("AutoModelForCausalLM") if isinstance(code, dict) else None
+    code = raw.get("auto_map", {})
+    if not isinstance(code, dict):
+        raise CheckpointError(f"{path}: auto_map is {code!r:.100}, expected an object; remove it")
+    remote = code.get("AutoModelForCausalLM")
     if kind not in transformers.CONFIG_MAPPING and not remote:
         version = transformers.__version__
         problem = f"model type {kind!r} is unknown to transformers {version}" if kind else "no model_type in it"

@@ -149,7 +149,7 @@ class Sandbox:
             except ZygoteError as error:
                 reply, written = {"status": "infrastructure", "detail": str(error), "cpu": 0.0}, b""
             except WireError as error:
-                return {"status": "refused", "detail": str(error), "cpu": 0.0}, b""
+                return {"status": "refused", "detail": f"the program is {error}", "cpu": 0.0}, b""
             if reply["status"] != "infrastructure":
                 return reply, written
             self._discard(slot)

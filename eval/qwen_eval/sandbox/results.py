@@ -16,7 +16,7 @@ def verdict(reply: Mapping[str, Any], written: bytes) -> Verdict:
     """The verdict on a candidate: reply of its zygote, and what the checker wrote."""
     cpu = reply["cpu"]
     if reply["status"] == "refused":
-        return Verdict("failed", f"the program is {reply['detail']}", cpu)
+        return Verdict("failed", reply["detail"], cpu)
     if reply["status"] != "finished":
         return Verdict(reply["status"], reply["detail"], cpu)
     if not written:
@@ -37,7 +37,7 @@ def outcome(reply: Mapping[str, Any], written: bytes) -> Outcome:
     """The outcome of a snippet: reply of its zygote, and what the snippet's process wrote, which is untrusted."""
     cpu = reply["cpu"]
     if reply["status"] == "refused":
-        return Outcome("died", detail=f"the program is {reply['detail']}", cpu_seconds=cpu)
+        return Outcome("died", detail=reply["detail"], cpu_seconds=cpu)
     if reply["status"] != "finished":
         return Outcome(reply["status"], detail=reply["detail"], cpu_seconds=cpu)
     if not written:

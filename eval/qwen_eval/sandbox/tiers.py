@@ -96,6 +96,7 @@ def wanted() -> Iterator[Tier]:
         seccomp=True,
         bwrap=shutil.which("bwrap") or "",
         code=str(Path(__file__).resolve().parent),
+        scratch="",
     )
     if sys.platform == "linux":
         for seccomp, suffix in ((True, "+seccomp"), (False, "")):
@@ -107,6 +108,7 @@ def wanted() -> Iterator[Tier]:
             yield Tier("user-namespaces" + suffix, replace(plain, user_namespace=True, uid=None))
             if base.bwrap:
                 yield Tier("bubblewrap" + suffix, replace(plain, mode="bubblewrap"))
+        base = replace(base, scratch=tempfile.gettempdir())
         yield Tier("landlock+seccomp", replace(base, mode="landlock"))
         yield Tier("limits+seccomp", replace(base, mode="limits"))
     yield Tier("limits", replace(base, mode="limits", seccomp=False))

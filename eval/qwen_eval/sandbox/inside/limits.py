@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .settings import Budget
 
-FILE_BYTES = 16 << 20
+FILE_BYTES = 64 << 20  # of a file, and of all temporary files together where those are a program's own
 OPEN_FILES = 64
 THREADS = 64
 NOBODY = 65534

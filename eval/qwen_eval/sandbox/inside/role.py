@@ -28,7 +28,7 @@ def lock(settings: Settings, budget: Budget, uid: int | None, parent: int | None
         linux.drop_capabilities()
     if sys.platform == "linux":
         linux.die_with_parent(parent)  # after the change of user, which takes it back
-    limits.apply(budget, shared_user=uid is None and not settings.user_namespace)
+    limits.apply(budget, shared_user=uid in (None, limits.NOBODY) and not settings.user_namespace)
     if ruleset is not None:
         landlock.restrict(ruleset)
         os.close(ruleset)

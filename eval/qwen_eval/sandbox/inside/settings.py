@@ -17,7 +17,7 @@ class Settings:
     (installed packages, which may hold a benchmark's answers); packages: folders in or beside those that they can;
     path: the import path. mounts: where programs get a root of their own, pairs of a folder here and the one it is
     there, the longest first. seccomp: filter system calls. bwrap: bubblewrap's executable; code: the folder that holds
-    this package.
+    this package. scratch: the folder for programs' temporary files, where they get no file system of their own.
     """
 
     mode: str
@@ -31,6 +31,7 @@ class Settings:
     seccomp: bool
     bwrap: str
     code: str
+    scratch: str
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Settings:

@@ -1,5 +1,6 @@
 """Honest programs: each defines answer(x), returns what TEST wants on a plain interpreter, and must do so in the sandbox."""
 
+# ruff: noqa: E501
 from __future__ import annotations
 
 ENTRY_POINT = "answer"
@@ -10,6 +11,7 @@ def check(candidate):
 
 # what a plain interpreter runs and the sandbox does not, and why: the table of docs/sandbox.md
 REFUSED = {
+    "shared_memory": "its resource tracker is a process",
     "subprocess": "starts a program",
     "fork": "starts a process",
     "multiprocessing_process": "starts a process",

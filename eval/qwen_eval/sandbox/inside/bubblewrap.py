@@ -24,7 +24,15 @@ _START = "import sys; sys.path.insert(0, sys.argv[1]); from inside.process impor
 
 def command(settings: Settings, role: str, budget: Budget, uid: int | None) -> list[str]:
     """The command that runs a role isolated, its files (settings.PAYLOAD and so on) inherited."""
-    arguments = [settings.bwrap, "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
+    arguments = [
+        settings.bwrap,
+        "--unshare-ipc",
+        "--unshare-pid",
+        "--unshare-net",
+        "--unshare-uts",
+        "--hostname",
+        "sandbox",
+    ]
     arguments += ["--unshare-cgroup-try", "--die-with-parent", "--new-session", "--clearenv"]
     if uid is None:
         arguments += ["--unshare-user"]

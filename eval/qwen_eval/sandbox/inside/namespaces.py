@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def enter(settings: Settings) -> None:
         Path("/proc/self/gid_map").write_text(f"1000 {gid} 1", encoding="ascii")
     spaces = (linux.CLONE_NEWNS, linux.CLONE_NEWPID, linux.CLONE_NEWNET, linux.CLONE_NEWIPC, linux.CLONE_NEWUTS)
     linux.unshare(sum(spaces))
+    socket.sethostname("sandbox")
 
 
 def split(paths: Iterable[str]) -> tuple[list[Path], list[Path]]:

@@ -19,7 +19,7 @@ from typing import NoReturn
 from . import bubblewrap, candidate, checker, limits, linux, namespaces, snippet
 from .role import ENDED, ENDED_FORM, FAILED, STARTED, STARTED_FORM, TEXT, lock
 from .scratch import NUMBER, Scratch
-from .settings import STATUS, Budget, Settings
+from .settings import NOBODY, STATUS, Budget, Settings
 
 _ROLES = {"candidate": candidate.run, "checker": checker.run, "snippet": snippet.run}
 _RULESET, _LAST = 9, 256  # Landlock's rules lie beside a role's files; a zygote has no file beyond _LAST
@@ -182,7 +182,7 @@ def _begin(world: World, role: str, apart: bool, budget: Budget, files: dict[int
 
 
 def _uid(settings: Settings, role: str) -> int | None:
-    if settings.uid is None or settings.uid == limits.NOBODY:
+    if settings.uid is None or settings.uid == NOBODY:
         return settings.uid
     return settings.uid + _UID_STEP[role]
 
@@ -205,7 +205,7 @@ def _init(settings: Settings, role_pid: int) -> NoReturn:
         os.closerange(3, STATUS)
         os.closerange(STATUS + 1, _LAST)
         uid = settings.uid
-        limits.become(uid if uid is None or uid == limits.NOBODY else uid + _INIT_STEP)
+        limits.become(uid if uid is None or uid == NOBODY else uid + _INIT_STEP)
         if settings.user_namespace:
             linux.drop_capabilities()
         linux.prctl(linux.PR_SET_DUMPABLE, 0)

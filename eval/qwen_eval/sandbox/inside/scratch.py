@@ -9,7 +9,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from .limits import FILE_BYTES, NOBODY
+from .limits import FILE_BYTES
+from .settings import NOBODY
 
 MAX_FILES = 1024
 NUMBER = 19  # of the open folder, in the program

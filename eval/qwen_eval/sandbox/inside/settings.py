@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+NOBODY = 65534
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -40,6 +42,16 @@ class Settings:
             name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
         }
         return cls(**values)
+
+    @property
+    def shared_user(self) -> bool:
+        """Whether programs run as a user who runs other programs, too: the harness's own, or nobody."""
+        return self.uid in (None, NOBODY) and not self.user_namespace
+
+    @property
+    def guard_attributes(self) -> bool:
+        """Whether modes, owners and times of files need a guard of their own: Landlock has none, and the user owns files."""
+        return self.mode == "landlock" and self.shared_user
 
     def inside(self, path: Path) -> Path:
         """The path of a host file or folder in a program's own root. Raises OSError if it is not mounted."""

@@ -102,7 +102,7 @@ def _work(control: socket.socket, settings: Settings, parent: int, scratch: Scra
         if settings.mode in ("landlock", "limits") and settings.uid is not None and sys.platform == "linux":
             held = relocated.hold(settings.path)
         if settings.seccomp:
-            seccomp.program(os.getpid(), settings.mode == "landlock")  # fails here if at all, and is kept for all
+            seccomp.program(os.getpid(), settings.guard_attributes)  # fails here if at all, and is kept for all
         world = World(settings, own_namespace, ruleset, tuple(held), scratch)
         gc.collect()
         gc.freeze()

@@ -18,7 +18,7 @@ def verdict(reply: Mapping[str, Any], written: bytes) -> Verdict:
     if reply["status"] == "refused":
         return Verdict("failed", reply["detail"], cpu)
     if reply["status"] != "finished":
-        return Verdict(reply["status"], reply["detail"], cpu)
+        return Verdict(reply["status"], reply["detail"], cpu, reply.get("by_clock", False))
     if not written:
         if reply["checker"].startswith("killed"):
             # by its limits: the candidate may only send values, but it may send many
@@ -39,7 +39,8 @@ def outcome(reply: Mapping[str, Any], written: bytes) -> Outcome:
     if reply["status"] == "refused":
         return Outcome("died", detail=reply["detail"], cpu_seconds=cpu)
     if reply["status"] != "finished":
-        return Outcome(reply["status"], detail=reply["detail"], cpu_seconds=cpu)
+        by_clock = reply.get("by_clock", False)
+        return Outcome(reply["status"], detail=reply["detail"], cpu_seconds=cpu, by_clock=by_clock)
     if not written:
         return Outcome("died", detail=f"the program {_ended(reply)}", cpu_seconds=cpu)
     try:

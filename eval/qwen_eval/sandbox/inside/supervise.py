@@ -22,7 +22,11 @@ class HarnessGone(Exception):
 
 
 class TimeUp(Exception):
-    """A limit was reached; the text says which."""
+    """A limit was reached; the text says which. by_clock: whether that of time by the clock."""
+
+    def __init__(self, text: str, by_clock: bool = False) -> None:
+        super().__init__(text)
+        self.by_clock = by_clock
 
 
 class Watch:
@@ -56,7 +60,7 @@ class Watch:
         if self.guarded.cpu() >= self.budget.cpu_seconds:
             raise TimeUp(f"more than {self.budget.cpu_seconds:g} s of CPU time")
         if time.monotonic() >= self.deadline:
-            raise TimeUp(f"more than {self.budget.wall_seconds:g} s of wall time")
+            raise TimeUp(f"more than {self.budget.wall_seconds:g} s of wall time", by_clock=True)
         if self.scratch:
             self.scratch.enforce()
 
@@ -138,7 +142,7 @@ class _Children:
 
 
 def _timeout(candidate: Child, error: TimeUp) -> dict[str, Any]:
-    return {"status": "timeout", "detail": str(error), "cpu": candidate.cpu()}
+    return {"status": "timeout", "detail": str(error), "cpu": candidate.cpu(), "by_clock": error.by_clock}
 
 
 def _overfull(candidate: Child, error: Overfull) -> dict[str, Any]:

@@ -9,7 +9,7 @@ def check(candidate):
     assert candidate(20) == 41
 """
 
-# what a plain interpreter runs and the sandbox does not, and why: the table of docs/sandbox.md
+# what a plain interpreter runs and the sandbox does not, and why: the table of docs/humaneval.md
 REFUSED = {
     "shared_memory": "its resource tracker is a process",
     "subprocess": "starts a program",

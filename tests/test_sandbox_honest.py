@@ -49,8 +49,8 @@ def test_a_plain_interpreter_runs_all_of_them(tmp_path: Path) -> None:
     for name, source in HONEST.items():
         run = [sys.executable, "-c", f"{source}\nassert {ENTRY_POINT}(20) == 41"]
         if name in ("file_of_the_module", "source_of_a_function", "name_of_the_module", "traceback"):
-            (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
-            run = [sys.executable, "-c", f"import {name}; assert {name}.{ENTRY_POINT}(20) == 41"]
+            (tmp_path / f"program_{name}.py").write_text(source, encoding="utf-8")
+            run = [sys.executable, "-c", f"import program_{name} as made; assert made.{ENTRY_POINT}(20) == 41"]
         ran = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
         assert ran.returncode == 0, (name, ran.stderr[-300:])
 

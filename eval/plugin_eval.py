@@ -13,6 +13,7 @@ The agent's code runs in the strongest isolation the machine offers, which the t
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from qwen_eval.data.files import content_hash
 from qwen_eval.main import main
 from qwen_eval.schema import Generate, Generated, InputError, Metric, Sample, Score, Scored
 from qwen_eval.stats import intervals, scores
-from qwen_eval.tasks import agent, generation
+from qwen_eval.tasks import agent, generation, judging
 from qwen_eval.tasks.benchmark import Benchmark, TokenTexts
 from qwen_eval.tasks.extract import react
 from qwen_eval.tasks.facts import Column, Table, View
@@ -103,6 +104,7 @@ class Plugin(Benchmark):
         for part, path in self.files.items():
             if part == "hfagent":
                 self.agent = found[part] = tools.agent_set(path)
+                agent.check_answers(self.agent, path)
                 prompt = self.args.agent_prompt
                 self.template = agent.read_template(prompt) if prompt else agent.AGENT_PROMPT
             else:
@@ -155,10 +157,19 @@ class Plugin(Benchmark):
                 found[sample.id] = Score({**score.stats, **ends(reply)}, score.answer)
         for sample, reply in zip(samples, replies, strict=True):
             if sample.group != "hfagent":
-                old = self.recipe == "qwen2023"
-                found[sample.id] = score_react_2023(sample, reply, token_texts) if old else score_react(sample, reply)
+                found[sample.id] = self._score_react(sample, reply, token_texts)
                 done()
         return [found[sample.id] for sample in samples]
+
+    def _score_react(self, sample: Sample, reply: Generated, token_texts: TokenTexts) -> Score:
+        def score(reply: Generated) -> Score:
+            old = self.recipe == "qwen2023"
+            return score_react_2023(sample, reply, token_texts) if old else score_react(sample, reply)
+
+        def wrong() -> Score:
+            return self.unanswered(sample, score(dataclasses.replace(reply, texts=("",))))
+
+        return judging.guarded(sample.id, lambda: score(reply), wrong)
 
     def metrics(self, scored: Sequence[Scored]) -> list[Metric]:
         """The published figures of both groups and, beside them, why they are what they are."""

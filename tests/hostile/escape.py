@@ -376,12 +376,15 @@ attempt(
     _way_out(
         "inherited_files",
         """
-import stat
+import fcntl, stat
 def kept():
     for fd in range(4096):
         try:
             mode = os.fstat(fd).st_mode
         except OSError:
+            continue
+        # where nothing is mounted: folders of the import path and for temporary files, as places alone
+        if fd in range(19, 30) and stat.S_ISDIR(mode) and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH:
             continue
         # /dev/null three times and the two pipes to the checker
         if not (fd < 3 and stat.S_ISCHR(mode) or fd in (4, 5) and stat.S_ISFIFO(mode)):
@@ -391,6 +394,65 @@ def mode(fd):
     # to what it is: whoever may do this could take /dev/null from the whole machine
     return lambda: os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode))
 attempt(kept=kept, mode_of_input=mode(0), mode_of_output=mode(1), mode_of_errors=mode(2))
+""",
+    ),
+    _way_out(
+        "what_all_users_share",
+        """
+import fcntl
+event = ctypes.c_ulong()
+queue = ctypes.create_string_buffer(512)
+attempt(
+    aio=lambda: call("syscall", 206, 65536, ctypes.byref(event)),
+    inotify=lambda: call("syscall", 294, 0),
+    old_inotify=lambda: call("syscall", 253),
+    lease=lambda: fcntl.fcntl(open(os.__file__, "rb"), 1024, 0),
+    notify=lambda: fcntl.fcntl(os.open("/", os.O_RDONLY), 1026, 1),
+)
+""",
+    ),
+    _way_out(
+        "mounts_of_the_machine",
+        """
+class Asked(ctypes.Structure):
+    _fields_ = (("size", ctypes.c_uint32), ("spare", ctypes.c_uint32), ("mount", ctypes.c_uint64), ("param", ctypes.c_uint64))
+root = Asked(24, 0, 0xFFFFFFFFFFFFFFFF, 0)
+buffer = ctypes.create_string_buffer(4096)
+attempt(
+    listed=lambda: libc.syscall(458, ctypes.byref(root), buffer, 64, 0) > 0,
+    told=lambda: libc.syscall(457, ctypes.byref(root), buffer, 4096, 0) == 0,
+    table=lambda: bool(open("/proc/self/mountinfo").read()),
+    old_table=lambda: bool(open("/proc/mounts").read()),
+)
+""",
+    ),
+    _way_out(
+        "dumpable",
+        """
+attempt(
+    is_so=lambda: libc.prctl(3, 0, 0, 0, 0) == 1,
+    made_so=lambda: libc.prctl(4, 1, 0, 0, 0) == 0,
+    after=lambda: libc.prctl(3, 0, 0, 0, 0) == 1,
+)
+""",
+    ),
+    _way_out(
+        "locks_on_shared_files",
+        """
+import fcntl, subprocess
+shared = open(os.__file__, "rb")
+def held(take):
+    take()
+    other = open(os.__file__, "rb")
+    try:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
+attempt(
+    flock=lambda: held(lambda: fcntl.flock(shared, fcntl.LOCK_EX)),
+    again=lambda: held(lambda: fcntl.flock(shared, fcntl.LOCK_SH)),
+)
 """,
     ),
 ]

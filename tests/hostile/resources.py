@@ -135,7 +135,7 @@ def answer(x):
     ),
     Hostile("huge_number_as_text", "def answer(x): return str(10 ** 5000)", says=("ValueError",)),
     Hostile(
-        "disk",  # at most 200 MB
+        "disk",  # at most 800 MB; /tmp and /dev/shm may be one place, whose files are then written twice
         """
 import os
 written = 0
@@ -147,9 +147,9 @@ for folder in ("/tmp", "/dev/shm", "/var/tmp", "/"):
                     written += file.write(bytes(1 << 20))
         except OSError:
             pass
-raise SystemExit(f"ESCAPED by writing {written} bytes" if written > 40 << 20 else "little written")
+raise SystemExit(f"ESCAPED by writing {written} bytes" if written > 200 << 20 else "little written")
 """,
-        says=("SystemExit: little written",),
+        says=("SystemExit: little written", "MiB or 1024 temporary files"),
     ),
     Hostile(
         "many_files",

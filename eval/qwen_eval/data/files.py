@@ -13,6 +13,7 @@ from typing import Any
 
 import jsonlines
 
+from qwen_eval.data import json_text
 from qwen_eval.schema import DataError
 
 
@@ -118,7 +119,7 @@ def json_lines(blob: Blob, remedy: str) -> Iterator[tuple[int, dict[str, Any]]]:
             yield text
 
     # With Python's own parser: faster ones, which the reader would use where installed, reject and round other things.
-    reader = jsonlines.Reader(lines(), loads=json.loads)
+    reader = jsonlines.Reader(lines(), loads=json_text.loads)
     while True:
         try:
             value = reader.read(allow_none=True, skip_empty=True)

@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import accelerate
+import tokenizers
 import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
 
+from qwen_eval import __version__
 from qwen_eval.models import (
     adapters,
     chat_formats,
@@ -35,16 +37,19 @@ from qwen_eval.models import (
     hub,
     imports,
     kinds,
+    limited,
     memory,
     native,
     quantized,
     qwen1,
     remote,
     unused,
+    user_cache,
     versions,
 )
 from qwen_eval.models.context import ContextExtension, install
-from qwen_eval.models.tokenizers import HubTokenizer, QwenTokenizer, TextTokenizer, one_line
+from qwen_eval.models.tokenizers import TEMPLATE_SECONDS, HubTokenizer, QwenTokenizer, TextTokenizer, one_line
+from qwen_eval.models.tried import try_template, try_texts
 from qwen_eval.models.window import parse_windows
 from qwen_eval.schema import CheckpointError, ModelSpec
 
@@ -53,6 +58,9 @@ _QUANTIZE = ("none", "int8", "nf4")
 _AGAIN = "get the weights and config.json again, or upgrade transformers"
 _OTHERS = "the weights and config.json belong to different models"
 _SHRINK = {"none": 1.0, "int8": 0.55, "nf4": 0.35}  # of the size in 16 bits, including what is not quantized
+
+_TRIED = "tried"  # among what is remembered
+OPENING_SECONDS, TRYING_SECONDS = 60, 10  # of CPU time: large vocabularies are read slowly, all else takes a second
 
 _log_bitsandbytes = logging.getLogger("bitsandbytes")
 
@@ -385,6 +393,47 @@ def open_checkpoint(spec: ModelSpec, runs: bool = True) -> Checkpoint:
     _validate(spec)
     _log_bitsandbytes.setLevel(logging.ERROR)  # it warns at every layer that it computes in float16
     located = hub.locate(spec)
+    _try(spec, located, runs)
+    return _open(spec, located, runs)
+
+
+def _try(spec: ModelSpec, located: hub.Located, runs: bool) -> None:
+    """Tries within limits what the files of a checkpoint ask for, unless that was done before with the same files and
+    libraries. Raises CheckpointError where that is too much."""
+    opened: list[Checkpoint] = []
+    known = _tried_as(spec, located)
+    if known and user_cache.recall(_TRIED, known):
+        return
+
+    def skeleton() -> None:
+        with configs.quiet(), torch.device("meta"):
+            opened[0]._skeleton()
+
+    stages = [
+        (
+            "what config.json and the tokenizer's files ask for",
+            OPENING_SECONDS,
+            lambda: opened.append(_open(spec, located, runs)),
+        ),
+        ("its tokenizer", TRYING_SECONDS, lambda: try_texts(opened[0].tokenizer)),
+        ("its chat template", int(TEMPLATE_SECONDS), lambda: try_template(opened[0].tokenizer)),
+        ("a model of the size that config.json gives", TRYING_SECONDS, skeleton),
+    ]
+    if limited.attempt(located.gguf or located.folder, stages) and known:
+        user_cache.remember(_TRIED, known, content=True)
+
+
+def _tried_as(spec: ModelSpec, located: hub.Located) -> str:
+    """What a try is remembered under, "" where it is not: with files that others bring in, too."""
+    if spec.trust_remote_code or spec.adapter or spec.template:
+        return ""
+    texts = [*located.folder.iterdir(), *located.folder.glob("additional_chat_templates/*")]
+    state = fingerprint.state([located.gguf] if located.gguf else [path for path in texts if path.is_file()])
+    parts = [state, __version__, transformers.__version__, tokenizers.__version__, repr(spec)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32] if state else ""
+
+
+def _open(spec: ModelSpec, located: hub.Located, runs: bool) -> Checkpoint:
     folder = located.folder
     header = gguf.read_header(located.gguf) if located.gguf else None
     with configs.quiet():

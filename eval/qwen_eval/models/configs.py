@@ -13,7 +13,7 @@ import torch
 import transformers
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 
-from qwen_eval.models import files, gguf, kinds, native, quantized, qwen1
+from qwen_eval.models import files, gguf, implementations, kinds, native, quantized, qwen1
 from qwen_eval.models import remote as code
 from qwen_eval.models.tokenizers import HubTokenizer, TextTokenizer, one_line
 from qwen_eval.schema import CheckpointError, ModelSpec
@@ -38,8 +38,12 @@ def read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
     kind = kind if isinstance(kind, str) else None
     ours = _native_config(folder, raw, trust_remote_code)
     if ours is not None:
+        implementations.check(ours, path, trust_remote_code)
         return ours
-    remote = raw.get("auto_map", {}).get("AutoModelForCausalLM")
+    named = raw.get("auto_map", {})
+    if not isinstance(named, dict):
+        raise CheckpointError(f"{path}: auto_map is {named!r:.100}, expected an object; remove it")
+    remote = named.get("AutoModelForCausalLM")
     if kind not in transformers.CONFIG_MAPPING and not remote:
         version = transformers.__version__
         problem = f"model type {kind!r} is unknown to transformers {version}" if kind else "no model_type in it"
@@ -53,6 +57,7 @@ def read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
     except Exception as error:  # a config's own checks raise anything
         raise CheckpointError(f"{path}: {one_line(error)}") from error
     kinds.check(config, path, remote=bool(remote) and kind not in transformers.CONFIG_MAPPING)
+    implementations.check(config, path, trust_remote_code)
     return config
 
 

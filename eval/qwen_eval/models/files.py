@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import stat
 import struct
 import zipfile
 from collections.abc import Collection
@@ -17,10 +19,38 @@ SINGLES = ("model.safetensors", "pytorch_model.bin")
 ADAPTER = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _AGAIN = "get it again, or the whole checkpoint"
+# what is read whole, and how large it may be: a hundred times what is known
+_READ_WHOLE, _WHOLE_BYTES = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".py"), 1 << 30
+_WEIGHTS = (".safetensors", ".bin", ".gguf")
+_HEADER_BYTES = 100_000_000  # as the safetensors library has it
+
+
+def check_folder(folder: Path) -> None:
+    """Raises CheckpointError for an entry of a checkpoint's folder that is no plain file though its name says so, and whose
+    reading might never end: a pipe, a device, links in a circle, more bytes than any such file has."""
+    for path in [*folder.iterdir(), *folder.glob("additional_chat_templates/*")]:
+        if path.suffix in (*_READ_WHOLE, *_WEIGHTS):
+            check_file(path)
+
+
+def check_file(path: Path) -> None:
+    """`check_folder` for one file."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        why = "its links lead in a circle" if error.errno == errno.ELOOP else error.strerror
+        raise CheckpointError(f"{path} cannot be read ({why}); {_AGAIN}") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise CheckpointError(f"{path} is no file but a folder, a device or a pipe; {_AGAIN}")
+    if path.suffix in _READ_WHOLE and found.st_size > _WHOLE_BYTES:
+        raise CheckpointError(f"{path} has {found.st_size} bytes, more than such a file can need; {_AGAIN}")
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises CheckpointError where it is missing or no JSON object."""
+    check_file(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -111,11 +141,13 @@ def _check_safetensors(path: Path) -> None:
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
         if 8 + length > size:
             raise CheckpointError(f"{path} is truncated ({size} bytes, not even its header); {_AGAIN}")
+        if length > _HEADER_BYTES:
+            raise CheckpointError(f"{path} claims a header of {length} bytes, more than the format allows; {_AGAIN}")
         try:
             header = json.loads(stream.read(length))
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
             need = 8 + length + max(ends, default=0)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, OverflowError):
             raise CheckpointError(f"{path} has a damaged header; {_AGAIN}") from None
     if size != need:
         what = "truncated" if size < need else "longer than its header says"

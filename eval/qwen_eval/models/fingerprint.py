@@ -78,6 +78,18 @@ def sha256(path: Path) -> str:
     return found
 
 
+def state(paths: Sequence[Path]) -> str:
+    """Names the state of files without reading them: another one where a file may have changed. "" where that cannot be told:
+    a file is missing, or so young that it may change without a change of its times."""
+    try:
+        found = [(str(path.resolve()), _identity(path)) for path in sorted(paths)]
+    except OSError:
+        return ""
+    if any(not _settled(identity) for _, identity in found):
+        return ""
+    return hashlib.sha256(repr(found).encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def _identity(path: Path) -> dict[str, int]:
     """What changes when a file's content does."""
     stat = path.stat()
@@ -105,5 +117,9 @@ def _recall(path: Path, identity: dict[str, int]) -> str:
 
 def _remember(path: Path, identity: dict[str, int], content: str) -> None:
     """Writes a sum down, unless the file may change again without a change of its times."""
-    if time.time_ns() - max(identity["mtime_ns"], identity["ctime_ns"]) >= _SETTLED_NS:
+    if _settled(identity):
         user_cache.remember(_KIND, _name(path), {"path": str(path), "file": identity, "sha256": content})
+
+
+def _settled(identity: dict[str, int]) -> bool:
+    return time.time_ns() - max(identity["mtime_ns"], identity["ctime_ns"]) >= _SETTLED_NS

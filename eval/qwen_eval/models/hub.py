@@ -19,6 +19,7 @@ from qwen_eval.models.files import (
     INDEXES,
     SINGLES,
     adapter_weight_names,
+    check_folder,
     read_json,
     weight_names,
 )
@@ -74,6 +75,7 @@ def locate(spec: ModelSpec) -> Located:
 
 
 def _local(folder: Path) -> Located:
+    check_folder(folder)
     names = sorted(path.name for path in folder.iterdir())
     found = [name for name in names if name.endswith(gguf.SUFFIX)]
     if found and not {*INDEXES, *SINGLES}.intersection(names):

@@ -21,7 +21,7 @@ from typing import Any
 
 import tiktoken
 
-from qwen_eval.models import clock, gguf_tokenizer
+from qwen_eval.models import clock, deadline, gguf_tokenizer
 from qwen_eval.models.chat_formats import NAMES, Format, Part, Token
 from qwen_eval.models.cutting import QWEN_PATTERN, encode_pieces, may_be_cut
 from qwen_eval.models.gguf import Header
@@ -29,6 +29,9 @@ from qwen_eval.models.pieces import piece_reader
 from qwen_eval.schema import CheckpointError, Message
 
 QWEN_FILE = "qwen.tiktoken"
+TEMPLATE_CHARACTERS = 1_000_000  # the longest known has some 30,000
+TEMPLATE_SECONDS = 5.0  # of CPU time for one conversation, a thousand times what is needed
+JINJA_FILE = "<template>"  # what Jinja calls the file of a template that came as text
 QWEN_SYSTEM = "You are a helpful assistant."  # the system text of all chat scripts published with Qwen-7B
 
 
@@ -363,6 +366,11 @@ class HubTokenizer(TextTokenizer):
         self.eos_ids = tuple(dict.fromkeys(index for index in named if index is not None))
         template = getattr(tok, "chat_template", None)
         self.chat_template = (template.get("default") if isinstance(template, dict) else template) or None
+        if len(self.chat_template or "") > TEMPLATE_CHARACTERS:
+            raise CheckpointError(
+                f"{folder}: its chat template has {len(self.chat_template or '')} characters, {TEMPLATE_CHARACTERS} are the "
+                "most that is read; get the checkpoint's files again"
+            )
         if not tok.encode("The answer is A.", add_special_tokens=False):
             # transformers makes an empty tokenizer where there is no file of one
             why = "its tokenizer cannot be loaded: tokenizer.json or its like is missing, or has no vocabulary"
@@ -539,7 +547,13 @@ class HubTokenizer(TextTokenizer):
     def _render(self, messages: Sequence[Message], system: str | None, **options: Any) -> Any:
         turns = [dict(message) for message in with_system(messages, system)]
         try:
-            return self.tok.apply_chat_template(turns, add_generation_prompt=True, **options)
+            with deadline.on_frames(JINJA_FILE, TEMPLATE_SECONDS):
+                return self.tok.apply_chat_template(turns, add_generation_prompt=True, **options)
+        except deadline.Passed:
+            raise CheckpointError(
+                f"{self.path}: its chat template takes more than {TEMPLATE_SECONDS:g} s for one conversation; get the "
+                "checkpoint's files again, from a source that you trust"
+            ) from None
         except Exception as error:  # a template is a program of the checkpoint's and may raise anything
             raise CheckpointError(
                 f"{self.template_path or self.path}: its chat template failed: {one_line(error)}"

@@ -22,6 +22,7 @@ from qwen_eval.runs.samples import (
 )
 from qwen_eval.runs.unanswered import empty_response
 from qwen_eval.schema import Choose, Engine, Generate, Generated, Measure, Sample, Score, Scored, Unanswered
+from qwen_eval.tasks import judging
 from qwen_eval.tasks.benchmark import Benchmark
 
 Check: TypeAlias = Callable[[Sequence[Sample]], object]
@@ -129,8 +130,15 @@ def answer_share(benchmark: Benchmark, engine: Engine, run_id: str, check: Check
 
 
 def _score(benchmark: Benchmark, sample: Sample, response: Any) -> Score:
-    """The score of one response, or of an item that was not asked."""
-    return _final(benchmark, sample, response, benchmark.score(sample, _scorable(sample, response)))
+    """The score of one response, or of an item that was not asked; of a response that cannot be judged that of a wrong one."""
+
+    def wrong() -> Score:
+        return benchmark.unanswered(sample, benchmark.score(sample, empty_response(sample.request)))
+
+    def judge() -> Score:
+        return _final(benchmark, sample, response, benchmark.score(sample, _scorable(sample, response)))
+
+    return judging.guarded(sample.id, judge, wrong)
 
 
 def _scorable(sample: Sample, response: Any) -> Any:

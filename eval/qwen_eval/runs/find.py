@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Any
 
 import jsonlines
 
+from qwen_eval.data import json_text
 from qwen_eval.runs import samples
 from qwen_eval.schema import InputError
 
@@ -87,7 +87,7 @@ def open_run(path: Path) -> Run:
         name, *rest = run_name(path).split("-")
         return Run(path, dict(zip(("benchmark", "recipe", "mode"), [name, *rest], strict=False)))
     try:
-        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+        manifest = json_text.loads(manifest_path.read_text(encoding="utf-8"))
         info = manifest["model"]
         fields = parse_signature(manifest["signature"])
         return Run(path, fields, info["model"], info["fingerprint"], manifest["timestamp"], manifest)
@@ -113,7 +113,7 @@ def is_own_format(path: Path) -> bool:
     try:
         opened = gzip.open if files[0].suffix == ".gz" else open
         with opened(files[0], "rt", encoding="utf-8") as file:
-            head = jsonlines.Reader(file, loads=json.loads).read(type=dict)
+            head = jsonlines.Reader(file, loads=json_text.loads).read(type=dict)
         return {"id", "stats", "response"} <= head.keys()
     except (OSError, ValueError, IndexError, EOFError, RecursionError):
         return False

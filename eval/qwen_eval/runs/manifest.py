@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
+from qwen_eval.data import json_text
 from qwen_eval.runs import files
 from qwen_eval.runs.samples import read_samples, stored_path
 from qwen_eval.schema import EngineInfo, InputError
@@ -23,7 +23,7 @@ def read_manifest(output: Path, run: str) -> dict[str, Any]:
             "with its own command first"
         )
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(json_text.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError) as error:
         known = sorted(item.stem for item in (output / "samples").glob("*.json"))
         have = f"the runs are {', '.join(known)}" if known else f"there are no runs in {output / 'samples'}"
@@ -59,7 +59,7 @@ def own_benchmarks(folder: Path, known: Container[str]) -> dict[str, Facts]:
     found: dict[str, Facts] = {}
     for path in sorted((folder / "samples").glob("*.json"), key=lambda path: path.stat().st_mtime):
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json_text.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             continue  # reported by whatever reads that run
         if isinstance(content, dict) and "benchmark" in content:

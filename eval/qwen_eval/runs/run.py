@@ -36,6 +36,7 @@ from qwen_eval.runs.rehearsal import rehearse
 from qwen_eval.runs.signature import prompt_hash, prompt_of, run_id, signature
 from qwen_eval.schema import Engine, EngineInfo, InputError, Metric, Sample, Trusted, Unanswered
 from qwen_eval.stats import intervals
+from qwen_eval.tasks import judging
 from qwen_eval.tasks.benchmark import Benchmark
 
 Rows = Mapping[str, Mapping[str, Any]]  # stored rows by sample id
@@ -199,6 +200,7 @@ def _run_and_store(
         metrics += precision.against_bf16(benchmark, info, scored, args.output_dir)
     said = [
         *unanswered.remark(benchmark),
+        *judging.remark(scored),
         *benchmark.remarks(scored),
         *intervals.without(metrics),
         *_unverified(benchmark),

@@ -11,7 +11,6 @@ import glob
 import gzip
 import hashlib
 import itertools
-import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import jsonlines
 
+from qwen_eval.data import json_text
 from qwen_eval.runs import files
 from qwen_eval.runs.signature import prompt_hash, prompt_of
 from qwen_eval.schema import Chosen, Generated, InputError, Measured, Response, Scored, Unanswered
@@ -145,7 +145,7 @@ def read_samples(path: Path) -> dict[str, dict[str, Any]]:
     with _lines(path) as file:
         # a line without a line feed was cut off by a crash, or is being written right now
         whole = itertools.takewhile(lambda line: line.endswith(b"\n"), file)
-        reader = jsonlines.Reader(whole, loads=json.loads)
+        reader = jsonlines.Reader(whole, loads=json_text.loads)
         for number in itertools.count(1):
             try:
                 row: Any = reader.read()

@@ -5,12 +5,12 @@ results/samples/<run_id>.start holds it before the first answer is stored; the m
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qwen_eval.data import json_text
 from qwen_eval.runs import files
 from qwen_eval.runs.samples import answered, stored_path
 from qwen_eval.runs.signature import prompt_hash
@@ -50,7 +50,7 @@ def read(output: Path, run: str) -> Start | None:
     for a file that cannot be read."""
     for place in (path(output, run), output / "samples" / f"{run}.json"):
         try:
-            content = json.loads(place.read_text(encoding="utf-8"))
+            content = json_text.loads(place.read_text(encoding="utf-8"))
             if "started" in content:
                 return Start(
                     str(content["started"]),
@@ -69,7 +69,7 @@ def described(output: Path, run: str) -> EngineInfo | None:
     """What the engine said of itself when a run first started; None where that is not stored in a known form."""
     for place in (path(output, run), output / "samples" / f"{run}.json"):
         try:
-            return EngineInfo(**json.loads(place.read_text(encoding="utf-8"))["model"])
+            return EngineInfo(**json_text.loads(place.read_text(encoding="utf-8"))["model"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
     return None

@@ -13,5 +13,6 @@ from __future__ import annotations
 
 from qwen_eval.sandbox.pool import Sandbox, run_code, tier
 from qwen_eval.sandbox.records import Outcome, Program, Snippet, Verdict
+from qwen_eval.sandbox.results import not_plain
 
-__all__ = ["Outcome", "Program", "Sandbox", "Snippet", "Verdict", "run_code", "tier"]
+__all__ = ["Outcome", "Program", "Sandbox", "Snippet", "Verdict", "not_plain", "run_code", "tier"]

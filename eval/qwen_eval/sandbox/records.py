@@ -39,11 +39,12 @@ class Verdict:
     """passed; failed (the detail says why: an exception's type and text, or how the process ended); timeout;
     infrastructure (the sandbox or the test failed, or the test relies on what the
     candidate's process alone could decide: the candidate is not judged). cpu_seconds: CPU time
-    of the candidate after start-up."""
+    of the candidate after start-up. by_clock: whether a timeout was the limit by the clock."""
 
     status: CheckStatus
     detail: str = ""
     cpu_seconds: float = 0.0
+    by_clock: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,3 +68,4 @@ class Outcome:
     state: Mapping[str, Any] = field(default_factory=dict)
     detail: str = ""
     cpu_seconds: float = 0.0
+    by_clock: bool = False

@@ -16,7 +16,7 @@ from qwen_eval.schema import InputError
 from . import view
 from .client import Zygote, ZygoteError
 from .inside.settings import Budget, Settings
-from .inside.wire import WireError, unpack
+from .results import outcome
 
 _FIRST_UID, _UIDS_OF_A_HARNESS, _UIDS_OF_A_ZYGOTE = 1_900_000_000, 1024, 4
 _BUDGET = Budget(cpu_seconds=5.0, wall_seconds=30.0, memory_bytes=1 << 30)
@@ -71,6 +71,26 @@ if os.getuid() == 0:
 """
 
 
+# what honest programs do and what a machine's layout can keep them from: a tier in which it fails would give wrong verdicts
+_HONEST = """
+import getpass, tempfile, threading
+import plistlib, wave  # read late
+if numpy:
+    import numpy, numpy.fft, numpy.random
+    numpy.linalg.det(numpy.eye(2))
+thread = threading.Thread(target=int)
+thread.start()
+thread.join()
+if semaphores:
+    import multiprocessing
+    with multiprocessing.Lock():
+        pass
+with tempfile.NamedTemporaryFile("w+") as file:
+    file.write("x")
+getpass.getuser()
+"""
+
+
 @dataclass(frozen=True)
 class Tier:
     """A kind of isolation. name: its layers, as results record them. settings: how a zygote gets there."""
@@ -96,6 +116,7 @@ def wanted() -> Iterator[Tier]:
         seccomp=True,
         bwrap=shutil.which("bwrap") or "",
         code=str(Path(__file__).resolve().parent),
+        scratch="",
     )
     if sys.platform == "linux":
         for seccomp, suffix in ((True, "+seccomp"), (False, "")):
@@ -107,6 +128,7 @@ def wanted() -> Iterator[Tier]:
             yield Tier("user-namespaces" + suffix, replace(plain, user_namespace=True, uid=None))
             if base.bwrap:
                 yield Tier("bubblewrap" + suffix, replace(plain, mode="bubblewrap"))
+        base = replace(base, scratch=tempfile.gettempdir())
         yield Tier("landlock+seccomp", replace(base, mode="landlock"))
         yield Tier("limits+seccomp", replace(base, mode="limits"))
     yield Tier("limits", replace(base, mode="limits", seccomp=False))
@@ -132,7 +154,7 @@ def choose(allow_unsandboxed: bool, only: Sequence[str] = ()) -> tuple[Tier, Zyg
     tried = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "this system has none that we know"
     raise InputError(
         f"programs cannot be isolated on this machine ({tried}); install bubblewrap, allow unprivileged user namespaces, "
-        "or accept the risk of running them with limits only: --allow-unsandboxed"
+        "put Python where every user can read it, or accept the risk of running them with limits only: --allow-unsandboxed"
     )
 
 
@@ -168,14 +190,25 @@ def _probed_zygote(tier: Tier) -> Zygote:
     zygote = Zygote(for_slot(tier, 0))
     zygote.await_ready()
     try:
-        leaks = _probe(zygote)
+        leaks, fault = _probe(zygote), _honest(zygote, tier.settings)
     except ZygoteError:
         zygote.close()
         raise
     if leaks and tier.settings.mode != "limits":
         zygote.close()
         raise ZygoteError(f"programs could {', '.join(leaks)}")
+    if fault:
+        zygote.close()
+        raise ZygoteError(f"an honest program fails there: {fault}")
     return zygote
+
+
+def _honest(zygote: Zygote, settings: Settings) -> str:
+    """Why an honest program fails, "" where it does not."""
+    setup = f"numpy, semaphores = {bool(settings.packages)}, {settings.mode != 'landlock' or not settings.shared_user}"
+    reply, message = zygote.ask("run", _BUDGET, [{"setup": setup, "source": _HONEST}])
+    found = outcome(reply, message)
+    return "" if found.status == "ok" else f"{found.status} {found.detail}"
 
 
 def _probe(zygote: Zygote) -> list[str]:
@@ -189,12 +222,7 @@ def _probe(zygote: Zygote) -> list[str]:
         setup = "\n".join(f"{name} = {value!r}" for name, value in names.items())
         reply, message = zygote.ask("run", _BUDGET, [{"setup": setup, "source": _PROBE}])
         written = target.exists()
-    if reply["status"] != "finished":
-        raise ZygoteError(reply["detail"])
-    try:
-        status, kind, text, _, state = unpack(message)
-    except (WireError, ValueError) as error:
-        raise ZygoteError(f"the probe sent {error}") from error
-    if status != "ok":
-        raise ZygoteError(f"the probe raised {kind}: {text}")
-    return [*map(str, state["leaks"]), *(["write files"] if written else [])]
+    found = outcome(reply, message)
+    if found.status != "ok":
+        raise ZygoteError(f"the probe {found.status}: {found.detail}")
+    return [*map(str, found.state["leaks"]), *(["write files"] if written else [])]

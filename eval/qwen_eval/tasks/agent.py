@@ -7,10 +7,12 @@ agents, evaluate_agent.py), from which the Qwen-7B release took its table. The p
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen_eval import sandbox, schema
+from qwen_eval.tasks import judging
 
 if TYPE_CHECKING:
     from qwen_eval.data.tools import AgentSet, AgentTask, FakeTool
@@ -65,6 +67,16 @@ def read_template(path: Path) -> str:
             f"{path} has no {TASK}, where the instruction goes; {TOOLS} is where the tools are listed"
         )
     return template
+
+
+def check_answers(agent: AgentSet, path: Path) -> None:
+    """Raises DataError, which names the file of the set, for an answer that no program's result can be."""
+    for task in agent.tasks:
+        for answer in task.answers:
+            if why := sandbox.not_plain(answer):
+                raise schema.DataError(
+                    f"{path}: instruction {task.index} from 0 has an answer that no result can be ({why}); shorten it"
+                )
 
 
 def prompt(template: str, tools: Sequence[FakeTool], instruction: str) -> str:
@@ -139,20 +151,29 @@ def judge(
     for index, ((task, _), part) in enumerate(zip(replies, parts, strict=True)):
         if part is None:
             done()
-            scores.append(schema.Score({"selection": 0.0, "used": 0.0, "code": 0.0, "unsplit": 1.0}, None))
+            scores.append(schema.Score({**_none().stats, "unsplit": 1.0}, None))
             continue
-        explanation, code = part
-        outcome = outcomes[index]
-        stats = {
-            "selection": agreement(named(explanation, names), task.tools),
-            "used": agreement(used(code, names), task.tools),
-            "code": code_score(recipe, outcome, task.answers),
-            outcome.status: 1.0,
-        }
-        value = (outcome.value if isinstance(outcome.value, str) else repr(outcome.value))[:SHOWN]
-        said = {"explanation": explanation, "code": code, "status": outcome.status, "value": value}
-        scores.append(schema.Score(stats, {**said, "detail": outcome.detail}))
+        score = partial(_score, recipe, task, *part, outcomes[index], names)
+        scores.append(judging.guarded(f"hfagent/{task.index}", score, _none))
     return scores
+
+
+def _score(
+    recipe: str, task: AgentTask, explanation: str, code: str, outcome: sandbox.Outcome, names: Sequence[str]
+) -> schema.Score:
+    stats = {
+        "selection": agreement(named(explanation, names), task.tools),
+        "used": agreement(used(code, names), task.tools),
+        "code": code_score(recipe, outcome, task.answers),
+        outcome.status: 1.0,
+    }
+    value = (outcome.value if isinstance(outcome.value, str) else repr(outcome.value))[:SHOWN]
+    said = {"explanation": explanation, "code": code, "status": outcome.status, "value": value}
+    return schema.Score(stats, {**said, "detail": outcome.detail})
+
+
+def _none() -> schema.Score:
+    return schema.Score({"selection": 0.0, "used": 0.0, "code": 0.0}, None)
 
 
 def snippet(code: str, tools: Sequence[FakeTool], task: AgentTask) -> sandbox.Snippet:

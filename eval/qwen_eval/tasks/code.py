@@ -10,7 +10,7 @@ from qwen_eval import options, sandbox
 from qwen_eval.data.problems import completions
 from qwen_eval.schema import Generated, InputError, Metric, Sample, Score, Scored
 from qwen_eval.stats import intervals, scores
-from qwen_eval.tasks import generation
+from qwen_eval.tasks import generation, judging
 from qwen_eval.tasks.benchmark import TokenTexts
 from qwen_eval.tasks.extract import code
 from qwen_eval.tasks.facts import View
@@ -71,10 +71,23 @@ class Code(generation.Text):
     ) -> list[Score]:
         """Judges all completions together, as many at a time as there are CPUs."""
         rows = [self._by_id[sample.id] for sample in samples]
-        bodies = [
-            [self.completion(row, text) for text in reply.texts] for row, reply in zip(rows, replies, strict=True)
-        ]
-        programs = [self.program(row, body) for row, texts in zip(rows, bodies, strict=True) for body in texts]
+        unjudged = [0.0] * len(rows)
+
+        def made(index: int, text: str) -> tuple[str, sandbox.Program]:
+            """What of a text is judged, and the program; of one of which none can be made, those of an empty completion."""
+            try:
+                body = self.completion(rows[index], text)
+                return body, self.program(rows[index], body)
+            except InputError:
+                raise
+            except Exception as error:
+                judging.tell(samples[index].id, error)
+                unjudged[index] += 1.0
+                return "", self.program(rows[index], "")
+
+        pairs = [[made(index, text) for text in reply.texts] for index, reply in enumerate(replies)]
+        bodies = [[body for body, _ in texts] for texts in pairs]
+        programs = [program for texts in pairs for _, program in texts]
         left = [len(texts) for texts in bodies]
         owner = [index for index, texts in enumerate(bodies) for _ in texts]
 
@@ -85,8 +98,12 @@ class Code(generation.Text):
 
         with sandbox.Sandbox(cpu_seconds=self.args.timeout, allow_unsandboxed=self.args.allow_unsandboxed) as pool:
             verdicts = iter(pool.check(programs, ready))
-        return [
+        scores = [
             judged(texts, [next(verdicts) for _ in texts], reply) for texts, reply in zip(bodies, replies, strict=True)
+        ]
+        return [
+            Score({**score.stats, judging.UNJUDGED: count}, score.answer) if count else score
+            for score, count in zip(scores, unjudged, strict=True)
         ]
 
     def unanswered(self, sample: Sample, empty: Score) -> Score:

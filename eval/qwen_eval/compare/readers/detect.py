@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import jsonlines
 
 from qwen_eval.compare.readers import inspect, lm_eval, opencompass
 from qwen_eval.compare.readers.common import Reader, Samples
+from qwen_eval.data import json_text
 from qwen_eval.schema import InputError
 
 READERS: tuple[Reader, ...] = (lm_eval, inspect, opencompass)
@@ -60,11 +60,11 @@ def _content(path: Path) -> Mapping[str, Any]:
     """By what a file is recognized: the first row of JSON lines, the whole of JSON; empty for everything else."""
     try:
         if path.suffix == ".jsonl":
-            with jsonlines.open(path, loads=json.loads) as rows:
+            with jsonlines.open(path, loads=json_text.loads) as rows:
                 first: Mapping[str, Any] = rows.read(type=dict)
             return first
         if path.suffix == ".json":
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json_text.loads(path.read_text(encoding="utf-8"))
             return content if isinstance(content, dict) else {}
     except (OSError, ValueError, EOFError, RecursionError):
         pass

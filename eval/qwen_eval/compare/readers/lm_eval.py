@@ -3,7 +3,6 @@ nothing of the program is imported."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import jsonlines
 
 from qwen_eval.compare.readers.common import LETTERS, Item, Samples
+from qwen_eval.data import json_text
 from qwen_eval.schema import InputError
 
 QUESTION_KEYS = ("question", "Question", "query", "problem", "input")
@@ -34,7 +34,7 @@ def read(path: Path, content: Mapping[str, Any], metric: str | None) -> Samples:
     `results_<date>.json` beside it, if present, tells the model's context limit and whether BOS was switched off.
     Raises InputError for a metric that the rows do not have.
     """
-    with jsonlines.open(path, loads=json.loads) as reader:
+    with jsonlines.open(path, loads=json_text.loads) as reader:
         rows: list[Any] = list(reader.iter(skip_empty=True))
     notes = []
     filters = list(dict.fromkeys(row.get("filter", "none") for row in rows))
@@ -105,7 +105,7 @@ def _settings(path: Path) -> dict[str, Any] | None:
     date = path.stem.rpartition("_")[2]
     same = [file for file in found if date in file.name] or found[-1:]
     try:
-        content: dict[str, Any] | None = json.loads(same[0].read_text(encoding="utf-8")) if same else None
+        content: dict[str, Any] | None = json_text.loads(same[0].read_text(encoding="utf-8")) if same else None
     except ValueError:
         return None
     return content

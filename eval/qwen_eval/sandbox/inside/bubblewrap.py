@@ -12,6 +12,7 @@ from .settings import Budget, Settings
 
 ENVIRONMENT = {
     "HOME": "/tmp",
+    "USER": "sandbox",  # has no entry among the system's users
     "LANG": "C.UTF-8",
     "PYTHONHASHSEED": "0",  # the order of a set may decide a verdict; let it be the same every time
     "OPENBLAS_NUM_THREADS": "1",
@@ -23,7 +24,15 @@ _START = "import sys; sys.path.insert(0, sys.argv[1]); from inside.process impor
 
 def command(settings: Settings, role: str, budget: Budget, uid: int | None) -> list[str]:
     """The command that runs a role isolated, its files (settings.PAYLOAD and so on) inherited."""
-    arguments = [settings.bwrap, "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
+    arguments = [
+        settings.bwrap,
+        "--unshare-ipc",
+        "--unshare-pid",
+        "--unshare-net",
+        "--unshare-uts",
+        "--hostname",
+        "sandbox",
+    ]
     arguments += ["--unshare-cgroup-try", "--die-with-parent", "--new-session", "--clearenv"]
     if uid is None:
         arguments += ["--unshare-user"]
@@ -40,7 +49,7 @@ def command(settings: Settings, role: str, budget: Budget, uid: int | None) -> l
     covered = [str(settings.inside(path)) for path in hidden(settings, real)]
     # it would make the folders above for its own user alone
     above = {parent for path in (*real, *packages) for parent in settings.inside(path).parents}
-    for folder in sorted(above - {Path("/")}):
+    for folder in sorted({*above, Path("/dev")} - {Path("/")}):
         arguments += ["--perms", "0755", "--dir", str(folder)]
     for path in real:
         arguments += ["--ro-bind", str(path), str(settings.inside(path))]
@@ -63,6 +72,12 @@ def command(settings: Settings, role: str, budget: Budget, uid: int | None) -> l
         str(TMP_BYTES),
         "--tmpfs",
         "/tmp",
+        "--perms",
+        "1777",
+        "--size",
+        str(TMP_BYTES),
+        "--tmpfs",
+        "/dev/shm",
         "--remount-ro",
         "/",
         "--chdir",

@@ -6,6 +6,7 @@ can do is to answer a call with a value.
 
 from __future__ import annotations
 
+import linecache
 import os
 import sys
 import types
@@ -17,6 +18,7 @@ from .settings import INPUT, OUTPUT, PAYLOAD
 from .wire import WireError, pack, read_all, read_message, unpack, write_message
 
 MODULE = "solution"
+FILE = f"<{MODULE}>"
 
 
 def run() -> None:
@@ -44,8 +46,10 @@ def run() -> None:
 def load(source: str) -> dict[str, Any]:
     """Runs a module's source and returns its names. Raises whatever the module raises."""
     module = types.ModuleType(MODULE)
+    module.__file__ = FILE
     sys.modules[MODULE] = module
-    exec(compile(source, f"<{MODULE}>", "exec", dont_inherit=True), module.__dict__)
+    linecache.cache[FILE] = (len(source), None, source.splitlines(keepends=True), FILE)  # for tracebacks and inspect
+    exec(compile(source, FILE, "exec", dont_inherit=True), module.__dict__)
     return module.__dict__
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
-from .wire import Reader, WireError, pack, pack_into, unpack, unpack_from
+from .wire import READERS, Reader, WireError, pack, pack_into, unpack, unpack_from
 
 MAX_OBJECTS = 100_000  # that one end knows of the other's, and containers that are shared at a time
 
@@ -125,6 +125,7 @@ class End:
         self._following = first
         self._unfilled: list[tuple[Shared, tuple[Any, ...]]] = []
         self._readers: dict[bytes, Callable[[Reader, int], Any]] = {
+            **READERS,
             b"W": self._read_new_container,
             b"M": lambda reader, depth: self._known(self._shared, reader.count()).value,
             b"H": self._read_new_object,

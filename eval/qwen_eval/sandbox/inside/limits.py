@@ -10,12 +10,11 @@ import sys
 import time
 from pathlib import Path
 
-from .settings import Budget
+from .settings import NOBODY, Budget
 
-FILE_BYTES = 16 << 20
+FILE_BYTES = 64 << 20  # of a file, and of all temporary files together where those are a program's own
 OPEN_FILES = 64
 THREADS = 64
-NOBODY = 65534
 
 
 def usable_uid(wanted: int) -> int:

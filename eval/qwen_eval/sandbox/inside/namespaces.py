@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
-import sys
+import socket
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import linux
+from . import limits, linux
+from .relocated import relocate
 from .settings import Settings
 
 _STAGE = Path("/proc")  # where the new root is built: it always exists and no file that we show lies below it
@@ -17,7 +17,7 @@ _DEVICES = ("null", "zero", "full", "random", "urandom")
 _SAFE = linux.MS_NOSUID | linux.MS_NODEV
 _SYSTEM = ("usr", "lib", "lib64", "etc")  # below / and the same on every machine
 _MOUNT_FLAGS = 0xF  # ro, nosuid, nodev, noexec: the same in statvfs(2) and mount(2)
-TMP_BYTES = 32 << 20
+TMP_BYTES = limits.FILE_BYTES
 TMP_FILES = 1024
 
 
@@ -31,6 +31,7 @@ def enter(settings: Settings) -> None:
         Path("/proc/self/gid_map").write_text(f"1000 {gid} 1", encoding="ascii")
     spaces = (linux.CLONE_NEWNS, linux.CLONE_NEWPID, linux.CLONE_NEWNET, linux.CLONE_NEWIPC, linux.CLONE_NEWUTS)
     linux.unshare(sum(spaces))
+    socket.sethostname("sandbox")
 
 
 def split(paths: Iterable[str]) -> tuple[list[Path], list[Path]]:
@@ -71,9 +72,10 @@ def build_root(settings: Settings) -> None:
         _show(Path("/dev", name), Path("/dev", name), device=True)
     for link in links:
         _link(link)
-    _staged(Path("/tmp")).mkdir(exist_ok=True)
+    for place in ("/tmp", "/dev/shm"):
+        _staged(Path(place)).mkdir(exist_ok=True)
     _read_only(_STAGE, _SAFE)
-    _move_modules(settings)
+    relocate(lambda path: settings.inside(path.resolve()), settings.path_inside())  # the old root still has the links
     os.chdir(_STAGE)
     linux.pivot_here()
 
@@ -84,6 +86,7 @@ def private_tmp() -> None:
     linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWIPC)
     options = f"mode=1777,size={TMP_BYTES},nr_inodes={TMP_FILES}"
     linux.mount("tmpfs", "/tmp", "tmpfs", _SAFE | linux.MS_NOEXEC, options)
+    linux.mount("/tmp", "/dev/shm", None, linux.MS_BIND)  # named semaphores lie there; one limit for both
     os.chdir("/tmp")
 
 
@@ -132,34 +135,3 @@ def _link(path: Path) -> None:
         with contextlib.suppress(OSError):  # its folder is shown, and so are the links in it
             staged.parent.mkdir(parents=True, exist_ok=True)
             staged.symlink_to(path.resolve())
-
-
-def _move_modules(settings: Settings) -> None:
-    """Tells this interpreter where its files are in the new root. The old one is still there to follow links in."""
-
-    def moved(path: object) -> object:
-        if isinstance(path, str) and path.startswith("/"):
-            with contextlib.suppress(OSError):
-                return str(settings.inside(Path(path).resolve()))
-        return path
-
-    def move(owner: object, *names: str) -> None:
-        for name in names:
-            value = getattr(owner, name, None)
-            with contextlib.suppress(AttributeError):  # some cannot be set
-                if isinstance(value, list):
-                    value[:] = map(moved, value)
-                elif isinstance(value, str):
-                    setattr(owner, name, moved(value))
-
-    for module in list(sys.modules.values()):
-        spec = getattr(module, "__spec__", None)
-        move(module, "__file__", "__path__", "__cached__")
-        move(spec, "origin", "submodule_search_locations", "cached")
-        move(getattr(spec, "loader", None), "path")
-    move(
-        sys, "prefix", "exec_prefix", "base_prefix", "base_exec_prefix", "executable", "_base_executable", "_stdlib_dir"
-    )
-    sys.path[:] = settings.path_inside()
-    sys.path_importer_cache.clear()
-    importlib.invalidate_caches()

@@ -18,7 +18,8 @@ from typing import NoReturn
 
 from . import bubblewrap, candidate, checker, limits, linux, namespaces, snippet
 from .role import ENDED, ENDED_FORM, FAILED, STARTED, STARTED_FORM, TEXT, lock
-from .settings import STATUS, Budget, Settings
+from .scratch import NUMBER, Scratch
+from .settings import NOBODY, STATUS, Budget, Settings
 
 _ROLES = {"candidate": candidate.run, "checker": checker.run, "snippet": snippet.run}
 _RULESET, _LAST = 9, 256  # Landlock's rules lie beside a role's files; a zygote has no file beyond _LAST
@@ -27,12 +28,6 @@ _INIT_STEP = 2
 _PRELOADED = (
     "bisect", "collections.abc", "copy", "datetime", "decimal", "fractions", "functools", "hashlib", "heapq",
     "itertools", "math", "operator", "random", "re", "statistics", "string", "typing",
-)  # fmt: skip
-_PRELOADED_MORE = (
-    "array", "ast", "asyncio", "base64", "calendar", "cmath", "concurrent.futures", "contextlib", "csv", "dataclasses",
-    "difflib", "encodings.idna", "enum", "glob", "inspect", "io", "json", "mmap", "numbers", "pickle", "pprint", "queue",
-    "secrets", "shutil", "sqlite3", "struct", "subprocess", "tempfile", "termios", "textwrap", "threading", "timeit",
-    "traceback", "unicodedata", "unittest", "uuid", "warnings", "zlib",
 )  # fmt: skip
 
 
@@ -43,11 +38,14 @@ class SetupError(Exception):
 @dataclass(frozen=True)
 class World:
     """What all processes of a zygote share: how they are isolated, and as file descriptors the zygote's own process
-    namespace and Landlock's rules, where there are such."""
+    namespace, Landlock's rules and the open folders of the import path (relocated.py), where there are such; and the folder for
+    temporary files where there is one."""
 
     settings: Settings
     own_namespace: int | None = None
     ruleset: int | None = None
+    held: tuple[int, ...] = ()
+    scratch: Scratch | None = None
 
 
 class Child:
@@ -158,6 +156,11 @@ def _begin(world: World, role: str, apart: bool, budget: Budget, files: dict[int
     try:
         if world.ruleset is not None:
             files[_RULESET] = world.ruleset
+        files |= {number: number for number in world.held}
+        if world.scratch is not None and role != "checker":
+            os.chdir(world.scratch.folder)
+            files[NUMBER] = os.open(world.scratch.folder, os.O_PATH | os.O_DIRECTORY)
+            os.environ["TMPDIR"] = os.environ["HOME"] = f"/proc/self/fd/{NUMBER}"
         _place(files)
         os.setsid()
         ruleset = _RULESET if world.ruleset is not None else None
@@ -179,7 +182,7 @@ def _begin(world: World, role: str, apart: bool, budget: Budget, files: dict[int
 
 
 def _uid(settings: Settings, role: str) -> int | None:
-    if settings.uid is None or settings.uid == limits.NOBODY:
+    if settings.uid is None or settings.uid == NOBODY:
         return settings.uid
     return settings.uid + _UID_STEP[role]
 
@@ -202,7 +205,7 @@ def _init(settings: Settings, role_pid: int) -> NoReturn:
         os.closerange(3, STATUS)
         os.closerange(STATUS + 1, _LAST)
         uid = settings.uid
-        limits.become(uid if uid is None or uid == limits.NOBODY else uid + _INIT_STEP)
+        limits.become(uid if uid is None or uid == NOBODY else uid + _INIT_STEP)
         if settings.user_namespace:
             linux.drop_capabilities()
         linux.prctl(linux.PR_SET_DUMPABLE, 0)
@@ -240,8 +243,7 @@ def run_alone(role: str, settings: str, budget: str, uid: str, harness: str) -> 
     _run(role)
 
 
-def preload(more: bool) -> None:
-    """Imports what solutions import most, so that each program finds it in place at no cost; more: what they import at
-    times, too."""
-    for name in (*_PRELOADED, *(_PRELOADED_MORE if more else ())):
+def preload() -> None:
+    """Imports what solutions import most, so that each program finds it in place at no cost."""
+    for name in _PRELOADED:
         importlib.import_module(name)

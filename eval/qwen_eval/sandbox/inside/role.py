@@ -28,12 +28,14 @@ def lock(settings: Settings, budget: Budget, uid: int | None, parent: int | None
         linux.drop_capabilities()
     if sys.platform == "linux":
         linux.die_with_parent(parent)  # after the change of user, which takes it back
-    limits.apply(budget, shared_user=uid is None and not settings.user_namespace)
+    limits.apply(budget, settings.shared_user)
     if ruleset is not None:
         landlock.restrict(ruleset)
         os.close(ruleset)
+    if sys.platform == "linux":
+        linux.prctl(linux.PR_SET_DUMPABLE, 0)
     if settings.seccomp:
-        seccomp.install(guard_attributes=settings.mode == "landlock")
+        seccomp.install(settings.guard_attributes)
     random.seed(0)  # the same verdict in every run, as far as the program lets it
     sys.argv = [""]
     os.write(STATUS, STARTED + STARTED_FORM.pack(time.process_time()))

@@ -34,7 +34,8 @@ _DENIED: dict[str, dict[str, tuple[int | None, int | None]]] = {
         "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51),
         "move_mount": (429, 429), "open_tree": (428, 428), "fsopen": (430, 430), "fsconfig": (431, 431),
         "fsmount": (432, 432), "fspick": (433, 433), "mount_setattr": (442, 442), "unshare": (272, 97),
-        "setns": (308, 268), "swapon": (167, 224), "swapoff": (168, 225), "quotactl": (179, 60),
+        "setns": (308, 268), "statmount": (457, 457), "listmount": (458, 458),
+        "swapon": (167, 224), "swapoff": (168, 225), "quotactl": (179, 60),
         "quotactl_fd": (443, 443), "mknod": (133, None), "mknodat": (259, 33), "open_by_handle_at": (304, 265),
         "name_to_handle_at": (303, 264), "fanotify_init": (300, 262), "fanotify_mark": (301, 263),
     },
@@ -48,7 +49,11 @@ _DENIED: dict[str, dict[str, tuple[int | None, int | None]]] = {
     "call seldom tried parts of the kernel": {
         "userfaultfd": (323, 282), "io_uring_setup": (425, 425), "io_uring_enter": (426, 426),
         "io_uring_register": (427, 427), "bpf": (321, 280), "perf_event_open": (298, 241), "keyctl": (250, 219),
+        "lsm_set_self_attr": (460, 460),
         "add_key": (248, 217), "request_key": (249, 218), "set_mempolicy": (238, 237), "mbind": (237, 235),
+    },
+    "use up what all users of the machine share": {
+        "io_setup": (206, 0), "inotify_init": (253, None), "inotify_init1": (294, 26),
     },
     "hold memory that RLIMIT_AS does not count": {
         "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194), "shmat": (30, 196),
@@ -57,7 +62,11 @@ _DENIED: dict[str, dict[str, tuple[int | None, int | None]]] = {
         "mq_unlink": (241, 181),
     },
 }  # fmt: skip
-# Landlock does not cover these; where it is what guards the files, nothing may be written anyway
+# Done by all who may read a file, and felt by everybody: to a program alone with its files it makes no difference whether
+# they are done, so they are not, and it is told that they were.
+_PRETENDED: dict[str, tuple[int | None, int | None]] = {"flock": (73, 32), "sync": (162, 81), "syncfs": (306, 267)}
+_LOCKS_BY_FCNTL = (6, 7, 37, 38)  # F_SETLK, F_SETLKW, F_OFD_SETLK, F_OFD_SETLKW
+# Landlock does not cover these, and where a program runs as the harness's own user nothing else does
 _FILE_ATTRIBUTES: dict[str, tuple[int | None, int | None]] = {
     "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
     "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "utime": (132, None), "utimes": (235, None),
@@ -71,7 +80,8 @@ _CLONE_THREAD, _CLONE_NEW = 0x00010000, 0x7E020000
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT, _SECOND_ARGUMENT_AT = 0, 4, 16, 24
-_SEND_SIGNALS_BY_FCNTL = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: a signal to anyone when a file is ready
+# F_SETOWN, F_SETSIG, F_SETOWN_EX: a signal to anyone when a file is ready; F_SETLEASE, F_NOTIFY: others' use of a file
+_DENIED_BY_FCNTL = (8, 10, 15, 1024, 1026)
 _SEND_SIGNALS_BY_IOCTL = (0x8901, 0x8902)  # FIOSETOWN, SIOCSPGRP
 
 
@@ -122,10 +132,18 @@ def _common(name: str, column: int, guard_attributes: bool) -> bytes:
     second = _step(_LOAD, _SECOND_ARGUMENT_AT)
     pair = [argument, _step(_EQUAL, 1, 1, 0), _deny(), second, _step(_ANY_BIT, 2, 0, 1), _deny(), allow]
     steps += _rule(_SOCKETPAIR[column], *pair)
-    for call, denied in ((_FCNTL, _SEND_SIGNALS_BY_FCNTL), (_IOCTL, _SEND_SIGNALS_BY_IOCTL)):
-        refused = [part for value in denied for part in (_step(_EQUAL, value, 0, 1), _deny())]
+    for call, denied, pretended in ((_FCNTL, _DENIED_BY_FCNTL, _LOCKS_BY_FCNTL), (_IOCTL, _SEND_SIGNALS_BY_IOCTL, ())):
+        answers = {**dict.fromkeys(denied, _deny()), **dict.fromkeys(pretended, _deny(0))}
+        refused = [part for value, answer in answers.items() for part in (_step(_EQUAL, value, 0, 1), answer)]
         steps += _rule(call[column], second, *refused, allow)
-    steps += _rule(_PRCTL[column], argument, _step(_EQUAL, linux.PR_SET_PDEATHSIG, 0, 1), _deny(), allow)
+    kept = [
+        part
+        for what in (linux.PR_SET_PDEATHSIG, linux.PR_SET_DUMPABLE)
+        for part in (_step(_EQUAL, what, 0, 1), _deny())
+    ]
+    steps += _rule(_PRCTL[column], argument, *kept, allow)
+    for numbers in _PRETENDED.values():
+        steps += _rule(numbers[column], _deny(0))
     for calls in (*_DENIED.values(), *([_FILE_ATTRIBUTES] if guard_attributes else [])):
         for numbers in calls.values():
             steps += _rule(numbers[column], _deny())

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+NOBODY = 65534
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -17,7 +19,7 @@ class Settings:
     (installed packages, which may hold a benchmark's answers); packages: folders in or beside those that they can;
     path: the import path. mounts: where programs get a root of their own, pairs of a folder here and the one it is
     there, the longest first. seccomp: filter system calls. bwrap: bubblewrap's executable; code: the folder that holds
-    this package.
+    this package. scratch: the folder for programs' temporary files, where they get no file system of their own.
     """
 
     mode: str
@@ -31,6 +33,7 @@ class Settings:
     seccomp: bool
     bwrap: str
     code: str
+    scratch: str
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Settings:
@@ -39,6 +42,16 @@ class Settings:
             name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
         }
         return cls(**values)
+
+    @property
+    def shared_user(self) -> bool:
+        """Whether programs run as a user who runs other programs, too: the harness's own, or nobody."""
+        return self.uid in (None, NOBODY) and not self.user_namespace
+
+    @property
+    def guard_attributes(self) -> bool:
+        """Whether modes, owners and times of files need a guard of their own: Landlock has none, and the user owns files."""
+        return self.mode == "landlock" and self.shared_user
 
     def inside(self, path: Path) -> Path:
         """The path of a host file or folder in a program's own root. Raises OSError if it is not mounted."""

@@ -9,19 +9,20 @@ from __future__ import annotations
 import ast
 import contextlib
 import os
-from collections.abc import Iterator
 from typing import Any
 
-from .role import describe
+from .plain import MESSAGE_BYTES, VALUE_BYTES, pack_plain
+from .role import TEXT, describe
 from .settings import DONE, FINISHED, PAYLOAD, RESULT
 from .wire import WireError, pack, read_all, unpack, write_all
 
 _VALUE = ".value"  # no program can name it
+_ROOM = 100 + 8 * TEXT  # of a message, for the status and the error
 
 
 def run() -> None:
-    """Runs the snippet that PAYLOAD holds and writes to RESULT (status, error type, error text, value, variables): status "ok",
-    "raised", or "broken" where the preparation failed."""
+    """Runs the snippet that PAYLOAD holds and writes to RESULT (status, error type, error text, value, variables), values as
+    `pack_plain` has them: status "ok", "raised", or "broken" where the preparation failed."""
     task = unpack(read_all(PAYLOAD))
     os.close(PAYLOAD)
     names: dict[str, Any] = {"__name__": "snippet"}
@@ -35,36 +36,30 @@ def run() -> None:
             exec(compile(_recording(task["source"]), "<snippet>", "exec", dont_inherit=True), names)
         except BaseException as raised:
             status, error = "raised", describe(raised)
-    value = names.pop(_VALUE, None)
+    value = b""
     try:
-        _pack_plain(value)
+        value = pack_plain(names.pop(_VALUE, None))
     except WireError as raised:
-        value, error = None, error if error[0] else ("", f"its last statement gave {raised}")
-    reply = (status, *error, value, _plain_variables(names))
-    try:
-        message = pack(reply)
-    except WireError as raised:
-        message = pack(("raised", "WireError", str(raised), None, {}))
-    write_all(RESULT, message)
+        error = error if error[0] else ("", f"its last statement gave {raised}"[:TEXT])
+    write_all(RESULT, pack((status, *error, value, _variables(names))))
     os.write(DONE, FINISHED)
 
 
-def _plain_variables(names: dict[str, Any]) -> dict[str, Any]:
-    """The variables that can cross; functions, modules and names with a leading underscore stay."""
-    found = {}
-    for name, value in names.items():
+def _variables(names: dict[str, Any]) -> dict[str, bytes]:
+    """The variables that can leave, the smallest first where not all can; functions, modules and names with a leading
+    underscore stay."""
+    packed = {}
+    for name, value in list(names.items()):
         if type(name) is str and not name.startswith("_"):
             with contextlib.suppress(WireError):
-                _pack_plain(value)
-                found[name] = value
-    return found
-
-
-def _pack_plain(value: Any) -> None:
-    """WireError where a value cannot cross; an iterator, too: as a value it is not the items it might give."""
-    if isinstance(value, Iterator):
-        raise WireError(f"a value of type {type(value).__name__}")
-    pack(value)
+                packed[name] = pack_plain(value)
+    found, left = {}, MESSAGE_BYTES - VALUE_BYTES - _ROOM
+    for name, data in sorted(packed.items(), key=lambda item: len(item[1])):
+        left -= len(data) + 4 * len(name) + 10
+        if left < 0:
+            break
+        found[name] = data
+    return {name: found[name] for name in packed if name in found}
 
 
 def _recording(source: str) -> ast.Module:

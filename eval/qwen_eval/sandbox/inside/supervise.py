@@ -10,9 +10,11 @@ import time
 from typing import Any
 
 from .process import Child, World, start
+from .scratch import Overfull
 from .settings import DONE, GONE, INPUT, OUTPUT, PAYLOAD, RESULT, Budget
 
 _CPUS = os.cpu_count() or 1
+_LOOK_SECONDS = 0.05  # between two looks at a program's temporary files
 
 
 class HarnessGone(Exception):
@@ -20,13 +22,18 @@ class HarnessGone(Exception):
 
 
 class TimeUp(Exception):
-    """A limit was reached; the text says which."""
+    """A limit was reached; the text says which. by_clock: whether that of time by the clock."""
+
+    def __init__(self, text: str, by_clock: bool = False) -> None:
+        super().__init__(text)
+        self.by_clock = by_clock
 
 
 class Watch:
     """Waits on behalf of one program, within its limits. `guarded` is the process whose CPU time counts."""
 
-    def __init__(self, control: socket.socket, budget: Budget, guarded: Child, *others: Child) -> None:
+    def __init__(self, world: World, control: socket.socket, budget: Budget, guarded: Child, *others: Child) -> None:
+        self.scratch = world.scratch
         self.control = control
         self.budget = budget
         self.guarded = guarded
@@ -53,12 +60,15 @@ class Watch:
         if self.guarded.cpu() >= self.budget.cpu_seconds:
             raise TimeUp(f"more than {self.budget.cpu_seconds:g} s of CPU time")
         if time.monotonic() >= self.deadline:
-            raise TimeUp(f"more than {self.budget.wall_seconds:g} s of wall time")
+            raise TimeUp(f"more than {self.budget.wall_seconds:g} s of wall time", by_clock=True)
+        if self.scratch:
+            self.scratch.enforce()
 
     def _patience(self) -> float:
         """Seconds in which no limit can be reached."""
         cpu_left = (self.budget.cpu_seconds - self.guarded.cpu()) / _CPUS
-        return max(0.0, min(self.deadline - time.monotonic(), max(0.005, cpu_left)))
+        most = _LOOK_SECONDS if self.scratch else cpu_left
+        return max(0.0, min(self.deadline - time.monotonic(), max(0.005, cpu_left), most))
 
 
 def check(world: World, control: socket.socket, budget: Budget, *files: int) -> dict[str, Any]:
@@ -78,7 +88,7 @@ def check(world: World, control: socket.socket, budget: Budget, *files: int) -> 
         )
         checks = {PAYLOAD: test, INPUT: answers_out, OUTPUT: calls_in, RESULT: verdict, DONE: done_in}
         checker = children.start(world, "checker", budget, checks)
-        watch = Watch(control, budget, candidate, checker)
+        watch = Watch(world, control, budget, candidate, checker)
         try:
             word = watch.wait_for(done_out)
             if word == GONE:
@@ -88,6 +98,8 @@ def check(world: World, control: socket.socket, budget: Budget, *files: int) -> 
                 checker.await_end(1.0)
         except TimeUp as error:
             return _timeout(candidate, error)
+        except Overfull as error:
+            return _overfull(candidate, error)
         return _finished(candidate) | {"checker": _manner(checker)}
 
 
@@ -97,13 +109,15 @@ def run(world: World, control: socket.socket, budget: Budget, *files: int) -> di
     done_out, done_in = os.pipe()
     with _Children(done_out) as children:
         snippet = children.start(world, "snippet", budget, {PAYLOAD: payload, RESULT: result, DONE: done_in})
-        watch = Watch(control, budget, snippet)
+        watch = Watch(world, control, budget, snippet)
         try:
             watch.wait_for(done_out)
             snippet.await_end(0.5)
             watch.enforce()
         except TimeUp as error:
             return _timeout(snippet, error)
+        except Overfull as error:
+            return _overfull(snippet, error)
         return _finished(snippet)
 
 
@@ -128,7 +142,11 @@ class _Children:
 
 
 def _timeout(candidate: Child, error: TimeUp) -> dict[str, Any]:
-    return {"status": "timeout", "detail": str(error), "cpu": candidate.cpu()}
+    return {"status": "timeout", "detail": str(error), "cpu": candidate.cpu(), "by_clock": error.by_clock}
+
+
+def _overfull(candidate: Child, error: Overfull) -> dict[str, Any]:
+    return {"status": "refused", "detail": f"the program had {error}", "cpu": candidate.cpu()}
 
 
 def _finished(candidate: Child) -> dict[str, Any]:

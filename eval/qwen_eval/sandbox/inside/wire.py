@@ -10,7 +10,7 @@ import os
 import struct
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 Made = TypeVar("Made")
 
@@ -138,13 +138,17 @@ def base_value(base: Any, value: Any) -> Any:
     return base(base.__iter__(value))
 
 
-class Reader:
-    """A cursor over bytes that knows how much is left. more: readers of tags that are not a plain value's."""
+Readers: TypeAlias = "Mapping[bytes, Callable[[Reader, int], Any]]"
 
-    def __init__(self, data: bytes, more: Mapping[bytes, Callable[[Reader, int], Any]] | None = None) -> None:
+
+class Reader:
+    """A cursor over bytes that knows how much is left. readers: by tag. depth: how many levels a value may have."""
+
+    def __init__(self, data: bytes, readers: Readers, depth: int) -> None:
         self.data = data
         self.at = 0
-        self.more = more or {}
+        self.readers = readers
+        self.depth = depth
 
     def take(self, count: int) -> bytes:
         """The next `count` bytes; WireError when there are fewer."""
@@ -160,10 +164,11 @@ class Reader:
         return int.from_bytes(self.take(4), "little")
 
 
-def unpack(data: bytes, more: Mapping[bytes, Callable[[Reader, int], Any]] | None = None) -> Any:
-    """The plain value that `data` holds; WireError when it holds none or something after it. more: readers for what a
-    `special` of `pack` has written, by tag; each is given the reader and the depth."""
-    reader = Reader(data, more)
+def unpack(data: bytes, readers: Readers | None = None, depth: int = MAX_DEPTH) -> Any:
+    """The plain value that `data` holds; WireError when it holds none or something after it, or more than `depth` levels.
+    readers: by tag what reads the rest of a value, given the reader and the depth; READERS where not given, and with them
+    those of what a `special` of `pack` has written."""
+    reader = Reader(data, READERS if readers is None else readers, depth)
     value = unpack_from(reader, 0)
     if reader.at != len(data):
         raise WireError("bytes after the value")
@@ -172,10 +177,10 @@ def unpack(data: bytes, more: Mapping[bytes, Callable[[Reader, int], Any]] | Non
 
 def unpack_from(reader: Reader, depth: int) -> Any:
     """The next value of a reader; WireError when there is none."""
-    if depth > MAX_DEPTH + 1:
+    if depth > reader.depth + 1:
         raise WireError("a message nested too deep")
     tag = reader.take(1)
-    read = _READERS.get(tag) or reader.more.get(tag)
+    read = reader.readers.get(tag)
     if read is None:
         raise WireError("a malformed message")
     return read(reader, depth + 1)
@@ -245,7 +250,7 @@ def _float(reader: Reader, depth: int) -> float:
     return value
 
 
-_READERS: dict[bytes, Callable[[Reader, int], Any]] = {
+READERS: Readers = {
     b"N": lambda reader, depth: None,
     b"T": lambda reader, depth: True,
     b"F": lambda reader, depth: False,

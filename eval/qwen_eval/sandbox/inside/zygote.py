@@ -23,8 +23,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import landlock, limits, linux, namespaces, seccomp
+from . import landlock, limits, linux, namespaces, relocated, seccomp
 from .process import SetupError, World, preload
+from .scratch import Scratch
 from .settings import Budget, Settings
 from .supervise import HarnessGone, check, run
 
@@ -42,9 +43,7 @@ def main() -> None:
         settings = Settings.from_json(receive(control)[0])
         if settings.uid is not None:
             settings = replace(settings, uid=limits.usable_uid(settings.uid))
-        # programs may not find the library any more: with no view of their own, and as another user, who may not look
-        # into the folders above it
-        preload(more=settings.mode == "landlock")
+        preload()
         sys.path[:] = list(settings.path)
         if settings.user_namespace and settings.uid is not None:
             limits.become(settings.uid)  # in a user namespace there is no other user to change to
@@ -55,12 +54,17 @@ def main() -> None:
     except (OSError, TypeError, ValueError, EOFError) as error:
         send(control, {"ready": False, "detail": str(error)})
         return
-    parent = os.getpid()
-    worker = os.fork()
-    if worker == 0:
-        _work(control, settings, parent)
-    control.close()
-    _watch(harness, worker)
+    scratch = Scratch(settings.scratch, settings.uid) if settings.scratch else None
+    try:
+        parent = os.getpid()
+        worker = os.fork()
+        if worker == 0:
+            _work(control, settings, parent, scratch)
+        control.close()
+        _watch(harness, worker)
+    finally:
+        if scratch:
+            scratch.remove()
 
 
 def _watch(harness: int, worker: int) -> None:
@@ -75,7 +79,7 @@ def _watch(harness: int, worker: int) -> None:
             time.sleep(0.2)
 
 
-def _work(control: socket.socket, settings: Settings, parent: int) -> NoReturn:
+def _work(control: socket.socket, settings: Settings, parent: int, scratch: Scratch | None) -> NoReturn:
     """The process that forks programs. It ends when the harness closes the socket."""
     try:
         if sys.platform == "linux":
@@ -91,10 +95,15 @@ def _work(control: socket.socket, settings: Settings, parent: int) -> NoReturn:
                 os.dup2(null, number)
             os.close(null)
         elif settings.mode == "landlock":
-            ruleset = landlock.ruleset(_expanded(settings), list({*settings.readable, *settings.path}))
+            writable = [str(scratch.top), *([str(scratch.shared)] if scratch.shared else [])] if scratch else []
+            writable += [os.devnull, "/dev/zero"]
+            ruleset = landlock.ruleset(_expanded(settings), list({*settings.readable, *settings.path}), writable)
+        held: list[int] = []
+        if settings.mode in ("landlock", "limits") and settings.uid is not None and sys.platform == "linux":
+            held = relocated.hold(settings.path)
         if settings.seccomp:
-            seccomp.program(os.getpid(), settings.mode == "landlock")  # fails here if at all, and is kept for all
-        world = World(settings, own_namespace, ruleset)
+            seccomp.program(os.getpid(), settings.guard_attributes)  # fails here if at all, and is kept for all
+        world = World(settings, own_namespace, ruleset, tuple(held), scratch)
         gc.collect()
         gc.freeze()
         os.dup2(1, 2)
@@ -105,8 +114,12 @@ def _work(control: socket.socket, settings: Settings, parent: int) -> NoReturn:
     with contextlib.suppress(HarnessGone, EOFError, OSError):
         while True:
             request, files = receive(control)
+            if scratch:
+                scratch.renew()
             reply = _serve(world, control, request, files)
             _sweep(settings)
+            if scratch:
+                scratch.renew()  # also what was left by processes that were swept
             send(control, reply)
     os._exit(0)
 

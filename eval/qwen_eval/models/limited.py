@@ -29,9 +29,9 @@ _NO_MEMORY = 9  # exit status
 
 
 def attempt(where: Path, stages: Sequence[Stage]) -> bool:
-    """Does the work of some stages in a child process, one after the other. Returns whether all of it was done. Raises CheckpointError, which names `where` and
-    the stage, where one takes more CPU time than it may, more than MEMORY_BYTES, or crashes. Any other error is left for
-    whoever does the same again; so is a child that waits for something."""
+    """Does the work of some stages in a child process, one after the other. Returns whether all of it was done. Raises
+    CheckpointError, which names `where` and the stage, where one takes more CPU time than it may, more than MEMORY_BYTES, or
+    crashes. Any other error is left for whoever does the same again; so is a child that waits for something."""
     if sys.platform != "linux":
         return False
     progress, told = os.pipe()

@@ -18,6 +18,13 @@ _OF_QUANTIZED = (
     "absmax", "SCB", "W_q",
 )
 # fmt: on
+_OF_A_CACHE = (
+    "k_scale",
+    "v_scale",
+    "kv_scale",
+    "k_zero_point",
+    "v_zero_point",
+)  # of a cache in few bits, which none is here
 
 
 def listed(names: Sequence[str]) -> str:
@@ -42,6 +49,7 @@ def misplaced(names: Sequence[str], model: Any) -> list[str]:
     more in a row of layers (unless the config says that further ones predict further tokens)."""
     modules = dict(model.named_modules())
     further = getattr(model.config.get_text_config(), "num_nextn_predict_layers", 0)
+    names = [name for name in names if name.rpartition(".")[2] not in _OF_A_CACHE]
     return [name for name in names if _of_a_module(name, modules) or (not further and _one_more(name, modules))]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
+import importlib
 import importlib.util
 import io
 import logging
@@ -298,6 +299,7 @@ def _try(spec: ModelSpec, located: hub.Located) -> None:
         ("a model of the size that config.json gives", TRYING_SECONDS, skeleton),
     ]
     limited.attempt(located.gguf or located.folder, stages)
+    importlib.invalidate_caches()  # the child copied the code of a trusted checkpoint to where this process has looked before
 
 
 def _open(spec: ModelSpec, located: hub.Located) -> Checkpoint:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
+import importlib
+import importlib
 import importlib.util
 import io
 import logging
@@ -419,7 +421,9 @@ def _try(spec: ModelSpec, located: hub.Located, runs: bool) -> None:
         ("its chat template", int(TEMPLATE_SECONDS), lambda: try_template(opened[0].tokenizer)),
         ("a model of the size that config.json gives", TRYING_SECONDS, skeleton),
     ]
-    if limited.attempt(located.gguf or located.folder, stages) and known:
+    passed = limited.attempt(located.gguf or located.folder, stages)
+    importlib.invalidate_caches()  # the child copied the code of a trusted checkpoint to where this process has looked before
+    if passed and known:
         user_cache.remember(_TRIED, known, content=True)
 
 

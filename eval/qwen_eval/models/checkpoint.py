@@ -10,7 +10,6 @@ import contextlib
 import copy
 import hashlib
 import importlib
-import importlib
 import importlib.util
 import io
 import logging

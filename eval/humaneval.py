@@ -29,8 +29,7 @@ GREEDY = "|samples:1|temp:0"
 
 
 class Humaneval(Code):
-    name, version, title, order = "humaneval", 1, "HumanEval", 5
-    versions = {("default", "base"): 2, ("default", "chat"): 2}
+    name, version, title, order = "humaneval", 2, "HumanEval", 5
     recipes = ("default", "qwen2023")
     released = True
     sums = official("humaneval")

@@ -50,8 +50,7 @@ def _agent_column(head: str, metric: str, zh: str) -> Column:
 
 
 class Plugin(Benchmark):
-    name, version, title, order = "plugin", 1, "Tool use", 7
-    versions = {("default", "chat"): 2}
+    name, version, title, order = "plugin", 2, "Tool use", 7
     title_zh = "工具使用"
     shots = {"chat": 0}
     writes = ("chat",)

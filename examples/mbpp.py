@@ -19,7 +19,7 @@ from qwen_eval.tasks.extract.code import builtin_overrides
 
 
 class Mbpp(Code):
-    name, version, title = "mbpp", 1, "MBPP"
+    name, version, title = "mbpp", 2, "MBPP"
     shots = {"base": 3, "chat": 0}
     stop = ("[DONE]",)
     split_shown = "prompt"

@@ -11,7 +11,6 @@ How much rounding does is measured: two references of transformers are compared 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -41,7 +40,6 @@ from qwen_eval.engines.plan import Row
 from qwen_eval.schema import CheckpointError, InputError, Sample
 
 TOP = 4  # of the most likely tokens at a position, compared beside those that are asked for
-LIKELY = 1e-3  # probability from which a token's is compared where a model might look ahead
 MIN_SAVING = 64  # tokens: two of the test's prompts are enough to share a prefix
 LOGITS = 2**25  # at a time, of a text whose loss is measured
 # The largest difference of a log-probability that is allowed: CALIBRATED times that of two references of transformers, but no
@@ -223,8 +221,8 @@ def _refuse_what_looks_ahead(model: Any, runtime: Runtime, text: Probe) -> None:
     attention, _ = reference.attentions(model, runtime.checkpoint.context, len(ids))
     pair = [replace(text, ids=one, scored=len(ids), prompt=len(ids)) for one in (ids, other)]
     one, two = (_reference(model, runtime, each, "choose", attention)[:-1] for each in pair)
-    likely = one > math.log(LIKELY)
-    difference = float((one - two)[likely].abs().max())
+    likely = one.topk(min(TOP, one.shape[1]), -1).indices
+    difference = float((one - two).gather(1, likely).abs().max())
     quantized = runtime.checkpoint.spec.quantize != "none"
     allowed = QUANTIZED[0] if quantized else BOUNDS.get(model.dtype, BOUNDS[torch.bfloat16])[0]
     if difference > allowed:

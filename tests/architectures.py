@@ -1,6 +1,6 @@
 """Tiny random checkpoints of the architectures that transformers has for causal language models.
 
-Weights are drawn anew, wide enough that what stands before a token changes what follows it by units of log-probability:
+Weights are random, with a spread wide enough that the context changes the log-probability of the next token by whole units:
 an attention that lacks a part is then seen at once.
 """
 
@@ -148,7 +148,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "youtu": {"num_key_value_heads": HEADS},
 }  # fmt: skip
 
-# A layer's own numbers, which are moved a little; the other vectors and matrices are drawn anew.
+# Parameters that are only perturbed; all other vectors and matrices are re-initialized.
 KEPT = ("a_log", "dt_bias", "time_decay", "time_first", "time_mix", "conv", "dt_proj", "recurrent_param", ".d")
 
 

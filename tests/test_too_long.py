@@ -159,7 +159,7 @@ def read(output: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_programs_that_are_not_asked_fail_and_stand_in_the_submission(
+def test_unanswered_programs_fail_and_are_listed_in_the_submission(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["-c", "demo", "--limit", "4", "--max-new-tokens", "24", "--samples", "2", "--temperature", "0.5"]

@@ -23,7 +23,7 @@ from transformers.models.qwen2.modeling_qwen2 import (
     eager_attention_forward,
 )
 
-from qwen_eval.models import caches
+from qwen_eval.models import caches, released
 from qwen_eval.schema import CheckpointError
 
 MODEL_TYPE = "qwen"
@@ -44,18 +44,7 @@ _KEYS = {
     "seq_length": ("seq_length", "max_position_embeddings", "n_positions"),
 }
 _DEFAULTS = {"rms_norm_eps": 1e-6, "rope_theta": 10000.0, "attention_dropout": 0.0}
-_KEPT = (
-    "initializer_range",
-    "use_cache",
-    "use_dynamic_ntk",
-    "use_logn_attn",
-    "architectures",
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
-    "quantization_config",
-    "_name_or_path",
-)
+_KEPT = (*released.KEPT, "use_dynamic_ntk", "use_logn_attn")
 # What the 2023 code allowed and no released checkpoint uses: refused rather than computed wrongly.
 _FIXED = {"no_bias": True, "rotary_pct": 1.0, "scale_attn_weights": True, "tie_word_embeddings": False}
 # Buffers that some checkpoints have beside their weights; nothing reads them.

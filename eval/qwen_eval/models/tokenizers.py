@@ -72,7 +72,7 @@ class TextTokenizer(ABC):
         return None
 
     def encode_part(self, text: str, begins: bool, tokens: Collection[str]) -> list[int]:
-        """Ids of a text within a conversation, whatever it spells. begins: whether it begins anew, as a text by itself does.
+        """Ids of a text within a conversation, whatever it spells. begins: whether it is tokenized as the start of a text.
         tokens: the names that must not become tokens."""
         return self.encode(text)[len(self.encode("")) :]
 

@@ -2,7 +2,7 @@
 
 Not every model's cache holds what its next token needs: some are ignored, some keep a state for one token, some models look at
 the whole text again. So what a text was written by is compared with one forward pass over the whole text; where they differ,
-every token is computed anew with all before it, as if there were no cache.
+every token is computed by a forward pass over the whole text so far, without a cache.
 """
 
 from __future__ import annotations

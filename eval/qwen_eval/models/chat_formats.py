@@ -19,7 +19,8 @@ from qwen_eval.schema import CheckpointError, Message
 @dataclass(frozen=True)
 class Token:
     """A special token, by its name in the vocabulary; "bos" and "eos" stand for the tokenizer's own. within: whether the text
-    behind it goes on, as the published code saw it that spelled the token out, instead of being tokenized as the start of a text."""
+    that follows it is tokenized as a continuation, as in the published code, which spelled the token out, and not as the start
+    of a text."""
 
     name: str
     within: bool = False

@@ -20,7 +20,7 @@ from typing import Any
 import requests
 import torch
 
-from qwen_eval.models.checkpoint import open_checkpoint
+from qwen_eval.models.opening import open_checkpoint
 from qwen_eval.schema import ModelSpec
 
 NEXT = 20  # the most top log-probabilities it returns

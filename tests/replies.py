@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from qwen_eval.models.checkpoint import open_checkpoint
+from qwen_eval.models.opening import open_checkpoint
 from qwen_eval.runs import samples
 from qwen_eval.schema import ModelSpec, Sample
 

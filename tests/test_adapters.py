@@ -19,7 +19,7 @@ from known import run_script
 from loopback_hub import MAIN, LoopbackHub, Repo
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.models import adapters, checkpoint
-from qwen_eval.models.checkpoint import open_checkpoint
+from qwen_eval.models.opening import open_checkpoint
 from qwen_eval.schema import CheckpointError, Generate, ModelSpec
 from test_engine import questions
 

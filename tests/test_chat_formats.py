@@ -13,7 +13,7 @@ import pytest
 import peers
 from qwen_eval import options
 from qwen_eval.models.chat_formats import FORMATS, find
-from qwen_eval.models.checkpoint import open_checkpoint
+from qwen_eval.models.opening import open_checkpoint
 from qwen_eval.models.tokenizers import HubTokenizer, QwenTokenizer, TextTokenizer
 from qwen_eval.schema import CheckpointError, InputError, ModelSpec
 from shared import REPOSITORY

@@ -19,8 +19,9 @@ import remote
 from loopback_hub import MAIN
 from qwen_eval.engines.local.runtime import Runtime
 from qwen_eval.models import checkpoint as module
-from qwen_eval.models.checkpoint import open_checkpoint
+from qwen_eval.models import opening
 from qwen_eval.models.context import installed
+from qwen_eval.models.opening import open_checkpoint
 from qwen_eval.schema import CheckpointError, ModelSpec
 from tiny import qwen1_tensors, write_byte_tokenizer, write_causal, write_llama, write_qwen1, write_qwen2, write_weights
 
@@ -372,7 +373,7 @@ def test_usage_errors(folder, monkeypatch, options, says):
 def test_flash_attention_runs_on_a_gpu_in_16_bits(folder, monkeypatch, device, dtype, says):
     """As if flash-attn were installed and there were a GPU: without one only the refusals can be tested."""
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(module, "_device", lambda name: device)
+    monkeypatch.setattr(opening, "_device", lambda name: device)
     wanted = spec(folder, attention="flash", dtype=dtype)
     if says:
         assert says in refusal(lambda: open_checkpoint(wanted))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from loopback_hub import MAIN, LoopbackHub, Repo
-from qwen_eval.models.checkpoint import open_checkpoint
+from qwen_eval.models.opening import open_checkpoint
 from test_checkpoint import refusal, spec
 from tiny import write_qwen1
 

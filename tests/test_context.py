@@ -24,8 +24,8 @@ from transformers.utils import logging
 
 import architectures
 from qwen_eval.models import qwen1
-from qwen_eval.models.checkpoint import open_checkpoint
 from qwen_eval.models.context import ContextExtension, install, installed, logn_factor, ntk_alpha, ntk_inv_freq
+from qwen_eval.models.opening import open_checkpoint
 from qwen_eval.models.rotary import Rotation
 from qwen_eval.schema import CheckpointError, ModelSpec
 from shared import shared

@@ -15,7 +15,7 @@ import tiny
 from qwen_eval.engines import plan
 from qwen_eval.engines.local import runtime, trie
 from qwen_eval.engines.local.engine import HFEngine
-from qwen_eval.models.checkpoint import open_checkpoint
+from qwen_eval.models.opening import open_checkpoint
 from qwen_eval.schema import Choose, InputError, ModelSpec
 
 LETTERS = (" A", " B", " C", " D")

@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM
 import tiny
 from known import run_script
 from qwen_eval.models import qwen1
-from qwen_eval.models.checkpoint import open_checkpoint
 from qwen_eval.models.export import as_qwen2, export_qwen2, fast_tokenizer
+from qwen_eval.models.opening import open_checkpoint
 from qwen_eval.models.tokenizers import HubTokenizer, QwenTokenizer
 from qwen_eval.schema import CheckpointError, ModelSpec
 from shared import REPOSITORY, shared

@@ -15,7 +15,7 @@ import tiny
 from qwen_eval.engines.local import blocked, generation
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.engines.local.sampling import Reply
-from qwen_eval.models.checkpoint import open_checkpoint
+from qwen_eval.models.opening import open_checkpoint
 from qwen_eval.schema import DoesNotFit, Generate, Generated, ModelSpec
 
 WORDS = "the red boat and blue sail to island of seven lamps keeper lights at dusk 问题 岛上 灯".split()  # noqa: SIM905

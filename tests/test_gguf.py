@@ -18,7 +18,8 @@ import gguf_files
 import tiny
 from qwen_eval.models import gguf as reader
 from qwen_eval.models import gguf_tokenizer, hub
-from qwen_eval.models.checkpoint import Checkpoint, open_checkpoint
+from qwen_eval.models.checkpoint import Checkpoint
+from qwen_eval.models.opening import open_checkpoint
 from qwen_eval.runs import precision
 from qwen_eval.schema import CheckpointError, ModelSpec
 

@@ -20,8 +20,8 @@ from known import work
 from qwen_eval.engines.chunks import Chunk, cut
 from qwen_eval.engines.local import measuring
 from qwen_eval.engines.local.engine import HFEngine
-from qwen_eval.models.checkpoint import open_checkpoint
 from qwen_eval.models.export import export_qwen2
+from qwen_eval.models.opening import open_checkpoint
 from qwen_eval.models.window import default_windows, parse_windows, window_attention
 from qwen_eval.runs import results
 from qwen_eval.schema import DataError, InputError, Measure, ModelSpec

@@ -20,7 +20,7 @@ import peers
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.models import baichuan, native
 from qwen_eval.models.chat_formats import FORMATS
-from qwen_eval.models.checkpoint import open_checkpoint
+from qwen_eval.models.opening import open_checkpoint
 from qwen_eval.models.tokenizers import TextTokenizer
 from qwen_eval.schema import CheckpointError, Choose, Generate, Measure, ModelSpec, Sample
 from shared import shared

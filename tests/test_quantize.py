@@ -17,7 +17,7 @@ import tiny
 from known import run_script
 from qwen_eval.data import demo
 from qwen_eval.engines.local.engine import HFEngine
-from qwen_eval.models.checkpoint import open_checkpoint
+from qwen_eval.models.opening import open_checkpoint
 from qwen_eval.runs import results
 from qwen_eval.schema import ModelSpec
 from shared import REPOSITORY
@@ -44,7 +44,7 @@ def expected_bytes(config: Mapping[str, Any], quantize: str, dtype: str) -> floa
 PROBE = """
 import json, sys
 from qwen_eval.engines.local.runtime import Runtime
-from qwen_eval.models.checkpoint import open_checkpoint
+from qwen_eval.models.opening import open_checkpoint
 from qwen_eval.schema import ModelSpec
 for folder in sys.argv[3:]:  # a small model first: what the libraries themselves take does not count
     runtime = Runtime(open_checkpoint(ModelSpec(folder, quantize=sys.argv[1], dtype=sys.argv[2], device="cpu")), None)

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 
 import real
 from qwen_eval.engines.local.engine import HFEngine
-from qwen_eval.models.checkpoint import open_checkpoint
+from qwen_eval.models.opening import open_checkpoint
 from qwen_eval.runs import find, kept, run, samples
 from qwen_eval.schema import Choose, Generate, ModelSpec, Sample
 from qwen_eval.tasks.load import official

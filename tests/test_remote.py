@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import remote
 from known import run_script
 from qwen_eval.engines.local.engine import HFEngine
-from qwen_eval.models.checkpoint import open_checkpoint
+from qwen_eval.models.opening import open_checkpoint
 from qwen_eval.schema import CheckpointError, Generate, ModelSpec
 from test_engine import questions
 

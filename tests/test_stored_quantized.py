@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GptOssConfig,
 import tiny
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.models import quantized
-from qwen_eval.models.checkpoint import open_checkpoint
+from qwen_eval.models.opening import open_checkpoint
 from qwen_eval.schema import CheckpointError, ModelSpec
 from test_engine import questions
 

@@ -23,7 +23,7 @@ from qwen_eval.engines.api.engine import APIEngine
 from qwen_eval.engines.api.server import Server
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.models import qwen1
-from qwen_eval.models.checkpoint import open_checkpoint
+from qwen_eval.models.opening import open_checkpoint
 from qwen_eval.runs.samples import sample_row, stored_response
 from qwen_eval.runs.signature import _identity
 from qwen_eval.schema import Choose, Chosen, InputError, ModelSpec, Sample, Score, Scored

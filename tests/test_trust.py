@@ -34,7 +34,7 @@ from qwen_eval.engines.local import (
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.engines.local.rules import EVERYTHING, Span
 from qwen_eval.models import context
-from qwen_eval.models.checkpoint import open_checkpoint
+from qwen_eval.models.opening import open_checkpoint
 from qwen_eval.runs import manifest
 from qwen_eval.schema import Choose, Generate, InputError, Measure, ModelSpec, Sample, Trusted
 from test_engine import brute_force, questions

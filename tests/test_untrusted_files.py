@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 import tiny
-from qwen_eval.models.checkpoint import open_checkpoint
 from qwen_eval.models.hub import locate
+from qwen_eval.models.opening import open_checkpoint
 from qwen_eval.schema import CheckpointError, ModelSpec
 
 limits = pytest.mark.skipif(sys.platform != "linux", reason="tried within limits on Linux alone")

@@ -20,9 +20,9 @@ from qwen_eval.engines.chunks import Chunk
 from qwen_eval.engines.local import blocked, cascade, kernels, measuring
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.models import caches, qwen1, versions
-from qwen_eval.models.checkpoint import open_checkpoint
 from qwen_eval.models.context import ContextExtension, install
 from qwen_eval.models.export import export_qwen2
+from qwen_eval.models.opening import open_checkpoint
 from qwen_eval.schema import CheckpointError, Generate, ModelSpec
 
 ROOT = Path(__file__).resolve().parents[1]

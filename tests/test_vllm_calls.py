@@ -19,7 +19,7 @@ import tiny
 from qwen_eval.engines import vllm as module
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.engines.vllm import VLLMEngine
-from qwen_eval.models.checkpoint import open_checkpoint
+from qwen_eval.models.opening import open_checkpoint
 from qwen_eval.schema import Choose, Generate, Measure, ModelSpec
 from test_api import equal_choices
 from test_engine import questions

@@ -96,7 +96,7 @@ def convert(model: Path) -> Path:
     if (folder / "model.safetensors").exists():
         return folder
     sys.path.insert(0, str(ROOT / "eval"))
-    from qwen_eval.models.checkpoint import open_checkpoint
+    from qwen_eval.models.opening import open_checkpoint
     from qwen_eval.models.tokenizers import HubTokenizer
     from qwen_eval.schema import ModelSpec
 

@@ -15,7 +15,8 @@ from qwen_eval.engines import chunks, plan
 from qwen_eval.engines.base import BaseEngine
 from qwen_eval.engines.prompting import Completion, answer, encode_prompt, end_reason, kept_tokens, stream_seed
 from qwen_eval.models import memory, versions
-from qwen_eval.models.checkpoint import Checkpoint, open_checkpoint
+from qwen_eval.models.checkpoint import Checkpoint
+from qwen_eval.models.opening import open_checkpoint
 from qwen_eval.schema import (
     CheckpointError,
     Choose,

@@ -16,9 +16,10 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerF
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
 from qwen_eval.models import files
-from qwen_eval.models.checkpoint import Checkpoint, open_checkpoint
+from qwen_eval.models.checkpoint import Checkpoint
 from qwen_eval.models.configs import generation_config
 from qwen_eval.models.cutting import QWEN_PATTERN
+from qwen_eval.models.opening import open_checkpoint
 from qwen_eval.models.tokenizers import QWEN_SYSTEM, QwenTokenizer
 from qwen_eval.schema import CheckpointError, ModelSpec
 

@@ -24,7 +24,7 @@ from qwen_eval.engines.api.server import Server
 from qwen_eval.engines.base import BaseEngine
 from qwen_eval.engines.prompting import Prompt, answer, encode_prompt, stream_seed
 from qwen_eval.models import versions
-from qwen_eval.models.checkpoint import open_checkpoint
+from qwen_eval.models.opening import open_checkpoint
 from qwen_eval.models.tokenizers import TextTokenizer
 from qwen_eval.schema import (
     Choose,

@@ -13,8 +13,9 @@ from qwen_eval.engines import chunks
 from qwen_eval.engines.base import BaseEngine
 from qwen_eval.engines.local import generation, measuring, scoring, trust
 from qwen_eval.engines.local.runtime import Runtime, device_failures, device_name
-from qwen_eval.models.checkpoint import Checkpoint, context_extension, open_checkpoint
+from qwen_eval.models.checkpoint import Checkpoint
 from qwen_eval.models.context import install
+from qwen_eval.models.opening import context_extension, open_checkpoint
 from qwen_eval.schema import (
     CheckpointError,
     Choose,

@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 import peers
 from qwen_eval.engines.local.engine import HFEngine
-from qwen_eval.models import baichuan, native
+from qwen_eval.models import alibi, native
 from qwen_eval.models.chat_formats import FORMATS
 from qwen_eval.models.opening import open_checkpoint
 from qwen_eval.models.tokenizers import TextTokenizer
@@ -118,8 +118,8 @@ def test_tables_rounded_as_in_2023_equal_the_original_code(kind: str, table: str
 
 def test_slopes_equal_the_original_code() -> None:
     want = recorded("baichuan13b")
-    assert torch.equal(baichuan.alibi_slopes(10), want["alibi/slopes"])
-    assert torch.equal(baichuan.alibi_slopes(40), want["alibi/slopes_40_heads"])
+    assert torch.equal(alibi.slopes(10), want["alibi/slopes"])
+    assert torch.equal(alibi.slopes(40), want["alibi/slopes_40_heads"])
 
 
 def tokenizer(name: str) -> TextTokenizer:

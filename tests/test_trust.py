@@ -223,10 +223,8 @@ def test_what_the_engine_loses_is_an_error(
 def lose(name: str, patch: pytest.MonkeyPatch) -> None:
     """Takes from the engine, and not from the model, what an architecture has beside plain attention."""
     if name == "bloom":
-        widened = alibi.widened
-        patch.setattr(
-            alibi, "widened", lambda query, key, slopes, *rest: widened(query, key, torch.zeros_like(slopes), *rest)
-        )
+        beside = alibi.beside
+        patch.setattr(alibi, "beside", lambda slopes, *rest: beside(torch.zeros_like(slopes), *rest))
     elif name == "falcon_h1":  # what is packed in one row is not looked at for a state that runs through it
         patch.setattr(features, "_alike", lambda *args: True)
     else:

@@ -1,14 +1,12 @@
 """Baichuan-7B and Baichuan-13B (2023) as Llama, the latter with ALiBi in the place of the rotation.
 
-ALiBi (Press et al. 2022) adds slope x position of the key to a score. Here further dimensions of queries and keys carry it, so
-that every attention computes it: a key has its position, a query the slope of its head.
+ALiBi is carried by further dimensions of queries and keys (alibi.py).
 
 `model_type` is the same for both, and for Baichuan2, which normalises the rows of its output matrix and is refused.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,17 +19,13 @@ from transformers.core_model_loading import Chunk, WeightConverter
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer, eager_attention_forward
 
-from qwen_eval.models import caches, released
+from qwen_eval.models import alibi, caches, released
 from qwen_eval.schema import CheckpointError
 
 MODEL_TYPE = "baichuan"
 ROTARY_CLASS = "BaiChuanForCausalLM"  # Baichuan-7B's alone: Baichuan-13B's and Baichuan2's have a small c
 _FIXED = {"hidden_act": "silu", "tie_word_embeddings": False, "rope_scaling": None, "rope_theta": 10000.0}
 _SECOND_VOCABULARY = 125696  # Baichuan2's
-
-PART = 256  # positions are carried as so many times one number, and another one below it, both exact in 8 bits
-DIGITS = 3  # numbers of 8 bits that together hold one of float32
-MULTIPLE = 8  # kernels take widths that are a multiple of it
 
 
 def recognises(raw: Mapping[str, Any]) -> bool:
@@ -71,15 +65,15 @@ def translate(raw: Mapping[str, Any]) -> dict[str, Any]:
         return dict(raw)
     name = _name(raw)
     released.refuse_other(raw, _FIXED, name)
-    alibi = name == "Baichuan-13B"
-    length = "model_max_length" if alibi else "max_position_embeddings"
+    has_alibi = name == "Baichuan-13B"
+    length = "model_max_length" if has_alibi else "max_position_embeddings"
     return {
         **released.translated(raw, MODEL_TYPE),
         **released.llama_keys(raw, name),
         "max_position_embeddings": released.number(raw, length, name),
         "attention_bias": False,
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},  # of no effect with ALiBi
-        "alibi": alibi,
+        "alibi": has_alibi,
     }
 
 
@@ -107,54 +101,28 @@ class BaichuanConfig(LlamaConfig):  # type: ignore[no-untyped-call]  # transform
         return {"dynamic_ntk": f"{why} and not by a rotation", "logn": f"{why}, which LogN would scale as well"}
 
 
-def alibi_slopes(heads: int) -> Tensor:
-    """ALiBi's slopes, float32 [heads]: a geometric sequence for a power of two; else that of the power below, then every second
-    one of twice that power."""
-    power = 2 ** math.floor(math.log2(heads))
-    own = [2.0 ** (-8 * (index + 1) / power) for index in range(power)]
-    own += [2.0 ** (-4 * (2 * index + 1) / power) for index in range(heads - power)]
-    return torch.tensor(own, dtype=torch.float32)
-
-
-def _digits(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """values (float64) as a sum of DIGITS numbers that `dtype` has, in a further dimension."""
-    parts = []
-    for _ in range(DIGITS):
-        parts.append(values.to(dtype))
-        values = values - parts[-1].double()
-    return torch.stack(parts, -1)
-
-
 class AlibiTables(nn.Module):
     """What ALiBi appends to queries and keys, in the place of a rotary module: slope x position is the product of both.
 
-    Rounded biases (`table_dtype`) stand in the keys themselves, of every head; else keys have the position in two parts, and
-    queries the slopes. Either is a sum of numbers that the model's precision has.
+    Rounded biases (`table_dtype`) stand in the keys themselves, of every head.
     """
 
     def __init__(self, config: BaichuanConfig) -> None:
         super().__init__()
-        heads, width = config.num_attention_heads, int(config.head_dim or 0)
-        self.heads, self.scale = heads, width**-0.5
+        self.heads, self.width = config.num_attention_heads, int(config.head_dim or 0)
         table = getattr(config, "table_dtype", None)
         self.table = getattr(torch, table) if table else None
-        self.more = -(-(width + (DIGITS if table else 2 * DIGITS)) // MULTIPLE) * MULTIPLE - width
 
     def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """x: any tensor of the model's precision on the right device. position_ids [rows, length]. Returns what queries [1,
         heads, 1, more] and keys [rows, heads or 1, length, more] have beside their own."""
-        slopes = alibi_slopes(self.heads)
-        if self.table is not None:
-            factors = _digits(torch.full((self.heads,), 1 / self.scale, dtype=torch.float64), x.dtype)
-            biases = slopes.to(x.device)[None, :, None] * position_ids[:, None, :].float()
-            keys = biases.to(self.table).to(x.dtype)[..., None].expand(-1, -1, -1, DIGITS)
-        else:
-            steep = slopes.double() / self.scale
-            factors = torch.cat([_digits(PART * steep, x.dtype), _digits(steep, x.dtype)], -1)
-            parts = torch.stack([position_ids // PART, position_ids % PART], -1).to(x.dtype)
-            keys = parts.repeat_interleave(DIGITS, -1)[:, None]
-        queries = factors.to(x.device)[None, :, None]
-        return F.pad(queries, (0, self.more - queries.shape[-1])), F.pad(keys, (0, self.more - keys.shape[-1]))
+        slopes, scale = alibi.slopes(self.heads), self.width**-0.5
+        if self.table is None:
+            return alibi.beside(slopes, position_ids, scale, self.width, x.dtype)
+        queries = alibi.digits(torch.full((self.heads,), 1 / scale, dtype=torch.float64), x.dtype)[None, :, None]
+        biases = slopes.to(x.device)[None, :, None] * position_ids[:, None, :].float()
+        keys = biases.to(self.table).to(x.dtype)[..., None].expand(-1, -1, -1, alibi.DIGITS)
+        return alibi.padded(queries.to(x.device), self.width), alibi.padded(keys, self.width)
 
 
 class AlibiAttention(LlamaAttention):
@@ -176,9 +144,7 @@ class AlibiAttention(LlamaAttention):
             projection(hidden_states).view(shape).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        steep, place = position_embeddings
-        query = torch.cat([query, steep.to(query.device).expand(rows, -1, length, -1)], -1)
-        key = torch.cat([key, place.to(key.device).expand(rows, key.shape[1], length, -1)], -1)
+        query, key = alibi.appended(query, key, *position_embeddings)
         value = F.pad(value, (0, key.shape[-1] - self.head_dim))
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)

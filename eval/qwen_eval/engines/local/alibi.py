@@ -1,9 +1,4 @@
-"""ALiBi (Press et al. 2022) through the engine's attention: a score's bias, slope x position of the key, as further dimensions
-of queries and keys.
-
-The bias of a key is slope x (its position - the query's); what all keys of a query have in common does not matter to a softmax.
-So keys carry their position and queries the slope of their head, and every kernel computes it. A position is carried in two
-parts, each a whole number that 8 bits hold.
+"""ALiBi through the engine's attention, as further dimensions of queries and keys (models/alibi.py).
 
 Models that do this in code of their own are listed here by the class of their attention, whose forward pass is replaced.
 """
@@ -20,28 +15,13 @@ from torch import Tensor
 
 from qwen_eval.engines.local.cascade import NAME, attention, current
 from qwen_eval.engines.local.rules import Unsupported
-
-PART = 256  # positions are carried as so many times one number, and another one below it
-PADDING = 8  # kernels take widths that are a multiple of it
-
-
-def widened(query: Tensor, key: Tensor, slopes: Tensor, positions: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """query [rows, heads, tokens, d] and key [rows, kv heads, tokens, d] with further dimensions, so that scale * query key^T
-    has slope x position of the key added. slopes: [heads]. positions: [rows, tokens]."""
-    more = PADDING - query.shape[-1] % PADDING + (PADDING if query.shape[-1] % PADDING == PADDING - 1 else 0)
-    steep = query.new_zeros(*query.shape[:3], more)
-    steep[..., 0] = (PART * slopes / scale)[None, :, None]
-    steep[..., 1] = (slopes / scale)[None, :, None]
-    place = key.new_zeros(*key.shape[:3], more)
-    place[..., 0] = (positions // PART)[:, None, :]
-    place[..., 1] = (positions % PART)[:, None, :]
-    return torch.cat([query, steep], -1), torch.cat([key, place], -1)
+from qwen_eval.models.alibi import appended, beside
 
 
 def _bloom(module: Any) -> Callable[..., Any]:
     """The forward pass of transformers' BloomAttention: gives (output [rows, tokens, width] with the residual added, None)."""
     build: Any = sys.modules[type(module).__module__].build_alibi_tensor
-    two = torch.ones(1, 2, device=module.dense.bias.device)
+    two = torch.ones(1, 2)
     slopes = module.beta * build(two, module.num_heads, torch.float32)[:, 0, 1]  # its second key is at position 1
 
     def forward(hidden_states: Tensor, residual: Tensor, alibi: Tensor, attention_mask: Any, **_: Any) -> Any:
@@ -49,7 +29,8 @@ def _bloom(module: Any) -> Callable[..., Any]:
         if state is None or state.position_ids is None or (module.pretraining_tp > 1 and module.slow_but_exact):
             raise Unsupported("its attention is code of its own")
         query, key, value = module._reshape(module.query_key_value(hidden_states))
-        query, key = widened(query, key, slopes, state.position_ids, module.inv_norm_factor)
+        added = beside(slopes, state.position_ids, module.inv_norm_factor, query.shape[-1], query.dtype)
+        query, key = appended(query, key, *added)
         out, _weights = attention(module, query, key, value, attention_mask, scaling=module.inv_norm_factor)
         return module.dense(out.flatten(2)) + residual, None
 

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from transformers import models as hf
 
 import architectures
+import sweep
 import tiny
 from qwen_eval.engines.local import (
     alibi,
@@ -203,13 +204,13 @@ LOSSES = {
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_what_the_engine_loses_is_an_error(
-    name: str, checkpoints: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+    name: str, checkpoints: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Taken from the model itself after the reference: then nothing that the engine could do instead is right."""
     spec = ModelSpec(checkpoints(name))
     passed = HFEngine(spec).trust(CHOICES)
     assert passed.result["tried"]["choose"]["difference"] < 1e-3
-    monkeypatch.setenv("QWEN_EVAL_CACHE", "/nonexistent")
+    monkeypatch.setenv("QWEN_EVAL_CACHE", str(tmp_path / "other"))
     for module in (hf.falcon.modeling_falcon, hf.bloom.modeling_bloom):  # put back after the test
         monkeypatch.setattr(module, "build_alibi_tensor", module.build_alibi_tensor)
     monkeypatch.setattr(blocked, "block", LOSSES[name])
@@ -389,6 +390,41 @@ def test_in_16_bits_rounding_passes_and_a_loss_does_not(
     monkeypatch.setattr(blocked, "block", without_window)
     with pytest.raises(InputError, match="trust test: in "):
         HFEngine(ModelSpec(checkpoints("mistral"), dtype=dtype)).trust(asked)
+
+
+# the state of these two changes log-probabilities by no more than bfloat16 does
+@pytest.mark.parametrize("name", [name for name in LOSSES if name not in ("mamba", "falcon_h1")])
+def test_in_bfloat16_a_loss_is_an_error(
+    name: str, checkpoints: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = ModelSpec(checkpoints(name), dtype="bfloat16")
+    assert HFEngine(spec).trust(CHOICES).marks == ""
+    monkeypatch.setenv("QWEN_EVAL_CACHE", str(tmp_path / "other"))
+    for module in (hf.falcon.modeling_falcon, hf.bloom.modeling_bloom):  # put back after the test
+        monkeypatch.setattr(module, "build_alibi_tensor", module.build_alibi_tensor)
+    monkeypatch.setattr(blocked, "block", LOSSES[name])
+    with pytest.raises(InputError, match="trust test: in "):
+        HFEngine(spec).trust(CHOICES)
+
+
+# models whose experts or soft caps make much of rounding; rotations that change while a text is written; positions from 2
+ODD = [
+    ("gemma3_text", "bfloat16"), ("gpt_oss", "bfloat16"), ("mixtral", "bfloat16"), ("phimoe/windows", "bfloat16"),
+    ("deepseek_v3", "float16"), ("phi3/longrope", "float32"), ("phi3/longrope", "bfloat16"), ("llama/dynamic", "float32"),
+    ("roberta", "float32"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "dtype"), ODD)
+def test_rounding_alone_is_no_error(name: str, dtype: str, tmp_path: Path) -> None:
+    folder = architectures.write(tmp_path, name)
+    asked = [
+        *(Sample(f"q/{index}", request, "A") for index, request in enumerate(sweep.ASKED)),
+        *(Sample(f"t/{index}", request, "") for index, request in enumerate(sweep.TEXTS)),
+        Sample("d", Measure((sweep.DOCUMENT,), sweep.LENGTH), ""),
+    ]
+    found = HFEngine(ModelSpec(str(folder), dtype=dtype, max_seq_len=2048)).trust(asked)  # type: ignore[arg-type]
+    assert found.marks == "" and found.result["tried"].keys() == {"choose", "generate", "measure"}
 
 
 def test_in_float32_every_number_is(qwen: str) -> None:

@@ -38,11 +38,12 @@ LENGTHS = ("--lengths", "1024,2048,4096,8192")
 PROGRAMME: tuple[tuple[str, ...], ...] = (
     ("suite", "--mode", "base", "--precisions", "none", "--only", "mmlu,ceval,cmmlu,gsm8k"),
     ("long_ppl", *LENGTHS),
-    ("suite", "--mode", "base", "--precisions", "none", "--only", "humaneval,wmt22"),
+    ("suite", "--mode", "base", "--precisions", "none", "--only", "humaneval"),
+    ("suite", "--mode", "base", "--precisions", "none", "--only", "wmt22", "--limit", "100"),
     ("suite", "--mode", "base", "--precisions", "bf16,int8,nf4", "--only", "mmlu", "--limit", "10"),
     ("suite", "--mode", "chat", "--only", "mmlu,ceval", "--limit", "5"),
-    ("suite", "--mode", "chat", "--only", "gsm8k,humaneval", "--limit", "100"),
-    ("suite", "--mode", "chat", "--only", "plugin"),
+    ("suite", "--mode", "chat", "--only", "gsm8k", "--limit", "100"),
+    ("suite", "--mode", "chat", "--only", "humaneval,plugin"),
 )
 IN_PART: tuple[tuple[str, ...], ...] = (
     ("long_ppl", "--lengths", "1024,2048", "--max-tokens", "2048"),

@@ -54,13 +54,13 @@ class Report(NamedTuple):
     tables: dict[str, Table]
     lines: dict[str, list[table_lines.Line]]
 
-    def markdown(self, name: str, language: str = "en") -> str:
+    def markdown(self, name: str, language: str = "en", folded: bool = False) -> str:
         """One table. Raises InputError for a name that no table has."""
         if name == "verification":
             return verification.markdown(self.folder / "verification.csv", language)
         if name not in self.tables:
             raise InputError(f"there is no table {name!r}; the tables are {', '.join(self.tables)}, verification")
-        return render.markdown(self.tables[name], self.lines[name], language)
+        return render.markdown(self.tables[name], self.lines[name], language, folded)
 
 
 def read(
@@ -120,7 +120,7 @@ def regenerated(path: Path, report: Report) -> tuple[str, str]:
         before = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}); name the files: python eval/report.py FILE ...") from error
-    return before, regenerate(before, lambda name: report.markdown(name, language_of(path)))
+    return before, regenerate(before, lambda name: report.markdown(name, language_of(path), folded=True))
 
 
 def check(paths: Sequence[Path], report: Report) -> int:

@@ -66,6 +66,16 @@ def test_published_and_ours_stand_side_by_side(tmp_path: Path) -> None:
     assert "1. bf16: `mmlu|v1|data:11`" in table and "Chat" not in table
 
 
+@pytest.mark.parametrize(("name", "summary"), [("README.md", "Signatures"), ("README_CN.md", "签名")])
+def test_in_a_file_the_signatures_are_folded(tmp_path: Path, name: str, summary: str) -> None:
+    made = report.read(folder(tmp_path, [ours()]))
+    path = tmp_path / name
+    path.write_text("<!-- table:mmlu -->\n<!-- /table:mmlu -->\n", encoding="utf-8")
+    _, text = report.regenerated(path, made)
+    before, inside = text.split(f"<details><summary>{summary}</summary>\n\n")
+    assert "mmlu|v1" not in before and inside.startswith("1. bf16: `mmlu|v1|data:11`\n\n</details>\n")
+
+
 def test_the_newest_run_of_a_setting_counts_and_partial_runs_do_not(tmp_path: Path) -> None:
     rows = [ours(), ours(value="55", run_id="r2"), ours(value="99", partial="1"), ours(value="48", recipe="qwen2023")]
     table = report.read(folder(tmp_path, rows)).markdown("mmlu")

@@ -68,8 +68,8 @@ def shown(table: Table, lines: Sequence[Line], language: str = "en") -> Shown:
     return Shown(heads, rows, (" " if language == "en" else "").join(map(say, words)), notes)
 
 
-def markdown(table: Table, lines: Sequence[Line], language: str = "en") -> str:
-    """The table in Markdown."""
+def markdown(table: Table, lines: Sequence[Line], language: str = "en", folded: bool = False) -> str:
+    """The table in Markdown. folded: the footnotes with the signatures behind a line to be clicked, as GitHub shows it."""
     made = shown(table, lines, language)
     out = ["| " + " | ".join(made.heads) + " |", "|:--|" + "--:|" * (len(made.heads) - 2) + ":--|"]
     for row in made.rows:
@@ -79,7 +79,11 @@ def markdown(table: Table, lines: Sequence[Line], language: str = "en") -> str:
         out += ["", made.legend]
     if made.notes:
         notes = ((how, "; ".join(f"`{text}`" for text in signatures)) for how, signatures in made.notes)
-        out += ["", *(f"{number}. {how}: {texts}" for number, (how, texts) in enumerate(notes, 1))]
+        numbered = [f"{number}. {how}: {texts}" for number, (how, texts) in enumerate(notes, 1)]
+        if folded:
+            summary = translator(language, table.chinese)("Signatures")
+            numbered = [f"<details><summary>{summary}</summary>", "", *numbered, "", "</details>"]
+        out += ["", *numbered]
     return "\n".join(out) + "\n"
 
 

@@ -9,6 +9,7 @@ LANGUAGES = ("en", "zh")
 CHINESE = {
     "Model": "模型",
     "Source": "来源",
+    "Signatures": "签名",
     "ours": "本项目",
     "README": "README",
     "tech memo": "技术备忘录",
@@ -28,7 +29,7 @@ CHINESE = {
     "Bold: the best of the lines of equal protocol (the published ones; ours of recipe `qwen2023` count among them).": (
         "粗体：同一协议各行中的最佳值（已发布的各行为同一协议，本项目的 `qwen2023` 方案与之相同）。"
     ),
-    "† partial: only the first items of every subject or set.": "† 部分：每个科目或数据集只测了前若干题。",
+    "† partial: only the first items of every subject or set.": "† 部分：每个学科或数据集只测了前若干题。",
     "‡ demonstration data: not comparable with the published lines.": "‡ 演示数据：不可与已发布的各行比较。",
     "¶ no official checksums of the data are known: its rows were taken as they are.": (
         "¶ 该数据没有已知的官方校验和：按原样采用。"

@@ -19,7 +19,7 @@ const WORDS = {
   },
   zh: {
     skip: "跳到内容", parts: "本页各部分", samples: "样本", runs: "运行", tables: "表格", figures: "图", language: "语言",
-    filters: "筛选", benchmark: "基准", run: "运行", beside: "对比", subject: "科目", status: "作答", search: "搜索",
+    filters: "筛选", benchmark: "基准", run: "运行", beside: "对比", subject: "学科", status: "作答", search: "搜索",
     searchHint: "题目、回复、读取结果（ / ）", items: "样本列表", item: "样本", none: "不对比", all: "全部", right: "正确", wrong: "错误",
     invalid: "无效", unjudged: "只计分，不判对错", flipped: "对错翻转", lost: "由对变错", won: "由错变对", changed: "答案不同",
     same: "答案相同", count: "{all} 条中的 {shown} 条", tally: "正确 {right}，错误 {wrong}，无效 {invalid}",

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import report
 from qwen_eval import options, terminal
+from qwen_eval.compare.gating import Gates
 from qwen_eval.data import demo
 from qwen_eval.engines.open import open_engine
 from qwen_eval.main import exit_with
@@ -237,7 +238,7 @@ def _requirements(
     return [*lines, model.note] if model.note else lines
 
 
-def run_all(jobs: Sequence[Job]) -> tuple[list[run.Outcome], dict[str, str]]:
+def run_all(jobs: Sequence[Job], gates: Gates) -> tuple[list[run.Outcome], dict[str, str]]:
     """Runs the jobs in order; consecutive jobs share the loaded model. A job that cannot be run (no sandbox for programs, a
     precision that the machine does not support) is left out, and the others are run. Returns what the runs came to, and what
     was left out with the reason. Raises CheckpointError when the checkpoint itself cannot be loaded."""
@@ -253,7 +254,7 @@ def run_all(jobs: Sequence[Job]) -> tuple[list[run.Outcome], dict[str, str]]:
                 engine, loaded = open_engine(job.args), job.model
             assert engine is not None
             engine.extend(options.model_spec(job.args))  # the only difference between the long-context rows
-            outcome = run.run(benchmark, engine)
+            outcome = gates.run(benchmark, engine)
             if outcome:
                 outcomes.append(outcome)
             del job.benchmark  # frees its prompts
@@ -272,6 +273,8 @@ def summary(outcomes: Iterable[run.Outcome], left_out: Mapping[str, str]) -> lis
         name = protocol(benchmark)
         extension = f", {outcome.info.context}" if outcome.info.context != "none" else ""
         partial = f"{len(benchmark.asked)}{' (partial)' if benchmark.partial else ''}"
+        if outcome.verdict and not outcome.verdict.complete:
+            partial = f"{outcome.verdict.asked} of {outcome.verdict.count}"
         figure = [metric.metric, terminal.number(metric), terminal.interval(metric)] if metric else ["none", "", ""]
         how = f"{outcome.info.precision}{extension}"
         lines.append([name, outcome.info.model, how, partial, *figure, str(outcome.samples)])
@@ -333,7 +336,7 @@ def main() -> None:
 
 def work(args: argparse.Namespace, shared: Sequence[str]) -> int:
     """Plans, runs and updates the tables. Returns the exit status: 2 when something was left out that --skip-missing does not
-    allow for."""
+    allow for, 3 when a gate found a run worse."""
     kinds = known(args.own)
     if args.table:
         show_table(args, shared, kinds)
@@ -345,13 +348,17 @@ def work(args: argparse.Namespace, shared: Sequence[str]) -> int:
     if args.dry_run:
         print("\n".join(summary([], left_out)), end="\n" if left_out else "")
         return 0
-    outcomes, failed = run_all(jobs)
+    gates = Gates(args, len(jobs), mixed=True)
+    for job in jobs:
+        gates.prepare(job.benchmark)
+    outcomes, failed = run_all(jobs, gates)
     print("\n".join(summary(outcomes, {**left_out, **failed})), flush=True)
     output = jobs[0].args.output_dir
     paths = args.readme or [path for path in report.FILES if output == Path("results") and path.exists()]
     if paths:
         update_tables(paths, output, kinds)
-    return 2 if failed else 0
+    worse = gates.finish()
+    return 2 if failed else worse
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runs": {"options", "terminal", "data", "stats", "engines", "tasks"},
     "compare": {"runs", "stats", "data", "tasks", "terminal"},
     "report": {"runs", "stats", "data", "tasks", "terminal"},
-    "main": {"options", "terminal", "models", "engines", "runs", "tasks"},
+    "main": {"options", "terminal", "models", "engines", "runs", "compare", "tasks"},
 }
 SCRIPTS_MAY_IMPORT = {"main", "options", "data", "tasks", "stats", "sandbox", "runs"}
 

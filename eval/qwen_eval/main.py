@@ -1,6 +1,6 @@
 """How every script starts and ends: arguments, work, exit status.
 
-Exit status 0 when done, 2 for bad input (one line that names the problem and the remedy), 130 when interrupted; all answers
+Exit status 0 when done, 3 when a gate found the run worse, 2 for bad input (one line that names the problem and the remedy), 130 when interrupted; all answers
 until then are stored.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from qwen_eval import __version__, options, terminal
+from qwen_eval.compare.gating import Gates
 from qwen_eval.engines.open import open_engine
 from qwen_eval.engines.replay import GivenTexts
 from qwen_eval.runs import run, workers
@@ -80,10 +81,12 @@ def _run_file(path: Path, words: Sequence[str]) -> NoReturn:
 
 
 def work(kind: type[Benchmark], args: argparse.Namespace) -> int:
-    """Does what a benchmark's command line asks for. Returns the exit status, 0. Raises InputError for bad input."""
+    """Does what a benchmark's command line asks for. Returns the exit status: 0, or 3 where a gate found the run worse. Raises
+    InputError for bad input."""
     if args.export:
         return export(args)
     rows = kind.variants(args)
+    gates = Gates(args, len(rows))
     processes = workers.join()
     if (args.dump_prompts or args.rescore) and not processes.is_first:  # nothing to share
         return 0
@@ -97,6 +100,7 @@ def work(kind: type[Benchmark], args: argparse.Namespace) -> int:
         for row in rows:
             run.rescore(first if row is rows[0] else kind(row))
         return 0
+    gates.prepare(first)
     given = first.given_texts()
     if given and not processes.is_first:
         return 0
@@ -104,8 +108,8 @@ def work(kind: type[Benchmark], args: argparse.Namespace) -> int:
     for row in rows:
         if len(rows) > 1:
             engine.extend(options.model_spec(row))
-        run.run(first if row is rows[0] else kind(row), engine, workers.SINGLE if given else processes)
-    return 0
+        gates.run(first if row is rows[0] else kind(row), engine, workers.SINGLE if given else processes)
+    return gates.finish()
 
 
 def export(args: argparse.Namespace) -> int:

@@ -66,6 +66,11 @@ def gibibytes(text: str) -> float:
     return _number(text, 1e-3)
 
 
+def points(text: str) -> float:
+    """A number of points from 0, for argparse."""
+    return _number(text, 0.0)
+
+
 def _number(text: str, least: float) -> float:
     try:
         value = float(text)
@@ -271,6 +276,16 @@ def parser(
         help=only("api", "timeout of a request in seconds (default 600)"))  # fmt: skip
     add("--api-key-env", default="OPENAI_API_KEY", metavar="NAME",
         help=only("api", "environment variable with the API key, if one is needed (default OPENAI_API_KEY)"))  # fmt: skip
+
+    gate = "a gate against a stored run: exit status 3 when this one is worse"
+    add = top.add_argument_group(gate).add_argument
+    add("--gate", metavar="RUN", help="the baseline: a run of -o, a sample file or a folder of them")
+    add("--max-loss", type=points, metavar="D", help="the loss that is allowed, in points (perplexity: in percent)")
+    add("--sequential", action="store_true",
+        help="ask in a random order fixed by the baseline, and stop when the verdict is sure")  # fmt: skip
+    add("--gate-seed", type=count, metavar="N", help="another order than the baseline's own (exploratory)")
+    add("--junit", metavar="FILE", help="write the verdicts as JUnit XML")
+    add("--gate-summary", metavar="FILE", help="append the verdicts to a file in Markdown ($GITHUB_STEP_SUMMARY)")
 
     add = top.add_argument_group("what is written").add_argument
     add(

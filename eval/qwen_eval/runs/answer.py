@@ -62,7 +62,7 @@ def answer(
             sample = asked[index]
             responses[index] = response
             if not benchmark.together:
-                scores[index] = _score(benchmark, sample, response)
+                scores[index] = score_one(benchmark, sample, response)
             if sample.id not in stored:
                 item = Scored(sample, response, scores.get(index, UNSCORED))
                 file.append(sample_row(item, keep_prompt=not args.no_prompts))
@@ -95,9 +95,9 @@ def answer(
         order = range(len(asked))
         if benchmark.together:
             with progress(len(order), f"{benchmark.name} scores", args.quiet) as bar:
-                replies = [_scorable(asked[index], responses[index]) for index in order]
+                replies = [scorable(asked[index], responses[index]) for index in order]
                 together = benchmark.score_all(asked, replies, engine.token_texts, bar.update)
-            scores = {index: _final(benchmark, asked[index], responses[index], together[index]) for index in order}
+            scores = {index: final(benchmark, asked[index], responses[index], together[index]) for index in order}
         scored = [Scored(asked[index], responses[index], scores[index]) for index in order]
         moved = any(stored[sample.id].get("cluster", "?") != sample.cluster for sample in asked if sample.id in stored)
         if benchmark.together or moved:
@@ -120,7 +120,7 @@ def answer_share(benchmark: Benchmark, engine: Engine, run_id: str, check: Check
 
             def done(position: int, response: Any) -> None:
                 sample = asked[position]
-                score = UNSCORED if benchmark.together else _score(benchmark, sample, response)
+                score = UNSCORED if benchmark.together else score_one(benchmark, sample, response)
                 file.append(sample_row(Scored(sample, response, score), keep_prompt=not args.no_prompts))
 
             ask(engine, asked, done)
@@ -129,24 +129,24 @@ def answer_share(benchmark: Benchmark, engine: Engine, run_id: str, check: Check
     processes.barrier()
 
 
-def _score(benchmark: Benchmark, sample: Sample, response: Any) -> Score:
+def score_one(benchmark: Benchmark, sample: Sample, response: Any) -> Score:
     """The score of one response, or of an item that was not asked; of a response that cannot be judged that of a wrong one."""
 
     def wrong() -> Score:
         return benchmark.unanswered(sample, benchmark.score(sample, empty_response(sample.request)))
 
     def judge() -> Score:
-        return _final(benchmark, sample, response, benchmark.score(sample, _scorable(sample, response)))
+        return final(benchmark, sample, response, benchmark.score(sample, scorable(sample, response)))
 
     return judging.guarded(sample.id, judge, wrong)
 
 
-def _scorable(sample: Sample, response: Any) -> Any:
+def scorable(sample: Sample, response: Any) -> Any:
     """What is given to the benchmark: of an item that was not asked an empty response."""
     return empty_response(sample.request) if isinstance(response, Unanswered) else response
 
 
-def _final(benchmark: Benchmark, sample: Sample, response: Any, score: Score) -> Score:
+def final(benchmark: Benchmark, sample: Sample, response: Any, score: Score) -> Score:
     return benchmark.unanswered(sample, score) if isinstance(response, Unanswered) else score
 
 

@@ -20,7 +20,9 @@ from qwen_eval.data import demo
 from qwen_eval.engines.replay import StandIn
 from qwen_eval.runs import (
     answer,
+    find,
     former,
+    gate,
     manifest,
     precision,
     prompts,
@@ -46,17 +48,30 @@ UNTESTED = Trusted("untested", (), {"declined": True})  # by --no-self-check
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a run came to. headline: the figure shown first, None where none could be computed. samples: the sample file."""
+    """What a run came to. headline: the figure shown first, None where none could be computed. samples: the sample file.
+    verdict: of its sequential gate."""
 
     benchmark: Benchmark
     info: EngineInfo
     headline: Metric | None
     samples: Path
+    verdict: gate.Verdict | None = None
 
 
-def run(benchmark: Benchmark, engine: Engine, processes: workers.Processes = workers.SINGLE) -> Outcome | None:
+@dataclasses.dataclass(frozen=True)
+class Gate:
+    """A sequential gate: the run that this one is held against, and the chances of a wrong verdict."""
+
+    baseline: find.Run
+    levels: gate.Levels
+
+
+def run(
+    benchmark: Benchmark, engine: Engine, processes: workers.Processes = workers.SINGLE, gated: Gate | None = None
+) -> Outcome | None:
     """Answers what is not stored yet, scores and stores it, and prints the table. processes: those that share the work; all
-    but rank 0 answer their share, print nothing and return None.
+    but rank 0 answer their share, print nothing and return None. gated: stops as soon as the gate's verdict is sure; what is
+    not answered then leaves the run unfinished, without table and figures.
 
     Raises InputError for bad input; what was answered until then is stored.
     """
@@ -66,7 +81,7 @@ def run(benchmark: Benchmark, engine: Engine, processes: workers.Processes = wor
         adapted = "".join(info.model.partition("+")[1:])
         info = dataclasses.replace(info, model=demo.NAME + adapted, revision="demo")
     if processes.is_first:
-        return _run_locked(benchmark, engine, info, processes)
+        return _run_locked(benchmark, engine, info, processes, gated=gated)
     name, day = processes.broadcast(None)
     prompts.set_day(benchmark, engine, day)
     answer.answer_share(benchmark, engine, name, lambda asked: _trust(benchmark, engine, asked), processes)
@@ -127,20 +142,33 @@ def _run_locked(
     info: EngineInfo,
     processes: workers.Processes,
     given: Rows | None = None,
+    gated: Gate | None = None,
 ) -> Outcome:
     """Runs as rank 0 under the run's lock and prints the table. given: rows whose responses are used."""
     name, output = run_id(benchmark, info), benchmark.args.output_dir
+    path = output / "samples" / f"{name}.jsonl"
+    verdict: gate.Verdict | None = None
+    tested: list[Trusted | None] = []
     with samples.run_lock(output, name):
         if benchmark.args.overwrite:
             samples.discard(output, name)
         start, prompt = prompts.first_start(benchmark, engine, info, name)
         processes.broadcast((name, start.day))
         info = dataclasses.replace(info, day=start.day)
-        table, metrics = _run_and_store(benchmark, engine, info, name, processes, given, start, prompt)
+        if gated:
+
+            def check(asked: Sequence[Sample]) -> None:
+                _same_prompt(info, start, prompt)
+                tested.append(_trust(benchmark, engine, asked))
+
+            verdict = gate.sequentially(benchmark, engine, name, gated.baseline, gated.levels, check)
+            if not verdict.complete:
+                _print_notes(engine.notes, benchmark.args.quiet)
+                return Outcome(benchmark, info, None, path, verdict)
+        table, metrics = _run_and_store(benchmark, engine, info, name, processes, given, start, prompt, tested)
     print(table, end="\n\n")
     shown = next((metric for metric in metrics if (metric.metric, metric.group) == benchmark.headline), None)
-    path = output / "samples" / f"{name}.jsonl"
-    return Outcome(benchmark, info, shown or next(iter(metrics), None), path)
+    return Outcome(benchmark, info, shown or next(iter(metrics), None), path, verdict)
 
 
 def _run_and_store(
@@ -152,9 +180,10 @@ def _run_and_store(
     given: Rows | None,
     start: starts.Start,
     prompt: Any,
+    tested: list[Trusted | None],
 ) -> tuple[str, list[Metric]]:
-    """Answers, scores and stores a run. prompt: its first prompt, as it is now. Returns the table for the terminal, and the
-    figures."""
+    """Answers, scores and stores a run. prompt: its first prompt, as it is now. tested: what the engine's test of itself came
+    to, where it was before this. Returns the table for the terminal, and the figures."""
     args = benchmark.args
     notes = workers.notes(processes)
     _print_notes(notes[:1], args.quiet)
@@ -167,14 +196,12 @@ def _run_and_store(
     started = time.monotonic()
 
     count = 0
-    tested: list[Trusted | None] = []
 
     def check(asked: Sequence[Sample]) -> None:
         nonlocal count
         count = len(asked)
-        if asked and info.chat_template != "server":  # a server's template is its own affair, and told
-            for line in prompts.changed(start, prompt):
-                raise InputError(f"{line}; use --overwrite, or what wrote it before")
+        if asked:
+            _same_prompt(info, start, prompt)
         tested.append(_trust(benchmark, engine, asked))
 
     scored = answer.answer(benchmark, engine, name, given, check, processes)
@@ -216,6 +243,13 @@ def _run_and_store(
     notes += benchmark.finish(name, scored)
     line = signature(benchmark, info)
     return terminal.table(benchmark.headline[0], metrics, _title(benchmark, info), line, notes), metrics
+
+
+def _same_prompt(info: EngineInfo, start: starts.Start, prompt: Any) -> None:
+    """Raises InputError where what is to be asked is not what was asked when the run first started."""
+    if info.chat_template != "server":  # a server's template is its own affair, and told
+        for line in prompts.changed(start, prompt):
+            raise InputError(f"{line}; use --overwrite, or what wrote it before")
 
 
 def _write_manifest(

@@ -6,6 +6,7 @@
     python eval/compare.py A B --max-loss 1        ... when the lower 95% bound of the loss is above 1 point
     python eval/compare.py A B --non-inferior 1    exit 3 unless the upper 95% bound of the loss is below 1 point
     python eval/compare.py A samples_mmlu_anatomy_2026.jsonl --explain -c MODEL    another harness's run: why it differs
+    python eval/compare.py A --audit -c MODEL      is A's figure true? asks some items again; exit 3 when it is overstated
 
 A and B are each a run's id, a sample file, a folder of sample files (another results folder), or a model with stored runs.
 Losses are in points; those of perplexity in percent of A's. With several figures, p-values and --max-loss are corrected
@@ -16,17 +17,19 @@ folder; --explain decomposes the gap, with -c (and -d, --dtype ... as for the be
 from __future__ import annotations
 
 import argparse
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from math import isnan
 from pathlib import Path
 
 from qwen_eval import options, schema, terminal
-from qwen_eval.compare import explain, pairs, text
+from qwen_eval.compare import audit, explain, pairs, text
 from qwen_eval.compare.readers import detect
 from qwen_eval.compare.readers.common import Samples
 from qwen_eval.engines.open import open_engine
 from qwen_eval.main import exit_with
 from qwen_eval.runs import find
+from qwen_eval.runs.prompts import set_day
 from qwen_eval.stats import paired
 from qwen_eval.tasks.benchmark import Benchmark
 from qwen_eval.tasks.load import facts_of, known
@@ -41,6 +44,10 @@ def show(lines: Iterable[str]) -> None:
 
 def run(args: argparse.Namespace, shared: Sequence[str]) -> int:
     """Compares, prints, and returns the exit status: 0, or 3 where a gate failed. Raises InputError."""
+    if args.audit:
+        return run_audit(args, shared)
+    if args.b is None:
+        raise schema.InputError("name a second run to compare with, or add --audit to ask items of this one again")
     path = Path(args.b)
     samples = detect.read(path, args.metric) if path.exists() and not find.is_own_format(path) else None
     if samples:
@@ -97,6 +104,36 @@ def run_against(args: argparse.Namespace, samples: Samples, shared: Sequence[str
     elif shared or args.checkpoint_path or args.data:
         raise schema.InputError("-c, -d and the benchmark's options need --explain")
     return 0
+
+
+def run_audit(args: argparse.Namespace, shared: Sequence[str]) -> int:
+    """Audits a run, ours or another harness's, and prints; the exit status: 0, or 3 where its figure is overstated."""
+    if args.b is not None or args.explain or args.exact or args.max_loss is not None or args.non_inferior is not None:
+        raise schema.InputError("--audit takes one run, and neither --explain nor a gate")
+    path, model = Path(args.a), args.checkpoint_path
+    words = [*shared, *(["-c", model] if model else [])]
+    samples = detect.read(path, args.metric) if path.exists() and not find.is_own_format(path) else None
+    benchmark, day = None, ""
+    if samples:
+        published = audit.of_samples(samples)
+    else:
+        (run, *more) = find.find(args.a, args.results)
+        if more:
+            names = text.first_few([run.name, *(one.name for one in more)])
+            raise schema.InputError(f"{args.a} is {1 + len(more)} runs; name one: {names}")
+        benchmark = rebuilt(run, words, args.data, args.own) if model or args.data else None
+        published = audit.of_run(run, facts_of(run.benchmark, known(args.own), run.manifest, run.name), benchmark)
+        day = run.fields.get("date", "")
+    if not model:
+        report = audit.read_again(published)
+    else:
+        engine = open_engine(benchmark.args if benchmark else options.parser("", {"base": 0}).parse_args(words))
+        if benchmark:
+            set_day(benchmark, engine, day)
+        seed = secrets.randbelow(10**6) if args.audit_seed is None else args.audit_seed
+        report = audit.ask_again(published, engine, args.items, args.tolerance, seed)
+    show(audit.verdict(report))
+    return REGRESSION if report.overstated else 0
 
 
 def rebuilt(ours: find.Run, words: Sequence[str], data: str | None, own: Sequence[Path]) -> Benchmark:
@@ -193,7 +230,7 @@ def parser() -> options.Parser:
     made = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = made.add_argument
     add("a", metavar="A", help="the reference: run id, sample file, folder or model")
-    add("b", metavar="B", help="what is compared with it, or another harness's samples, a file or a folder")
+    add("b", metavar="B", nargs="?", help="what is compared with it, or another harness's samples, a file or a folder")
     add("--results", type=Path, default=Path("results"), metavar="DIR", help="where run ids are (default: results)")
     add(
         "--show",
@@ -222,6 +259,16 @@ def parser() -> options.Parser:
     made.add_argument(
         "--own", type=Path, action="append", default=[], metavar="FILE", help="a benchmark of your own (repeatable)"
     )
+    add = made.add_argument_group("audit: exit status 3 when the figure is overstated").add_argument
+    add(
+        "--audit",
+        action="store_true",
+        help="with -c: asks the model some items of A again; without: reads stored replies again",
+    )
+    add("--items", type=options.whole_number, default=120, metavar="N", help="how many are asked (default 120)")
+    add("--tolerance", type=points, default=5.0, metavar="P",
+        help="how far below the published figure its lower bound may be, in points (default 5)")  # fmt: skip
+    add("--audit-seed", type=options.count, metavar="N", help="of the sample (default: a new one, which is told)")
     gate = made.add_argument_group("gates: exit status 3 when one fails").add_argument
     gate("--exact", action="store_true", help="an item that is not a flagged tie came out differently")
     gate(

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -350,14 +351,16 @@ def work(args: argparse.Namespace, shared: Sequence[str]) -> int:
         return 0
     gates = Gates(args, len(jobs), mixed=True)
     for job in jobs:
-        gates.prepare(job.benchmark)
+        if line := gates.prepare(job.benchmark):
+            print(line, file=sys.stderr)
     outcomes, failed = run_all(jobs, gates)
     print("\n".join(summary(outcomes, {**left_out, **failed})), flush=True)
     output = jobs[0].args.output_dir
     paths = args.readme or [path for path in report.FILES if output == Path("results") and path.exists()]
     if paths:
         update_tables(paths, output, kinds)
-    worse = gates.finish()
+    lines, worse = gates.finish()
+    print("\n".join(lines), end="\n" if lines else "")
     return 2 if failed else worse
 
 

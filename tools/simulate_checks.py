@@ -30,7 +30,7 @@ PAGE = ROOT / "docs" / "checking.md"
 NEAR = 0.163  # in mean margins: how fast the chance of a flip falls with the margin
 NOISE = 0.4  # of margins that are exponential: the mean of the normal distribution's upper half
 SPREAD = 1e9  # flips on items of any margin
-SIZES = ((14_042, 2, 512), (1_319, 2, 64), (1_319, 4, 64), (164, 10, 16))  # items, D in points, batch
+SIZES = ((164, 10, 16), (1_319, 4, 64), (1_319, 2, 64), (14_042, 2, 512))  # items, D in points, batch
 DISCORDANT = (0.02, 0.07, 0.15)
 
 
@@ -38,7 +38,9 @@ def flips(rng: Any, margins: Any, right: Any, net: int, discordant: int, scale: 
     """Differences of a candidate: `discordant` items differ, in sum `net`; unsure ones first. net: negative for a loss."""
     lost = max((discordant - net) // 2, 0)
     won = lost + net
-    chance = np.log(-np.log(rng.random(len(margins)))) + margins / scale  # the smallest are drawn, by exp(-margin / scale)
+    chance = (
+        np.log(-np.log(rng.random(len(margins)))) + margins / scale
+    )  # the smallest are drawn, by exp(-margin / scale)
     d = np.zeros(len(margins))
     for value, side, count in ((-1, right == 1, lost), (1, right == 0, won)):
         index = np.flatnonzero(side)
@@ -46,7 +48,9 @@ def flips(rng: Any, margins: Any, right: Any, net: int, discordant: int, scale: 
     return d
 
 
-def gated(rng: Any, count: int, points: int, net: int, share: float, batch: int, scale: float, known: bool) -> tuple[str, float]:
+def gated(
+    rng: Any, count: int, points: int, net: int, share: float, batch: int, scale: float, known: bool
+) -> tuple[str, float]:
     """One gate: the verdict and the share of items asked. known: whether the baseline's margins are."""
     margins = rng.exponential(size=count)
     right = (rng.random(count) < np.minimum(1, 0.4 + 0.3 * margins)).astype(float)
@@ -58,12 +62,12 @@ def gated(rng: Any, count: int, points: int, net: int, share: float, batch: int,
     return test.verdict, test.asked / count
 
 
-def gate_lines(runs: int) -> Iterator[str]:
+def gate_lines(runs: int, sizes: Sequence[tuple[int, int, int]] = SIZES) -> Iterator[str]:
     """The gate's table: at the edge the rate of wrong verdicts, elsewhere the share of items asked."""
-    yield "| items, D | margins | differ | wrong \"worse\" | wrong \"not worse\" | equal models | loss of D/2 | loss of 2D |"
+    yield '| items, D | margins | differ | wrong "worse" | wrong "not worse" | equal models | loss of D/2 | loss of 2D |'
     yield "|--:|:--|--:|--:|--:|--:|--:|--:|"
     rng = np.random.default_rng(1)
-    for count, points, batch in SIZES:
+    for count, points, batch in sizes:
         known = count != 164
         for share in DISCORDANT:
             least = -(points * count // 100)  # the least sum of differences that is not worse
@@ -78,15 +82,23 @@ def gate_lines(runs: int) -> Iterator[str]:
                     FAILED.append(count)
                 cells.append(f"{100 * rate:.1f}%")
             for net in (0, round(-count * points / 200), round(-count * points / 50)):
-                asked = [gated(rng, count, points, net, share, batch, SPREAD if net else NEAR, known)[1] for _ in range(max(runs // 10, 10))]
+                asked = [
+                    gated(rng, count, points, net, share, batch, SPREAD if net else NEAR, known)[1]
+                    for _ in range(max(runs // 10, 10))
+                ]
                 cells.append(f"{100 * np.mean(asked):.0f} / {100 * np.quantile(asked, 0.9):.0f}%")
-            yield f"| {count:,}, {points} | {'known' if known else 'unknown'} | {100 * share:g}% | " + " | ".join(cells) + " |"
+            yield (
+                f"| {count:,}, {points} | {'known' if known else 'unknown'} | {100 * share:g}% | "
+                + " | ".join(cells)
+                + " |"
+            )
 
 
 def audited(rng: Any, items: int, altered: float, honest: float, near: bool) -> tuple[bool, bool, float]:
     """One audit of a run over 14,042 items of 60% accuracy in 16 bits: whether it raises an alarm, whether its bound holds, and
-    the bound less the published score, in points. altered: the share of items published as right that are not. honest: the share that another
-    computation of the same model answers differently, by normal noise of margins. near: whether altered items are those nearest a tie."""
+    the bound less the published score, in points. altered: the share of items published as right that are not. honest: the
+    share that another computation of the same model answers differently, by normal noise of margins. near: whether altered
+    items are those nearest a tie."""
     count = 14_042
     margins = rng.exponential(size=count)
     right = rng.random(count) < np.minimum(1, 0.4 + 0.3 * margins) * 0.6 / 0.62
@@ -104,13 +116,22 @@ def audited(rng: Any, items: int, altered: float, honest: float, near: bool) -> 
     limit = audit.CLEAR * float(margins.mean())
     clear = [i for i in (*drawn.random, *drawn.unsure) if differs[i] and margins[index[i]] > limit]
     bound = audit.most_differing(len(index), len(drawn.random), int(sum(differs[i] for i in drawn.random)))
-    alarm = bool(clear) or audit.too_many(len(drawn.unsure), int(sum(differs[i] for i in drawn.unsure)), audit.UNSURE_RATE)
+    alarm = bool(clear) or audit.too_many(
+        len(drawn.unsure), int(sum(differs[i] for i in drawn.unsure)), audit.UNSURE_RATE
+    )
     return alarm, bool(bound >= differs.sum()), 100 * (len(index) - bound) / count - 100 * len(index) / count
 
 
 def audit_lines(runs: int) -> Iterator[str]:
     """The audit's table: what it finds, and how often its bound holds."""
-    yield "| items asked | answers altered | honest flips | alarm: altered at random | alarm: altered nearest a tie | bound holds | bound below the published score |"
+    heads = [
+        "items asked",
+        "answers altered",
+        "honest flips",
+        "alarm: altered at random",
+        "alarm: altered nearest a tie",
+    ]
+    yield "| " + " | ".join([*heads, "bound holds", "bound below the published score"]) + " |"
     yield "|--:|--:|--:|--:|--:|--:|--:|"
     rng = np.random.default_rng(2)
     for items in (60, 120, 300):
@@ -119,15 +140,17 @@ def audit_lines(runs: int) -> Iterator[str]:
                 cells, held, below = [], [], []
                 for near in (False, True):
                     found = [audited(rng, items, altered, honest, near) for _ in range(runs)]
-                    cells.append(f"{100 * np.mean([alarm for alarm, _, _ in found]):.1f}%" if altered or not near else "-")
+                    cells.append(
+                        f"{100 * np.mean([alarm for alarm, _, _ in found]):.1f}%" if altered or not near else "-"
+                    )
                     held += [ok for _, ok, _ in found]
                     below += [gap for _, _, gap in found]
                 if np.mean(held) < 0.95 - 2 * sqrt(0.05 * 0.95 / len(held)):
                     print(f"the bound fails: {items} items, {altered:.0%} altered", file=sys.stderr)
                     FAILED.append(items)
                 yield (
-                    f"| {items} | {100 * altered:g}% | {100 * honest:g}% | {cells[0]} | {cells[1]} | {100 * np.mean(held):.1f}% | "
-                    f"{-np.mean(below):.1f} |"
+                    f"| {items} | {100 * altered:g}% | {100 * honest:g}% | {cells[0]} | {cells[1]} | "
+                    f"{100 * np.mean(held):.1f}% | {-np.mean(below):.1f} |"
                 )
 
 

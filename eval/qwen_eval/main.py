@@ -1,7 +1,7 @@
 """How every script starts and ends: arguments, work, exit status.
 
-Exit status 0 when done, 3 when a gate found the run worse, 2 for bad input (one line that names the problem and the remedy), 130 when interrupted; all answers
-until then are stored.
+Exit status 0 when done, 3 when a gate found the run worse, 2 for bad input (one line that names the problem and the remedy),
+130 when interrupted; all answers until then are stored.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ def work(kind: type[Benchmark], args: argparse.Namespace) -> int:
         for row in rows:
             run.rescore(first if row is rows[0] else kind(row))
         return 0
-    gates.prepare(first)
+    if (line := gates.prepare(first)) and not args.quiet:
+        print(line, file=sys.stderr)
     given = first.given_texts()
     if given and not processes.is_first:
         return 0
@@ -109,7 +110,9 @@ def work(kind: type[Benchmark], args: argparse.Namespace) -> int:
         if len(rows) > 1:
             engine.extend(options.model_spec(row))
         gates.run(first if row is rows[0] else kind(row), engine, workers.SINGLE if given else processes)
-    return gates.finish()
+    lines, status = gates.finish()
+    print("\n".join(lines), end="\n" if lines else "")
+    return status
 
 
 def export(args: argparse.Namespace) -> int:

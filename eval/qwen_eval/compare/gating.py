@@ -7,7 +7,6 @@ are asked and the verdict is that of compare.py --max-loss, about questions of t
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,9 +45,10 @@ class Gates:
         self._results: dict[str, paired.Result] = {}
         self._lost: list[str] = []
 
-    def prepare(self, benchmark: Benchmark) -> None:
-        """Before a model is loaded: raises InputError for a baseline that is none of this benchmark's, and warns where a
-        sequential gate saves nothing."""
+    def prepare(self, benchmark: Benchmark) -> str:
+        """Before a model is loaded: a warning where a sequential gate saves nothing, else "". Raises InputError for a baseline
+        that is none of this benchmark's."""
+        line = ""
         if benchmark.args.gate:
             baseline = gate.baseline_of(benchmark)
             if benchmark.args.sequential:
@@ -60,10 +60,11 @@ class Gates:
                         raise
                     self._whole.add(benchmark.name)
                     line = f"{benchmark.name} is asked whole: {str(error).partition(';')[0]}"
-                if line and not benchmark.args.quiet:
-                    print(line, file=sys.stderr)
+        return line
 
-    def run(self, benchmark: Benchmark, engine: Engine, processes: workers.Processes = workers.SINGLE) -> run.Outcome | None:
+    def run(
+        self, benchmark: Benchmark, engine: Engine, processes: workers.Processes = workers.SINGLE
+    ) -> run.Outcome | None:
         """Runs a benchmark, with its gate if one is asked for."""
         args = benchmark.args
         if not args.gate:
@@ -84,22 +85,23 @@ class Gates:
             if joined.missing or joined.other:
                 raise InputError(f"{baseline.name} and this run are not over the same items")
             found = pairs.compare(joined, type(benchmark).facts())
-            self._results |= {f"{name} ({benchmark.mode})" if name in self._results else name: one for name, one in found.items()}
+            self._results |= {
+                f"{name} ({benchmark.mode})" if name in self._results else name: one for name, one in found.items()
+            }
         return outcome
 
-    def finish(self) -> int:
-        """Prints the verdicts, writes the reports that were asked for, and returns the exit status."""
+    def finish(self) -> tuple[list[str], int]:
+        """The verdicts in lines, and the exit status; writes the reports that were asked for."""
         cases = self._cases()
         if not cases:  # no gate, or not the first process
-            return 0
-        for case in cases:
-            print("\n".join([case.line, *(f"  {line}" for line in case.more)]))
+            return [], 0
         if self.args.junit:
             write_text(Path(self.args.junit), junit(cases))
         if self.args.gate_summary:
             with Path(self.args.gate_summary).open("a", encoding="utf-8") as file:
                 file.write(markdown(cases))
-        return WORSE if any(case.failed for case in cases) else 0
+        lines = [line for case in cases for line in (case.line, *(f"  {more}" for more in case.more))]
+        return lines, WORSE if any(case.failed for case in cases) else 0
 
     def _cases(self) -> list[Case]:
         made = [Case(name, found.worse, _line(name, found), _more(found, self.count)) for name, found in self._verdicts]
@@ -117,7 +119,11 @@ def _name(benchmark: Benchmark) -> str:
 
 
 def _line(name: str, found: gate.Verdict) -> str:
-    word = f"worse by more than {found.max_loss:g} points" if found.worse else f"not worse by more than {found.max_loss:g} points"
+    word = (
+        f"worse by more than {found.max_loss:g} points"
+        if found.worse
+        else f"not worse by more than {found.max_loss:g} points"
+    )
     return (
         f"{'FAIL' if found.worse else 'PASS'} {name}, {found.metric} ({found.average}): {word} than {found.baseline}, after "
         f"{found.asked:,} of {found.count:,} items ({100 * found.asked / found.count:.1f}%)"
@@ -132,7 +138,8 @@ def _more(found: gate.Verdict, count: int) -> list[str]:
         sure = "certain, whatever the other answers are" if found.exact else "at most a 5% chance of a wrong verdict"
         lines += [
             f"difference about {found.difference:+.2f} points, at least {found.low:+.2f}, at most {found.high:+.2f}: {sure}",
-            "stopped early: no row of results (its items are no random sample); the same command without --gate asks the others",
+            "stopped early: no row of results (its items are no random sample); the same command without --gate asks "
+            "the others",
         ]
     lines.append("the difference is that on this set of items; compare.py --max-loss is about questions of this kind")
     if count > 1:

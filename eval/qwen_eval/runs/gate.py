@@ -24,7 +24,7 @@ from qwen_eval.runs.signature import prompt_hash, prompt_of
 from qwen_eval.schema import Choose, Engine, EngineInfo, Generate, InputError, Sample, Score, Scored
 from qwen_eval.stats import sequential
 from qwen_eval.tasks.benchmark import Benchmark
-from qwen_eval.tasks.facts import USUAL, View
+from qwen_eval.tasks.facts import USUAL, Facts, View
 
 SURE = 50.0  # nats: a margin above it, or one that is not finite
 SMALL, LARGE = 16, 64  # items of a batch at least, of a set of few and of many items
@@ -69,7 +69,9 @@ def check_options(args: Any) -> None:
     """Raises InputError for options of the gate that do not go together."""
     if not args.gate:
         if args.sequential or args.max_loss is not None or args.gate_seed or args.junit or args.gate_summary:
-            raise InputError("--max-loss, --sequential, --gate-seed, --junit and --gate-summary need --gate BASELINE-RUN")
+            raise InputError(
+                "--max-loss, --sequential, --gate-seed, --junit and --gate-summary need --gate BASELINE-RUN"
+            )
         return
     if args.max_loss is None:
         raise InputError("--gate needs the loss that is allowed, in points: --max-loss 2")
@@ -89,12 +91,14 @@ def baseline_of(benchmark: Benchmark, info: EngineInfo | None = None) -> find.Ru
     found = [run for run in known if run.protocol[:4] == protocol]
     if info is not None and benchmark.name == "long_ppl":
         ext = "" if info.context == "none" else info.context
-        found = [run for run in found if run.fields.get("ext", "") == ext and run.fields.get("window", "") == info.window]
+        found = [
+            run for run in found if run.fields.get("ext", "") == ext and run.fields.get("window", "") == info.window
+        ]
     if not found:
         have = ", ".join(dict.fromkeys(" ".join(run.protocol[:4]) for run in known))
         raise InputError(
-            f"--gate {args.gate}: no run of {' '.join(protocol)} shots; there is {have}. Measure the baseline with this command "
-            "without --gate"
+            f"--gate {args.gate}: no run of {' '.join(protocol)} shots; there is {have}. Measure the baseline with this "
+            "command without --gate"
         )
     run = sorted(found, key=lambda run: (run.finished, run.timestamp))[-1]
     if not run.finished:
@@ -106,8 +110,10 @@ def baseline_of(benchmark: Benchmark, info: EngineInfo | None = None) -> find.Ru
 def _check_items(benchmark: Benchmark, run: find.Run) -> None:
     version = benchmark.versions.get((benchmark.recipe, benchmark.mode), benchmark.version)
     if run.fields.get("version") != f"v{version}":
-        raise InputError(f"{run.name} was scored by version {run.fields.get('version')} of {benchmark.name}, this is v{version}; "
-                         "measure the baseline again")  # fmt: skip
+        raise InputError(
+            f"{run.name} is of version {run.fields.get('version')} of {benchmark.name}, this is v{version}; measure the "
+            "baseline again"
+        )
     again = "measure the baseline with the data, --limit and --subjects of this command"
     asked = {sample.id: sample for sample in benchmark.asked}
     lacking, more = [name for name in asked if name not in run.rows], len(run.rows.keys() - asked.keys())
@@ -116,8 +122,10 @@ def _check_items(benchmark: Benchmark, run: find.Run) -> None:
             f"{run.name} is partial: it lacks {len(lacking)} of the {len(asked)} items, {lacking[0]} among them; {again}"
         )
     if more:
-        raise InputError(f"{run.name} has {more} items that this command does not ask; leave out --limit and --subjects, or {again}")
-    other = [name for name, sample in asked.items() if not _same_target(sample.target, run.rows[name]["target"])]
+        raise InputError(
+            f"{run.name} has {more} items that this command does not ask; leave out --limit and --subjects, or {again}"
+        )
+    other = [name for name, sample in asked.items() if not same_target(sample.target, run.rows[name]["target"])]
     if other or run.fields.get("data") != benchmark.signature.get("data"):
         where = f": {len(other)} gold answers differ, {other[0]} among them" if other else ""
         raise InputError(f"{run.name} was measured on other data{where}; {again}")
@@ -126,25 +134,31 @@ def _check_items(benchmark: Benchmark, run: find.Run) -> None:
         raise InputError(f"{run.path}: sample {unscored[0]!r} was answered but not scored; finish the run")
 
 
-def _same_target(one: Any, stored: Any) -> bool:
+def same_target(one: Any, stored: Any) -> bool:
+    """Whether a gold answer is the stored one, or what is kept of it."""
     plain = json_text.loads(files.json_lines([{"target": one}]))["target"]
     return bool(plain == stored) or bool(kept_target(plain) == stored)
 
 
-def view_of(benchmark: Benchmark, run: find.Run) -> View:
-    """The figure that a sequential gate is about. Raises InputError where it is no mean over all items of scores in [0, 1]."""
+WHOLE = "leave out --sequential: then all items are asked, and the gate is that of compare.py --max-loss"
+
+
+def view_of(benchmark: Benchmark | Facts, run: find.Run, instead: str = WHOLE) -> View:
+    """The figure that is decided item by item. instead: what is left to do where there is none. Raises InputError where it is
+    no mean over all items of scores in [0, 1]."""
     views = [view for view in benchmark.views or USUAL if any(view.stat in row["stats"] for row in run.rows.values())]
     views = views or list(benchmark.views)
-    headline = next((view for view in views if view.metric == benchmark.headline[0]), views[0] if views else View("score"))
-    instead = "leave out --sequential: then all items are asked, and the gate is that of compare.py --max-loss"
+    headline = next(
+        (view for view in views if view.metric == benchmark.headline[0]), views[0] if views else View("score")
+    )
     if headline.kind != "share":
         name = {"bleu": "BLEU"}.get(headline.kind, headline.kind)
         raise InputError(
-            f"{name} is no mean over items of scores with known bounds, so no verdict before the end is valid for it; {instead}"
+            f"{name} is no mean over items of scores with known bounds, so items prove nothing of it; {instead}"
         )
     if any(headline.group not in ("", row["group"]) for row in run.rows.values()):
         raise InputError(
-            f"the figures of {benchmark.name} are over different items each, so there is no order that is right for all; {instead}"
+            f"the figures of {benchmark.name} are over different items each, so no order of items is right for all; {instead}"
         )
     for name, row in run.rows.items():
         score_in(headline, row["stats"], name)
@@ -156,8 +170,8 @@ def score_in(view: View, stats: Mapping[str, float], name: str) -> float:
     value = stats.get(view.stat, 0.0) / (stats[view.per] if view.per else 1.0)
     if not 0 <= value <= 1:
         raise InputError(
-            f"{name}: its {view.metric} is {value:g}, not between 0 and 1, so no verdict before the end is valid; leave out "
-            "--sequential"
+            f"{name}: its {view.metric} is {value:g}, not between 0 and 1, so items prove nothing of the "
+            "others: no sequential gate, no audit"
         )
     return 1.0 - value if view.lower_is_better else value
 
@@ -215,7 +229,9 @@ def sequentially(
     with all samples of the first batch that is asked."""
     args, view = benchmark.args, view_of(benchmark, baseline)
     if name == baseline.name and baseline.path.resolve().parent == (args.output_dir / "samples").resolve():
-        raise InputError(f"{name} is the baseline itself: same model, same settings, same answers; write elsewhere with -o")
+        raise InputError(
+            f"{name} is the baseline itself: same model, same settings, same answers; write elsewhere with -o"
+        )
     made = planned(benchmark, baseline, view)
     limit = Fraction(str(args.max_loss)) / 100
     test = sequential.Test(made, limit, levels.worse, levels.fine)
@@ -252,11 +268,18 @@ def sequentially(
 
 
 def _answered(
-    benchmark: Benchmark, engine: Engine, file: SampleFile, known: Mapping[str, Any], batch: Sequence[Sample], new: Sequence[Sample]
+    benchmark: Benchmark,
+    engine: Engine,
+    file: SampleFile,
+    known: Mapping[str, Any],
+    batch: Sequence[Sample],
+    new: Sequence[Sample],
 ) -> dict[str, Score]:
     """The scores of a batch by id; what is new is asked and stored, scored later where scores are made together."""
     responses: dict[str, Any] = {
-        sample.id: benchmark.too_long[sample.id] if sample.id in benchmark.too_long else stored_response(known[sample.id])
+        sample.id: benchmark.too_long[sample.id]
+        if sample.id in benchmark.too_long
+        else stored_response(known[sample.id])
         for sample in batch
         if sample.id in benchmark.too_long or (sample.id in known and not withheld(known[sample.id]))
     }
@@ -290,17 +313,22 @@ def warning(benchmark: Benchmark) -> str:
     if not sequential.hardly_saves(len(benchmark.asked), Fraction(str(benchmark.args.max_loss)) / 100):
         return ""
     return (
-        f"{benchmark.name}: with {len(benchmark.asked)} items and a loss of {benchmark.args.max_loss:g} points allowed, a verdict "
-        "usually takes a third of the items or more; --sequential will hardly save anything"
+        f"{benchmark.name}: with {len(benchmark.asked)} items and a loss of {benchmark.args.max_loss:g} points allowed, a "
+        "verdict usually takes a third of the items or more; --sequential will hardly save anything"
     )
 
 
 def _others(benchmark: Benchmark, baseline: find.Run) -> list[str]:
     """How many prompts are not the baseline's."""
     other = sum(
-        prompt_hash(baseline.rows[sample.id]["prompt"]) != prompt_hash(prompt_of(sample.request)) for sample in benchmark.asked
+        prompt_hash(baseline.rows[sample.id]["prompt"]) != prompt_hash(prompt_of(sample.request))
+        for sample in benchmark.asked
     )
-    return [f"{other} of {len(benchmark.asked)} prompts are not the baseline's: what is compared is prompt and model"] if other else []
+    return (
+        [f"{other} of {len(benchmark.asked)} prompts are not the baseline's: what is compared is prompt and model"]
+        if other
+        else []
+    )
 
 
 def path(output: Path, run: str) -> Path:
@@ -325,9 +353,13 @@ def _before(output: Path, run: str, baseline: str, args: Any) -> list[str]:
     earlier = [entry for entry in read(output, run) if (entry["baseline"], entry["max_loss"], entry["seed"]) != now]
     notes = []
     if args.gate_seed:
-        notes.append("exploratory: another order than the one that the baseline fixes (--gate-seed); 5% holds for that one alone")
+        notes.append(
+            "exploratory: another order than the one that the baseline fixes (--gate-seed); 5% holds for that one alone"
+        )
     if earlier:
-        notes.append(f"exploratory: {len(earlier)} other gate(s) of this run were looked at before; 5% holds for the first alone")
+        notes.append(
+            f"exploratory: {len(earlier)} other gate(s) of this run were looked at before; 5% holds for the first alone"
+        )
     return notes
 
 

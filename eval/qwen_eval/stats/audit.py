@@ -15,7 +15,9 @@ LEVEL = 0.95
 UNSURE = 0.2  # of the right items, those with the smallest margins
 CLEAR = 0.3  # of the mean margin: above it the arithmetic of 16 bits does not turn an answer
 FALSE_ALARM = 0.0035  # the chance that an honest run shows too many
-UNSURE_RATE = 0.10  # of the least sure fifth of right items: how many another 16-bit computation answers otherwise, at most
+UNSURE_RATE = (
+    0.10  # of the least sure fifth of right items: how many another 16-bit computation answers otherwise, at most
+)
 RATE = 0.05  # the same of right items whose margin is not known (generated texts)
 
 
@@ -57,7 +59,8 @@ def _at_most(count: int, asked: int, marked: int, seen: int) -> float:
     first = max(0, asked - (count - marked))
     whole = _log_comb(count, asked)
     return sum(
-        exp(_log_comb(marked, k) + _log_comb(count - marked, asked - k) - whole) for k in range(first, min(seen, marked) + 1)
+        exp(_log_comb(marked, k) + _log_comb(count - marked, asked - k) - whole)
+        for k in range(first, min(seen, marked) + 1)
     )
 
 

@@ -21,7 +21,15 @@ LARGEST_BET = 0.95
 CAUTION = 0.98  # of the largest bet that cannot go bankrupt
 FLOOR = 0.25  # the least weight of an item against the greatest
 SCALE = 0.6  # in mean margins: how fast weights fall with the margin
-CUTS = (0.03, 0.07, 0.12, 0.20, 0.30, 0.45, 0.70)  # shares of items, by rank of margin, between cells of the control variate
+CUTS = (
+    0.03,
+    0.07,
+    0.12,
+    0.20,
+    0.30,
+    0.45,
+    0.70,
+)  # shares of items, by rank of margin, between cells of the control variate
 ROUNDING = 1e-7  # of a sum of shares, in items
 PRIOR = 10  # pseudo-items of difference 0 in every cell
 
@@ -40,7 +48,10 @@ class Plan:
 
 
 def plan(
-    right: Sequence[float], margins: Sequence[float] | None, draws: Sequence[float], scale: Sequence[float] | None = None
+    right: Sequence[float],
+    margins: Sequence[float] | None,
+    draws: Sequence[float],
+    scale: Sequence[float] | None = None,
 ) -> Plan:
     """Fixes the order. right: A's score of every item, 0 to 1. margins: how sure A was of its answers (any unit), None where
     that is not known. draws: a uniform number in (0, 1) an item, from a seed fixed beforehand. scale: None for 1."""
@@ -138,8 +149,9 @@ class Test:
 
     @property
     def difference(self) -> float:
-        """The exact difference where all is asked; else an estimate from every item's draw, in which unsure items that were asked
-        early do not count for more than the others. The later a draw, the less is left to be guessed, and the more it counts."""
+        """The exact difference where all is asked; else an estimate from every item's draw, in which unsure items that were
+        asked early do not count for more than the others. The later a draw, the less is left to be guessed, and the more it
+        counts."""
         if self.asked == self.count:
             return self._scaled / self.count
         low, high = self.bounds()

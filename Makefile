@@ -15,6 +15,7 @@
 # make shared  the third-party files that tests ask for and a hub has, into SHARED_DIR (../shared)
 # make bench-gpu  the 7B layout on a GPU, against its floor         make bench-vllm  against lm-eval over vLLM
 # make coverage  how often every interval holds the true value, into docs/intervals.md; DRAWS=4000 for more draws
+# make simulate  how often the gate's verdict is wrong and what an audit finds, into docs/checking.md; RUNS=500 for fewer runs
 # make docs    the documentation as a site, in build/site       make clean  removes environments and what was built
 
 PYTHON ?= python3
@@ -29,7 +30,7 @@ TORCH_PIP_ARGS ?=
 CONSTRAINTS ?= constraints.txt
 PINNED := $(CONSTRAINTS:%=--constraint %)
 
-.PHONY: setup demo architectures real shared test test-real peer test-slow test-versions test-vllm test-faults test-architectures lint format bench bench-vllm bench-gpu verify coverage tables structure docs demo-model gate baseline clean
+.PHONY: setup demo architectures real shared test test-real peer test-slow test-versions test-vllm test-faults test-architectures lint format bench bench-vllm bench-gpu verify coverage simulate tables structure docs demo-model gate baseline clean
 
 setup: $(READY)
 
@@ -150,6 +151,9 @@ $(COVERAGE_READY): $(READY)
 
 coverage: $(COVERAGE_READY)
 	OMP_NUM_THREADS=1 $(BIN)/python tools/simulate_intervals $(DRAWS:%=--draws %)
+
+simulate: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tools/simulate_checks.py $(RUNS:%=--runs %)
 
 # mkdocs is installed for this alone
 $(DOCS_READY): $(READY)

@@ -27,7 +27,7 @@ def call(script: str, *words: Any) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A results folder with a run of MMLU and one of long-context perplexity."""
+    """A results folder with a run of MMLU and one of GSM8K."""
     folder = tmp_path_factory.mktemp("base")
     for name in ("mmlu", "gsm8k"):
         status, text = call(name, "-c", "demo", "-o", folder, "--quiet")

@@ -88,7 +88,8 @@ def baseline_of(benchmark: Benchmark, info: EngineInfo | None = None) -> find.Ru
     args = benchmark.args
     protocol = (benchmark.name, benchmark.recipe, benchmark.mode, str(benchmark.shot_count))
     known = find.find(args.gate, args.output_dir)
-    found = [run for run in known if run.protocol[:4] == protocol]
+    # an unfinished run does not say its number of shots
+    found = [run for run in known if run.protocol[: 4 if run.finished else 3] == protocol[: 4 if run.finished else 3]]
     if info is not None and benchmark.name == "long_ppl":
         ext = "" if info.context == "none" else info.context
         found = [

@@ -113,6 +113,13 @@ LISTS = [
     ("B. Zinc\n\nExplanation: A. copper conducts. C. iron rusts.", ["copper", "zinc", "iron", "tin"], "B"),
     ("zinc\n\nA. copper\nB. iron\nC. zinc\nD. tin", METALS, "C"),
     ("A. copper\nB. iron\nC. zinc\nD. tin\n\nC.", METALS, "C"),
+    # a list in paragraphs over and over, cut at a label: no answer; a label after the whole list is one
+    ("A. copper\n\nB. iron\n\nC. zinc\n\nD. tin\n\nA. copper\n\nB. iron\n\nC. zinc\n\nD.", METALS, None),
+    ("A. copper\n\nB. iron\n\nC. zinc\n\nD. tin\n\nA. copper\n\nB", METALS, None),
+    ("A) copper\n\nB) iron\n\nC)", METALS, None),
+    ("A. copper\n\nB. iron\n\nC. zinc\n\nD. tin\n\nD.", METALS, "D"),
+    ("A. copper\nB. iron\nC. zinc\n\nD", METALS, "D"),
+    ("A. copper\n\nB. iron\n\nC. zinc\n\nD. tin\n\nThe answer is: B.", METALS, "B"),
     ("C. zinc, not A. copper.", METALS, "C"),
     ("C. zinc; A. copper is wrong; B. iron is wrong; D. tin is wrong.", METALS, "C"),
     ("Answer: C. zinc\n\nA. copper conducts.\nB. iron rusts.", METALS, "C"),

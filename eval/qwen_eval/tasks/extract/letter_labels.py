@@ -49,7 +49,7 @@ def labels_of(found: Sequence[Token]) -> list[Item]:
         if not labels and letter == "B" and _unlabelled(found, first):
             labels.append(Item("A", 0, 0))
         previous = labels[-1] if labels else None
-        if _goes_on(found, index, previous):
+        if _goes_on(found, index, labels):
             labels.append(Item(letter, first, index, bare=labels[-1].bare))
         elif token.opens and _ends_line(found, index):
             labels.append(Item(letter, first, index, announced=_announces(found, first), bare=True))
@@ -133,16 +133,23 @@ def _before(found: Sequence[Token], first: int) -> set[str]:
     return kinds
 
 
-def _goes_on(found: Sequence[Token], index: int, previous: Item | None) -> bool:
-    """Whether a letter that ends the reply goes on with a list that was cut: "A. copper\nB. iron\nC."."""
+def _goes_on(found: Sequence[Token], index: int, labels: Sequence[Item]) -> bool:
+    """Whether a letter that ends the reply goes on with a list that was cut: "A. copper\nB. iron\nC.". It is as many lines
+    below the item before it as that one is below its own."""
     if (
-        previous is None
+        not labels
         or not found[index].opens
         or any(token.kind != lt.END for token in found[index + 1 : index + 3])
+        or ord(min(found[index].letters)) != ord(labels[-1].letter) + 1
     ):
         return False
-    between = [token.kind for token in found[previous.label + 1 : index]]
-    return between.count(lt.LINE) == 1 and ord(min(found[index].letters)) == ord(previous.letter) + 1
+    lines = _lines(found, labels[-1].label, index)
+    return lines == 1 or (len(labels) > 1 and lines == 2 == _lines(found, labels[-2].label, labels[-1].label))
+
+
+def _lines(found: Sequence[Token], label: int, following: int) -> int:
+    """How many lines below a label the following one is."""
+    return sum(token.kind == lt.LINE for token in found[label + 1 : following])
 
 
 def _unlabelled(found: Sequence[Token], first: int) -> bool:

@@ -16,6 +16,7 @@
 # make bench-gpu  the 7B layout on a GPU, against its floor         make bench-vllm  against lm-eval over vLLM
 # make coverage  how often every interval holds the true value, into docs/intervals.md; DRAWS=4000 for more draws
 # make simulate  how often the gate's verdict is wrong and what an audit finds, into docs/checking.md; RUNS=500 for fewer runs
+# make picture  docs/page.png, the page of `make demo`'s results as Chromium shows it
 # make docs    the documentation as a site, in build/site       make clean  removes environments and what was built
 
 PYTHON ?= python3
@@ -30,7 +31,7 @@ TORCH_PIP_ARGS ?=
 CONSTRAINTS ?= constraints.txt
 PINNED := $(CONSTRAINTS:%=--constraint %)
 
-.PHONY: setup demo architectures real shared test test-real peer test-slow test-versions test-vllm test-faults test-architectures lint format bench bench-vllm bench-gpu verify coverage simulate tables structure docs demo-model gate baseline clean
+.PHONY: setup demo architectures real shared test test-real peer test-slow test-versions test-vllm test-faults test-architectures lint format bench bench-vllm bench-gpu verify coverage simulate tables picture structure docs demo-model gate baseline clean
 
 setup: $(READY)
 
@@ -162,6 +163,10 @@ $(DOCS_READY): $(READY)
 
 docs: $(DOCS_READY)
 	$(BIN)/mkdocs build --quiet --strict
+
+# as the READMEs show it; headless Chromium
+picture: $(READY)
+	$(BIN)/python tools/picture.py
 
 tables: $(READY)
 	$(BIN)/python eval/report.py

@@ -333,6 +333,24 @@ def test_what_json_cannot_say_and_what_looks_like_a_template(tmp_path: Path) -> 
     assert text.count('"use strict"') == 1
 
 
+def test_where_only_the_hash_of_a_prompt_is_stored_the_list_shows_the_reply(tmp_path: Path) -> None:
+    rows = [{**row, "prompt": {"sha256": f"{number:064x}"}} for number, row in enumerate(chat_rows())]
+    write_run(tmp_path, "hashed", "gsm8k", rows, "made/up")
+    runs = stored_runs(tmp_path, {"gsm8k": load.official()["gsm8k"].facts()})
+    (tmp_path / "page.html").write_text(build(runs, [], []), encoding="utf-8")
+    tab = Browser()
+    try:
+        tab.open(tmp_path / "page.html")
+        assert tab.run("[...document.querySelectorAll('.snippet')].slice(0, 2).map((one) => one.textContent)") == [
+            "#### 4",
+            "#### 5",
+        ]
+        text = tab.run("document.querySelector('.prompt').textContent")
+        assert text == f"PromptSHA-256{0:064x}"
+    finally:
+        tab.close()
+
+
 def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "results", tmp_path / "results", ignore=shutil.ignore_patterns("samples", "runs"))
     command = [sys.executable, str(REPOSITORY / "eval" / "report.py"), "--html", "page.html", "--run", "nosuch"]

@@ -38,9 +38,15 @@ class Run {
     ].join("\n").toLowerCase();
   }
 
-  // One line of the list.
-  snippet(index) { return readable(this.rest(index)).slice(0, 200).replace(/\s+/g, " ").trim(); }
+  // One line of the list: the question; the reply or answer where only the hash of the question is stored.
+  snippet(index) {
+    const hashed = (this.head(index) || this.rest(index)).startsWith(HASH);
+    const text = hashed ? (this.items.reply[index].t || [])[0] || this.answer(index) : readable(this.rest(index));
+    return text.slice(0, 200).replace(/\s+/g, " ").trim();
+  }
 }
+
+const HASH = "\x1eSHA-256\x1f"; // begins what stands in the place of a prompt that was not stored
 
 // The messages of a prompt; raw text is one message without a role. See samples.py for the separators.
 function messages(prompt) {

@@ -14,6 +14,7 @@ from typing import Any
 from qwen_eval.data.texts import common_prefix
 from qwen_eval.tasks.facts import USUAL, View
 
+HASH = "SHA-256"
 RECORD, UNIT = "\x1e", "\x1f"
 RIGHT, WRONG, INVALID, UNJUDGED = "rwiu"
 
@@ -56,11 +57,14 @@ def columns(rows: Sequence[Mapping[str, Any]], pool: Pool, views: Sequence[View]
 
 
 def prompt_text(prompt: Any) -> str:
-    """A stored prompt as one string: text as it is, messages with their roles, anything else (a hash) as JSON."""
+    """A stored prompt as one string: text as it is, messages with their roles, the hash in the place of one as a message of
+    HASH, anything else as JSON."""
     if isinstance(prompt, str):
         return _plain(prompt)
     if isinstance(prompt, list):
         return "".join(f"{RECORD}{_plain(turn['role'])}{UNIT}{_plain(turn['content'])}" for turn in prompt)
+    if isinstance(prompt, dict) and prompt.keys() == {"sha256"}:
+        return f"{RECORD}{HASH}{UNIT}{_plain(str(prompt['sha256']))}"
     return json.dumps(prompt, ensure_ascii=False)
 
 
@@ -75,7 +79,10 @@ def shared_heads(groups: Sequence[str], prompts: Sequence[str]) -> list[str]:
     members: dict[str, list[str]] = defaultdict(list)
     for group, prompt in zip(groups, prompts, strict=True):
         members[group].append(prompt)
-    heads = {group: _head(texts) if len(texts) > 1 else "" for group, texts in members.items()}
+    heads = {
+        group: _head(texts) if len(texts) > 1 and not texts[0].startswith(RECORD + HASH) else ""
+        for group, texts in members.items()
+    }
     return [heads[group] for group in groups]
 
 

@@ -205,7 +205,7 @@ def test_the_key_is_sent_and_appears_nowhere(
         refused = run_script("mmlu", [*words, "--base-url", rude.url], tmp_path / "rude", capsys)
     assert refused.status == 2 and len(refused.err.strip().splitlines()) == 1
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} == {".csv", ".json", ".jsonl", ".start"}
+    assert {path.suffix for path in files} == {".csv", ".json", ".jsonl", ".start", ".asking"}
     for text in [*(path.read_text() for path in files), done.out, done.err, refused.out, refused.err]:
         assert KEY not in text
     with Rude() as rude, pytest.raises(InputError, match=r"bad key Bearer \[key\]"):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,6 +19,7 @@ from qwen_eval.data import demo
 from qwen_eval.engines.replay import StandIn
 from qwen_eval.runs import (
     answer,
+    effort,
     find,
     former,
     gate,
@@ -159,6 +159,7 @@ def _run_locked(
 
             def check(asked: Sequence[Sample]) -> None:
                 _same_prompt(info, start, prompt)
+                effort.begin(output, name)
                 tested.append(_trust(benchmark, engine, asked))
 
             verdict = gate.sequentially(benchmark, engine, name, gated.baseline, gated.levels, check)
@@ -193,8 +194,6 @@ def _run_and_store(
     changed = _changed_data(benchmark)
     _print_notes(changed, args.quiet)
     notes += changed
-    started = time.monotonic()
-
     count = 0
 
     def check(asked: Sequence[Sample]) -> None:
@@ -202,6 +201,7 @@ def _run_and_store(
         count = len(asked)
         if asked:
             _same_prompt(info, start, prompt)
+            effort.begin(args.output_dir, name)
         tested.append(_trust(benchmark, engine, asked))
 
     scored = answer.answer(benchmark, engine, name, given, check, processes)
@@ -211,9 +211,9 @@ def _run_and_store(
     execution = {
         "run_id": name,
         "timestamp": datetime.now(timezone.utc).strftime(starts.TIME),
-        "seconds": f"{time.monotonic() - started:.1f}",
+        "seconds": f"{effort.seconds(args.output_dir, name):.1f}",
         "tokens": results.tokens_of(scored),
-        **results.memory_of(engine.usage()),
+        **effort.memory(args.output_dir, name, results.memory_of(engine.usage())),
         "harness_version": __version__,
         "git_commit": git_commit(),
         "started": start.started,
@@ -239,6 +239,7 @@ def _run_and_store(
         notes.append(f"{'added to' if written else 'already in'} {csv}")
     _write_manifest(benchmark, engine, info, name, {**execution, **trusted}, notes, processes)
     starts.remove(args.output_dir, name)
+    effort.end(args.output_dir, name)
     notes.append(f"samples in {args.output_dir / 'samples' / (name + '.jsonl')}")
     notes += benchmark.finish(name, scored)
     line = signature(benchmark, info)

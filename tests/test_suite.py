@@ -16,6 +16,7 @@ import pytest
 import suite
 from known import work
 from qwen_eval import options
+from qwen_eval.compare.gating import Gates
 from qwen_eval.engines.local.engine import HFEngine
 from qwen_eval.runs import estimate, run
 from qwen_eval.runs.results import read_results
@@ -60,7 +61,8 @@ def arguments(**changes: object) -> argparse.Namespace:
         "speed": None,
         "readme": None,
     }
-    return argparse.Namespace(**{**usual, **changes})
+    ungated = dict.fromkeys(("gate", "max_loss", "sequential", "gate_seed", "junit", "gate_summary"))
+    return argparse.Namespace(**{**usual, **ungated, **changes})
 
 
 def planned(tmp_path: Path, *words: str, precisions: list[str] | None = None) -> list[suite.Job]:
@@ -90,7 +92,7 @@ def test_one_engine_serves_all_and_rows_are_those_of_the_scripts(
 
     monkeypatch.setattr("qwen_eval.engines.local.engine.HFEngine", Counted)
     together, alone = tmp_path / "together", tmp_path / "alone"
-    suite.run_all(planned(together, precisions=[])[:3])
+    suite.run_all(planned(together, precisions=[])[:3], Gates(arguments(), 3))
     assert len(opened) == 1
     work("mmlu", "-c", "demo", "-o", alone, "--quiet", "--limit", 2)
     same = ("metric", "group", "value", "n", "signature", "run_id", "tokens")
@@ -184,15 +186,15 @@ def test_what_cannot_be_run_is_named_and_the_others_run(
     jobs = [jobs[0], jobs[1], jobs[-1], jobs[2]]  # mmlu, ceval, mmlu in 4 bits, cmmlu
     original = run.run
 
-    def refusing(benchmark: Benchmark, engine: Engine) -> run.Outcome | None:
+    def refusing(benchmark: Benchmark, engine: Engine, *rest: Any) -> run.Outcome | None:
         if benchmark.args.quantize == "nf4":
             raise CheckpointError("no 4 bits\nhere")
         if benchmark.name == "ceval":
             raise InputError("no sandbox")
-        return original(benchmark, engine)
+        return original(benchmark, engine, *rest)
 
     monkeypatch.setattr(run, "run", refusing)
-    outcomes, failed = suite.run_all(jobs)
+    outcomes, failed = suite.run_all(jobs, Gates(arguments(), len(jobs)))
     assert failed == {"mmlu base nf4": "no 4 bits here", "ceval base none": "no sandbox"}
     assert [outcome.benchmark.name for outcome in outcomes] == ["mmlu", "cmmlu"]
     shown = suite.summary(outcomes, failed)
@@ -205,7 +207,7 @@ def test_what_cannot_be_run_is_named_and_the_others_run(
 def test_a_checkpoint_that_cannot_be_loaded_ends_the_suite(tmp_path: Path) -> None:
     args = arguments(checkpoint_path=str(tmp_path / "none"), data="demo")
     with pytest.raises(CheckpointError, match="none"):
-        suite.run_all(suite.plan(args, ["-o", str(tmp_path), "--quiet"], load.official())[:1])
+        suite.run_all(suite.plan(args, ["-o", str(tmp_path), "--quiet"], load.official())[:1], Gates(args, 1))
 
 
 def run_suite(*words: object, kill_after: str = "") -> tuple[int, str, str]:

@@ -43,7 +43,7 @@ def test_the_seconds_of_starts_that_were_cut_off_add_up(tmp_path: Path, monkeypa
 
 def test_memory_is_that_of_the_start_that_needed_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "samples").mkdir()
-    small, large = ({name: f"{size}.0" for name in effort.MEMORY} for size in (2, 30))
+    small, large = (dict.fromkeys(effort.MEMORY, f"{size}.0") for size in (2, 30))
     assert effort.memory(tmp_path, RUN, small) == small
     start(tmp_path, monkeypatch, 1_000, 1_100)
     (tmp_path / "samples" / f"{RUN}.json").write_text(json.dumps({"seconds": "100.0", "model": {}, **large}))

@@ -292,6 +292,13 @@ def test_opencompass_and_inspect_are_read(ours: find.Run, engine: HFEngine, tmp_
             assert (item.score, item.answer, item.target) == (row["stats"]["correct"], row["answer"], row["target"])
 
 
+def test_answer_lines_within_a_question_are_no_examples() -> None:
+    shot, asked = "Q: One?\nAnswer: B\n\n", "Who is right?\nA: I am.\nB: You are.\nA: No."
+    context, question, count = waterfall.split_prompt(f"{shot}{shot}{asked}\nAnswer:", "", asked)
+    assert (context, question, count) == (shot + shot, f"{asked}\nAnswer:", 2)
+    assert waterfall.split_prompt(f"{asked}\nAnswer:", "", asked)[2] == 0
+
+
 def test_opencompass_replies_are_scored_by_its_rule_or_not_at_all(tmp_path: Path) -> None:
     """GSM8K's gold is the whole solution; numbers as OpenCompass 0.5 takes them. Letters are refused, not guessed."""
     cases = [

@@ -53,7 +53,8 @@ def read(path: Path, content: Mapping[str, Any], metric: str | None) -> Samples:
 
 def _last_number(reply: str) -> str:
     """How OpenCompass reads a reply of GSM8K: the last number before a further question; "NULL" without one."""
-    return (re.findall(r"-?\d+\.\d+|-?\d+", reply.split("Question:")[0]) or ["NULL"])[-1]
+    numbers: list[str] = re.findall(r"-?\d+\.\d+|-?\d+", reply.split("Question:")[0])
+    return numbers[-1] if numbers else "NULL"
 
 
 def _equal(answer: str, gold: str) -> bool:

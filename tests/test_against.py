@@ -263,14 +263,6 @@ def test_opencompass_and_inspect_are_read(ours: find.Run, engine: HFEngine, tmp_
     }  # fmt: skip
     likely = tmp_path / f"lukaemon_mmlu_{subject}.json"
     likely.write_text(json.dumps(labels))
-    replies = {
-        str(index): {"origin_prompt": [{"role": "HUMAN", "prompt": doc["question"]}], "prediction": f"I say {row['answer']}.",
-                     "gold": row["target"]}
-        for index, (doc, row) in enumerate(zip(docs, mine, strict=True))
-    }  # fmt: skip
-    (tmp_path / "gen").mkdir()
-    said = tmp_path / "gen" / f"lukaemon_mmlu_{subject}.json"
-    said.write_text(json.dumps(replies))
     log = {
         "version": 2, "status": "success", "eval": {"task": f"inspect_evals/mmlu_{subject}", "model": "m"},
         "samples": [
@@ -285,7 +277,7 @@ def test_opencompass_and_inspect_are_read(ours: find.Run, engine: HFEngine, tmp_
     inspected = tmp_path / "log.json"
     inspected.write_text(json.dumps(log))
     for path, harness, average in (
-        (likely, "OpenCompass", "macro"), (said, "OpenCompass", "macro"), (inspected, "Inspect", "micro")
+        (likely, "OpenCompass", "macro"), (inspected, "Inspect", "micro")
     ):  # fmt: skip
         samples = detect.read(path)
         assert samples is not None and (samples.harness, samples.average) == (harness, average)
@@ -298,6 +290,36 @@ def test_opencompass_and_inspect_are_read(ours: find.Run, engine: HFEngine, tmp_
         for name, item in joined.matched.items():
             row = ours.rows[name]
             assert (item.score, item.answer, item.target) == (row["stats"]["correct"], row["answer"], row["target"])
+
+
+def test_answer_lines_within_a_question_are_no_examples() -> None:
+    shot, asked = "Q: One?\nAnswer: B\n\n", "Who is right?\nA: I am.\nB: You are.\nA: No."
+    context, question, count = waterfall.split_prompt(f"{shot}{shot}{asked}\nAnswer:", "", asked)
+    assert (context, question, count) == (shot + shot, f"{asked}\nAnswer:", 2)
+    assert waterfall.split_prompt(f"{asked}\nAnswer:", "", asked)[2] == 0
+
+
+def test_opencompass_replies_are_scored_by_its_rule_or_not_at_all(tmp_path: Path) -> None:
+    """GSM8K's gold is the whole solution; numbers as OpenCompass 0.5 takes them. Letters are refused, not guessed."""
+    cases = [
+        ("So 7.", 0.0),
+        ("It is 1,234.", 0.0),
+        ("1234.0 dollars\nQuestion: 5", 1.0),
+        ("-1234", 0.0),
+        ("none", 0.0),
+        ("1234", 1.0),
+    ]
+    rows = {
+        str(i): {"origin_prompt": "q", "prediction": text, "gold": "6 + 1 = 7\n#### 1,234"}
+        for i, (text, _) in enumerate(cases)
+    }
+    file = tmp_path / "gsm8k.json"
+    file.write_text(json.dumps(rows))
+    samples = detect.read(file)
+    assert samples is not None and [item.score for item in samples.items] == [score for _, score in cases]
+    file.write_text(json.dumps({"0": {"origin_prompt": "q", "prediction": "I say B.", "gold": "B"}}))
+    with pytest.raises(InputError, match="not known"):
+        detect.read(file)
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def _changes(samples: Samples, matched: Mapping[str, Item]) -> list[tuple[str, C
         return dataclasses.replace(request, overflow="keep_last", limit=limit)
 
     def shots(name: str, request: Choose) -> Choose:
-        context, _, number = split_prompt(matched[name].prompt, request.question)
+        context, _, number = split_prompt(matched[name].prompt, request.question, _asked(matched[name]))
         if same_examples(request.shots[:number], context) and number <= len(request.shots):
             return dataclasses.replace(request, shots=request.shots[:number])
         return dataclasses.replace(request, header=context, shots=())
@@ -195,7 +195,7 @@ def _changes(samples: Samples, matched: Mapping[str, Item]) -> list[tuple[str, C
         return dataclasses.replace(request, question=kept, options=options, scoring="split")
 
     length = f"the last {limit} tokens are kept" if limit else "their limit is not known: the model's own"
-    numbers = {split_prompt(item.prompt, "")[2] for item in matched.values()}
+    numbers = {split_prompt(item.prompt, "", _asked(item))[2] for item in matched.values()}
     count = " or ".join(map(str, sorted(numbers)))
     start = {
         None: "the tokenizer's own on both sides",
@@ -214,24 +214,32 @@ def _changes(samples: Samples, matched: Mapping[str, Item]) -> list[tuple[str, C
 _ANSWERED = re.compile(r"^(?:Answer|answer|A|答案)\s*[:：]\s*\S.*$", re.MULTILINE)
 
 
-def split_prompt(prompt: str, question: str) -> tuple[str, str, int]:
+def split_prompt(prompt: str, question: str, asked: str = "") -> tuple[str, str, int]:
     """Splits a prompt into what precedes the question (instruction and examples) and the question; third the number of
     examples.
 
     An example ends in an answered line ("Answer: B", "答案：B"); the question follows the last of them. question: ours, whose
-    last line is the one that examples answer; "" for the usual ones.
+    last line is the one that examples answer; "" for the usual ones. asked: the text of theirs, if known; lines from its last
+    place on, as "A: ..." of a dialogue, are no examples.
     """
+    asked = asked.strip()
+    end = prompt.rfind(asked) if asked else -1
+    end = len(prompt) if end < 0 else end
     pattern = _ANSWERED
     last = question.rpartition("\n")[2].strip()
     if last:
         pattern = re.compile(rf"^{re.escape(last)}\s*\S.*$", re.MULTILINE)
-    answered = list(pattern.finditer(prompt)) or list(_ANSWERED.finditer(prompt))
+    answered = list(pattern.finditer(prompt, 0, end)) or list(_ANSWERED.finditer(prompt, 0, end))
     if not answered:
         return "", prompt, 0
     rest = prompt[answered[-1].end() :]
     blank = len(rest) - len(rest.lstrip("\n"))
     cut = answered[-1].end() + blank
     return prompt[:cut], prompt[cut:], len(answered)
+
+
+def _asked(item: Item) -> str:
+    return item.texts[0] if item.texts else ""
 
 
 def same_examples(shots: Sequence[str], context: str) -> bool:

@@ -128,6 +128,15 @@ def test_a_verdict_agrees_with_its_bound() -> None:
     assert test.verdict == "worse" and test.asked < 2000 and test.bounds()[1] <= -0.02 + 1e-4
 
 
+def test_a_cleared_loss_is_not_within_its_bounds() -> None:
+    """50 items, 10 points: "not worse" says that at most 5 are lost, and so does the bound."""
+    for seed in range(20):
+        test = run(seed, 50, 0, 0, Fraction(1, 10), batch=16)
+        low, high = test.bounds()
+        assert test.verdict == "not worse" and low >= -0.1 and high >= 0
+        assert all(abs(50 * bound - round(50 * bound)) < 1e-9 for bound in (low, high))
+
+
 def test_macro_weights_make_the_macro_difference() -> None:
     """Two subjects, of 10 and 90 items; a loss of 5 in the small one is 25 points of the macro average, 5 of the micro."""
     right, d = [1.0] * 100, [-1.0] * 5 + [0.0] * 95

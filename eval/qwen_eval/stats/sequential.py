@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil, exp, log
+from math import ceil, exp, floor, log
 from typing import Any
 
 LEVEL = 0.05
@@ -87,7 +87,7 @@ class Test:
         self.count, self.asked, self.verdict, self.exact = len(made.order), 0, "", False
         self._levels = -log(worse_level), -log(fine_level)
         least = -max_loss * self.count
-        whole = bool((made.scale == 1).all() and np.isin(made.right, (0, 1)).all())
+        self._whole = whole = bool((made.scale == 1).all() and np.isin(made.right, (0, 1)).all())
         # "worse" has to refute every sum that is not; of whole numbers the next one is a whole step away
         self._edges = (float(ceil(least)), float(ceil(least) - 1)) if whole else (float(least), float(least))
         self._bets = np.geomspace(min(LARGEST_BET, (10 / self.count) ** 0.5), LARGEST_BET, BETS)
@@ -167,7 +167,10 @@ class Test:
         if self.asked == self.count or not self.asked:
             return low, high
         row = tuple(self._joined(i) for i in range(4))
-        return self._edge(1, low, high, row, level), self._edge(0, low, high, row, level)
+        low, high = self._edge(1, low, high, row, level), self._edge(0, low, high, row, level)
+        if self._whole:  # the sum is a whole number, and the bisection ends outside: rounding inward loses none
+            return ceil(low * self.count - 1e-3) / self.count, floor(high * self.count + 1e-3) / self.count
+        return low, high
 
     def _joined(self, index: int) -> Any:
         import numpy as np
